@@ -1,0 +1,1 @@
+"""Options: their schema, their binding from TOML and flags; imports no torch."""

@@ -1,0 +1,52 @@
+"""What can go wrong and the exit code it ends with."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class Fault(Exception):
+    """A failure the program expects and reports in plain lines, without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class InputFault(Fault):
+    """Bad input, refused before anything was written. Each line reads `WHERE: WHAT`."""
+
+    exit_code = 2
+
+
+class NonFiniteFault(Fault):
+    """A loss, gradient, score or parameter became NaN or infinite."""
+
+    exit_code = 3
+
+
+class SystemFault(Fault):
+    """The surroundings failed: disk, memory, a lost process."""
+
+    exit_code = 4
+
+
+class Stopped(Fault):
+    """The run ends on a signal after it wrote its checkpoint."""
+
+    def __init__(self, signal_number: int, line: str) -> None:
+        super().__init__(line)
+        self.exit_code = 128 + signal_number
+
+
+def suggestion(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean 'X'?` for the nearest allowed word, or an empty string."""
+    near = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
+    """Word the refusal of a name: `no WHAT 'WORD', one of A, B; did you mean 'A'?`."""
+    names = sorted(allowed)
+    return f"no {what} '{word}', one of {', '.join(names)}{suggestion(word, names)}"

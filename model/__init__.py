@@ -1,0 +1,1 @@
+"""Networks, adapters and everything trained on them."""

@@ -1,0 +1,58 @@
+"""The contract of a model family: rows of attribute paths on stock `transformers` networks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.site import SiteKey
+
+NormPlacement = Literal["pre", "post"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything the framework knows about one family of networks.
+
+    Args:
+        name: the FAMILY of `--model FAMILY_lora`; the file's name.
+        model_types: `config.model_type` words that belong to the family.
+        layer: path of a layer in every head variant of the network, with `{layer}` for its number.
+        roles: role -> path of the linear below the layer.
+        attention_norm: path below the layer of the norm that belongs to attention.
+        ffn_norm: path below the layer of the norm that belongs to the feed-forward part.
+        placement: config -> whether those norms stand before or after their part (`pre` or `post`).
+        heads: objective -> the modules of the task's head, which train and travel with the adapter; the
+            objectives that are absent cannot be served. Language models train no head.
+        positions: config -> the longest input in tokens the network can take.
+        tiny: keyword arguments of a config small enough for offline tests and smoke runs.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    layer: str
+    roles: Mapping[str, str]
+    attention_norm: str
+    ffn_norm: str
+    placement: Callable[[Any], NormPlacement]
+    heads: Mapping[str, tuple[str, ...]]
+    positions: Callable[[Any], int]
+    tiny: Mapping[str, Any]
+
+    def path(self, key: SiteKey) -> str:
+        """Return the dotted path of a linear site in the network."""
+        return f"{self.layer.format(layer=key.layer)}.{self.roles[key.role]}"
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Counts that a configuration plan needs: layers and attention heads."""
+
+    layers: int
+    heads: int
+    key_value_heads: int
+
+
+def dimensions(config: Any) -> Dimensions:
+    """Read the counts from a `transformers` text configuration; without grouped queries both head counts agree."""
+    heads = config.num_attention_heads
+    return Dimensions(config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads)

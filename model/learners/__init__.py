@@ -1,0 +1,1 @@
+"""LightningModules: one training, validation and test step each."""

@@ -1,0 +1,45 @@
+"""Where an adapter can sit: a layer and a family-neutral role."""
+
+from dataclasses import dataclass
+
+LINEAR_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
+"""Adaptable linear layers of a transformer layer, in the order files list them."""
+
+HEAD_ROLES = ("q_proj", "k_proj", "v_proj")
+"""Roles whose output rows belong to attention heads."""
+
+SHORTCUT_ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
+"""Low-rank edits of the residual stream."""
+
+_ORDER = {role: place for place, role in enumerate(LINEAR_ROLES + SHORTCUT_ROLES)}
+
+
+@dataclass(frozen=True)
+class SiteKey:
+    """A layer number (from 0) and a role; sorts by layer, then in the order of the role table."""
+
+    layer: int
+    role: str
+
+    def __str__(self) -> str:
+        return f"layer_{self.layer}/{self.role}"
+
+    def __lt__(self, other: "SiteKey") -> bool:
+        return (self.layer, _ORDER[self.role]) < (other.layer, _ORDER[other.role])
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site of a given network: its key, the host module's path and its widths.
+
+    Args:
+        key: layer and role.
+        path: dotted module name in the host network, e.g. `model.layers.0.self_attn.q_proj`.
+        in_features: D_in.
+        out_features: D_out.
+    """
+
+    key: SiteKey
+    path: str
+    in_features: int
+    out_features: int

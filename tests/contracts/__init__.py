@@ -1,0 +1,1 @@
+"""Suites that walk the folders of kinds."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from configs import kinds
 from model.site import SiteKey
 
 NormPlacement = Literal["pre", "post"]
@@ -25,6 +26,8 @@ class Family:
             objectives that are absent cannot be served. Language models train no head.
         positions: config -> the longest input in tokens the network can take.
         tiny: keyword arguments of a config small enough for offline tests and smoke runs.
+        optional: modules of the classification network which a base may lack; they then train and travel
+            with the head (BERT's pooler).
     """
 
     name: str
@@ -37,10 +40,21 @@ class Family:
     heads: Mapping[str, tuple[str, ...]]
     positions: Callable[[Any], int]
     tiny: Mapping[str, Any]
+    optional: tuple[str, ...] = ()
 
     def path(self, key: SiteKey) -> str:
         """Return the dotted path of a linear site in the network."""
         return f"{self.layer.format(layer=key.layer)}.{self.roles[key.role]}"
+
+
+def families() -> tuple[Family, ...]:
+    """Return every family there is, sorted by name."""
+    return tuple(kinds.load("model.families", name, "FAMILY") for name in kinds.names("model.families"))
+
+
+def model_types() -> dict[str, Family]:
+    """Return the family of every `model_type` word that the families know."""
+    return {word: family for family in families() for word in family.model_types}
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,14 @@ class Dimensions:
 
 
 def dimensions(config: Any) -> Dimensions:
-    """Read the counts from a `transformers` text configuration; without grouped queries both head counts agree."""
+    """Read the counts from a `transformers` configuration; without grouped queries both head counts agree."""
     heads = config.num_attention_heads
     return Dimensions(config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads)
+
+
+def peeked_dimensions(config: Mapping[str, Any]) -> Dimensions | None:
+    """Read the counts from the mapping of a config.json; None where the file leaves them to defaults."""
+    layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
+    if type(layers) is not int or type(heads) is not int:
+        return None
+    return Dimensions(layers, heads, config.get("num_key_value_heads") or heads)

@@ -1,0 +1,47 @@
+"""The parts of a backbone that train with an adapter: heads, and what the base lacked."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from configs.seeds import derive
+
+
+def train_only(network: nn.Module, modules: Iterable[str]) -> None:
+    """Let only the named modules require gradients, in float32 whatever the base is stored in."""
+    network.requires_grad_(False)
+    for name in modules:
+        module = network.get_submodule(name)
+        stored = next(module.parameters()).dtype
+        module.float().requires_grad_(True)
+        if stored != torch.float32:
+            module.register_forward_pre_hook(_match_dtype)
+
+
+def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Bring hidden states of the frozen part to the number format of a trained module."""
+    dtype = next(module.parameters()).dtype
+    return tuple(value.to(dtype) if value.is_floating_point() else value for value in inputs)
+
+
+def initialise(network: nn.Module, names: Iterable[str], seed: int) -> None:
+    """Fill the parameters that the base lacks: matrices normal, norm weights one, biases zero.
+
+    Differs: the hosts draw from the global random state; here the run's seed alone decides.
+
+    Args:
+        network: its configuration gives the standard deviation.
+        names: the parameters, in the order of drawing.
+        seed: the run's seed.
+    """
+    config = network.config
+    spread = getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
+    generator = torch.Generator().manual_seed(derive(seed, "head"))
+    with torch.no_grad():
+        for name in names:
+            parameter = network.get_parameter(name)
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, spread, generator=generator)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)

@@ -1,0 +1,23 @@
+"""Offline and repeatable surroundings for every test."""
+
+import os
+
+# The libraries read these when they are imported, so the imports below come late.
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+    os.environ[_name] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny networks gain nothing from threads, and sums stay in one order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what tests convert away from the user's cache."""
+    monkeypatch.setenv("LORA_RESEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,166 @@
+"""Checks that need several options or the file system, but no heavy library."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs import kinds
+from configs.faults import InputFault, unknown
+from configs.model_name import ModelName, model_name
+from configs.options import Options
+from configs.schema import entries
+from configs.settings import Layer
+
+_FILES = ("lora_config", "shortcut_config", "realloc_hist_path")
+_LOCAL_ENDINGS = (".gguf", ".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is checked.
+
+    Args:
+        action: the word ACTION, None when it was not readable.
+        options: the effective options.
+        layer: where they come from.
+        run: the run directory whose checkpoint is loaded, if there is one.
+    """
+
+    action: str | None
+    options: Options
+    layer: Layer
+    run: Path | None
+
+    def where(self, name: str) -> str:
+        """Return what a refusal of an option begins with."""
+        setting = self.layer.settings.get(name)
+        return setting.where if setting else entries()[name].flag
+
+    def is_sound(self, *names: str) -> bool:
+        """Tell whether none of these options was refused already."""
+        return not self.layer.touched.intersection(names)
+
+
+def faults(case: Case) -> Iterator[str]:
+    """Yield every fault of a set of options whose single values are right."""
+    yield from _unbuilt(case)
+    yield from _dataset(case)
+    yield from _model(case)
+    yield from _paths(case)
+    yield from _sources(case)
+    yield from _resume(case)
+    yield from _project_dir(case)
+
+
+def _unbuilt(case: Case) -> Iterator[str]:
+    for name, setting in case.layer.settings.items():
+        if entries()[name].is_unbuilt(setting.value):
+            yield f"{setting.where}: {entries()[name].option.unbuilt}"
+    if len(case.options.adapter) > 1:
+        yield f"{case.where('adapter')}: more than one adapter is not built yet"
+
+
+def _dataset(case: Case) -> Iterator[str]:
+    word, known = case.options.dataset, kinds.names("dataset.tasks")
+    if word is None and case.is_sound("dataset"):
+        yield "--dataset: required"
+    elif word is not None and word not in known:
+        yield f"{case.where('dataset')}: {unknown('data set', word, known)}"
+
+
+def _model(case: Case) -> Iterator[str]:
+    word = case.options.model
+    if word is None:
+        if case.is_sound("model"):
+            yield "--model: required"
+        return
+    try:
+        name = model_name(word, case.where("model"))
+    except InputFault as refusal:
+        yield from refusal.lines
+        return
+    if name.method == "lora_ags":
+        yield f"{case.where('model')}: shortcuts are not built yet, so '{word}' is not"
+    else:
+        yield from _without_shortcuts(case, word)
+    yield from _plain(case, word) if name.method == "full" else _with_adapters(case, word, name)
+
+
+def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
+    mode = case.options.dyrealloc_ags_mode
+    if mode != "off":
+        where = case.where("dyrealloc_ags_mode")
+        yield f"{where}: '{mode}' needs a model with shortcuts (FAMILY_lora_ags), got --model {word}"
+
+
+def _plain(case: Case, word: str) -> Iterator[str]:
+    for name in ("lora_config", "shortcut_config", "adapter"):
+        if getattr(case.options, name):
+            yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"
+    if _is_missing(word):
+        yield f"{case.where('model')}: no file or directory '{word}'"
+
+
+def _with_adapters(case: Case, word: str, name: ModelName) -> Iterator[str]:
+    options, loads_run = case.options, case.options.load and case.options.load_type == "pl"
+    has_plan = options.lora_config or options.adapter or loads_run
+    if not has_plan and case.is_sound("lora_config", "adapter", "load", "load_type"):
+        yield f"--lora-config: required by '{word}' (or --adapter, or --load with --load-type pl)"
+    if name.method == "lora_ags" and not options.shortcut_config and case.is_sound("shortcut_config"):
+        yield f"--shortcut-config: required by '{word}'"
+
+
+def _paths(case: Case) -> Iterator[str]:
+    options = case.options
+    for name in _FILES:
+        path = getattr(options, name)
+        if path is not None and not path.is_file():
+            yield f"{case.where(name)}: no file '{path}'"
+    for name, paths in (("dataset_dir", [options.dataset_dir]), ("adapter", options.adapter)):
+        for path in paths:
+            if path is not None and not path.is_dir():
+                yield f"{case.where(name)}: no directory '{path}'"
+
+
+def _sources(case: Case) -> Iterator[str]:
+    options = case.options
+    if not case.is_sound("load", "load_type"):
+        return
+    if options.load is None and options.load_type != "hf":
+        yield f"{case.where('load_type')}: '{options.load_type}' needs --load"
+    elif options.load is not None and options.load_type != "hf" and not Path(options.load).is_file():
+        yield f"{case.where('load')}: no file '{options.load}'"
+    elif options.load is not None and options.load_type == "hf" and _is_missing(options.load):
+        yield f"{case.where('load')}: no file or directory '{options.load}'"
+    if options.backbone_model is not None and _is_missing(options.backbone_model):
+        yield f"{case.where('backbone_model')}: no file or directory '{options.backbone_model}'"
+
+
+def _is_missing(name: str) -> bool:
+    """Tell that a name can only be a local path and that nothing is there; hub names are `a` or `a/b`."""
+    if name.startswith("package:") or Path(name).exists():
+        return False
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(_LOCAL_ENDINGS)
+
+
+def _resume(case: Case) -> Iterator[str]:
+    if not case.options.resume_training or not case.is_sound("load", "load_type"):
+        return
+    where, load = case.where("resume_training"), case.options.load
+    if load is None or case.options.load_type != "pl":
+        yield f"{where}: needs --load and --load-type pl"
+    elif case.run is None and Path(load).is_file():
+        yield f"{where}: --load '{load}' is in no run directory, RUN/checkpoints/FILE beside RUN/config.toml"
+
+
+def _project_dir(case: Case) -> Iterator[str]:
+    directory = case.options.project_dir
+    existing = next(place for place in (directory, *directory.parents) if place.exists())
+    if not existing.is_dir():
+        yield f"{case.where('project_dir')}: '{existing}' is not a directory"
+        return
+    run = case.options.project and directory / case.options.project
+    place = run if case.options.resume_training and run and run.is_dir() else existing
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield f"{case.where('project_dir')}: no permission to write in '{place}'"

@@ -1,0 +1,145 @@
+"""The command line: arguments and config files become one checked set of options."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs import checks, inheritance
+from configs.faults import InputFault
+from configs.flags import SOURCE, CommandLine, read_command_line
+from configs.help_text import help_text
+from configs.options import BUILT_ACTIONS, Options
+from configs.schema import entries
+from configs.settings import Layer, Setting, stack
+from configs.toml_files import read_document, read_options
+
+_PATHS_OR_NAMES = ("model", "load", "backbone_model")
+
+
+class HelpRequested(Exception):
+    """`--help` was given: `text` is to be printed, the exit code is 0."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A checked command line.
+
+    Args:
+        action: the word ACTION.
+        options: effective options, all paths absolute.
+        sources: field of `Options` -> `default`, `adapter`, `run`, a TOML file's path, or `command line`.
+        tables: free TOML tables by name, e.g. `data`.
+        table_files: the last file that wrote into each table.
+        notes: lines to show once: options that are given but not used.
+    """
+
+    action: str
+    options: Options
+    sources: dict[str, str]
+    tables: dict[str, Any]
+    table_files: dict[str, Path]
+    notes: tuple[str, ...]
+
+    def is_given(self, name: str) -> bool:
+        """Tell whether an option has a value that is not the built-in default's."""
+        return self.sources[name] != "default"
+
+
+def parse(argv: Sequence[str]) -> Bound:
+    """Read and check everything that needs no heavy library.
+
+    Args:
+        argv: the words after `python -m main`.
+
+    Raises:
+        HelpRequested: when `--help` is among the words.
+        InputFault: one line for every fault of flags, TOML files and paths.
+    """
+    line = read_command_line(argv)
+    if line.wants_help:
+        raise HelpRequested(help_text(line.action))
+    files = _read_files(line.layer)
+    given = stack([*files.values(), line.layer])
+    run = inheritance.run_directory(given.settings)
+    layer = _inherit(line, given, run)
+    options = _options(layer.settings)
+    faults = [*layer.faults, *checks.faults(checks.Case(line.action, options, layer, run))]
+    if faults or line.action is None:
+        raise InputFault(*_ordered(faults, line))
+    if line.action not in BUILT_ACTIONS:
+        raise InputFault(f"ACTION: '{line.action}' is not built yet, one of {', '.join(BUILT_ACTIONS)}")
+    sources = {name: "default" for name in entries()}
+    sources |= {name: setting.source for name, setting in layer.settings.items()}
+    table_files = {name: path for path, one in files.items() for name in one.tables}
+    if run is not None:
+        table_files = {name: run / "config.toml" for name in layer.tables} | table_files
+    notes = _notes(line.action, layer.settings)
+    return Bound(line.action, options, sources, layer.tables, table_files, notes)
+
+
+def _read_files(given: Layer) -> dict[Path, Layer]:
+    files = {}
+    for path in given.settings["config"].value if "config" in given.settings else ():
+        try:
+            files.pop(path, None)
+            files[path] = read_options(read_document(path, "--config"), str(path))
+        except InputFault as refusal:
+            files[path] = Layer(faults=list(refusal.lines), touched={"model", "dataset", "lora_config"})
+    return files
+
+
+def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
+    """Lay what was given over what the adapter and the checkpoint's run recorded."""
+    layers = []
+    try:
+        if line.action == "test" and "adapter" in given.settings:
+            layers += [inheritance.recorded_adapter(path) for path in given.settings["adapter"].value]
+        if run is not None:
+            recorded = inheritance.recorded_run(run)
+            if not _is_resumed(line, given):
+                layers.append(inheritance.for_evaluation(recorded) if line.action == "test" else Layer())
+            else:
+                given.faults += inheritance.changes(given, recorded, run)
+                return stack([recorded, given, inheritance.place_of(run)])
+    except InputFault as refusal:
+        layers.append(Layer(faults=list(refusal.lines), touched={"model", "dataset", "lora_config"}))
+    return stack([*layers, given])
+
+
+def _is_resumed(line: CommandLine, given: Layer) -> bool:
+    setting = given.settings.get("resume_training")
+    return setting is not None and setting.value and line.action != "test"
+
+
+def _options(settings: Mapping[str, Setting]) -> Options:
+    """Fill the schema: values that were given, defaults, and the defaults that depend on other options."""
+    values = {name: setting.value for name, setting in settings.items()}
+    for name in _PATHS_OR_NAMES:
+        word = values.get(name)
+        if word is not None and Path(word).exists() and not word.endswith(("_lora", "_lora_ags")):
+            values[name] = str(Path(word).absolute())
+    options = Options(**values)
+    pretrained = options.load is not None if options.pretrained is None else options.pretrained
+    return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
+
+
+def _ordered(faults: list[str], line: CommandLine) -> list[str]:
+    """Put the command line's faults first and drop repetitions."""
+    return list(dict.fromkeys([*line.layer.faults, *faults]))
+
+
+def _notes(action: str, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+    unused = [
+        name
+        for name, setting in settings.items()
+        if action not in entries()[name].option.actions
+        and setting.source not in ("run", "adapter")
+        and (setting.source == SOURCE or setting.value != entries()[name].default)
+    ]
+    return (f"{action} does not use {', '.join(sorted(unused))}",) if unused else ()

@@ -1,0 +1,98 @@
+"""The one line-writer: every process prints through it, control characters come out escaped."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+_LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
+
+
+def rank() -> int:
+    """Return this process's number among the run's: RANK, else LOCAL_RANK, else 0."""
+    for name in ("RANK", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return 0
+
+
+def escaped(text: str) -> str:
+    """Show control characters, line ends, direction marks and undecodable bytes by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print lines on rank 0; the other ranks stay silent."""
+    if rank() == 0:
+        for line in text.split("\n"):
+            _write(sys.stdout, escaped(line))
+
+
+def fault(line: str) -> None:
+    """Print one `error: ` line to stderr; ranks above 0 say who they are."""
+    number = rank()
+    speaker = f"rank {number}: " if number else ""
+    _write(sys.stderr, f"error: {speaker}{escaped(line)}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Show a table on rank 0: drawn on a terminal, aligned plain text elsewhere."""
+    if rank() != 0:
+        return
+    cells = [[escaped(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(title, columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    _write(sys.stdout, escaped(title))
+    for row in [columns, *cells]:
+        _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def configure_logging(level: str) -> None:
+    """Send log lines of at least `level` to stderr, one line each; ranks above 0 log errors only.
+
+    Args:
+        level: a word of `--log-level`.
+    """
+    least = getattr(logging, level.upper())
+    if rank() != 0:
+        least = max(least, logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(least)
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(least)
+
+
+class _OneLine(logging.Formatter):
+    """Format a record, a traceback included, as escaped lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text; only the line ends of a traceback stay line ends."""
+        text = super().format(record)
+        if record.exc_info:
+            return "\n".join(map(escaped, text.split("\n")))
+        return escaped(text)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _draw(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawing = Table(title=Text(escaped(title)), title_justify="left")
+    for column in columns:
+        drawing.add_column(Text(column), overflow="fold")
+    for row in cells:
+        drawing.add_row(*map(Text, row))
+    Console().print(drawing)

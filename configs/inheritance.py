@@ -1,0 +1,157 @@
+"""Options that a checkpoint's run or an adapter recorded, and what a resumed run may not change."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.faults import InputFault, suggestion
+from configs.schema import entries
+from configs.settings import Layer, Setting
+from configs.toml_files import read_document, read_options
+from configs.values import shown
+
+EVALUATION = (
+    "model",
+    "dataset",
+    "dataset_dir",
+    "task",
+    "mmlu_mode",
+    "backbone_model",
+    "pretrained",
+    "adapter",
+    "lora_config",
+    "shortcut_config",
+    "shortcut_norm",
+    "batch_size",
+    "max_token_len",
+    "max_bad_rows",
+    "precision",
+    "base_dtype",
+    "seed",
+)
+"""The options that decide what an evaluation computes; `test` takes them from the checkpoint's run."""
+
+_EXEMPT = (
+    "load",
+    "load_type",
+    "resume_training",
+    "project",
+    "project_dir",
+    "num_workers",
+    "log_level",
+    "config",
+)
+_OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
+_PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
+
+
+def run_directory(given: Mapping[str, Setting]) -> Path | None:
+    """Return RUN when `--load RUN/checkpoints/X --load-type pl` was given and RUN holds a config.toml."""
+    if "load" not in given or "load_type" not in given or given["load_type"].value != "pl":
+        return None
+    checkpoint = Path(given["load"].value or "").absolute()
+    run = checkpoint.parent.parent
+    return run if checkpoint.is_file() and (run / "config.toml").is_file() else None
+
+
+def recorded_run(run: Path) -> Layer:
+    """Read RUN/config.toml as a resumed run sees it.
+
+    The base the run was loaded from becomes `backbone_model`, its plans are the copies in RUN, and what
+    belongs to that one execution is left out.
+
+    Raises:
+        InputFault: when the file cannot be read as TOML.
+    """
+    layer = read_options(read_document(run / "config.toml", "--load"), "run")
+    settings = layer.settings
+    base = settings.get("load")
+    is_from_hub_format = "load_type" not in settings or settings["load_type"].value == "hf"
+    if base and is_from_hub_format and "backbone_model" not in settings:
+        settings["backbone_model"] = Setting(base.value, "run", base.where)
+    for name, file in _PLANS.items():
+        if (run / file).is_file():
+            settings[name] = Setting(run / file, "run", str(run / file))
+    for name in _OF_THE_RUN:
+        settings.pop(name, None)
+    return layer
+
+
+def for_evaluation(recorded: Layer) -> Layer:
+    """Keep what decides an evaluation; adapters only where no plan says which sites there are."""
+    kept = {name: setting for name, setting in recorded.settings.items() if name in EVALUATION}
+    if "lora_config" in kept:
+        kept.pop("adapter", None)
+    return Layer(kept, recorded.tables, recorded.faults, recorded.touched)
+
+
+def place_of(run: Path) -> Layer:
+    """Return project and project_dir from where the run directory now lies."""
+    where = "--load"
+    return Layer(
+        {
+            "project": Setting(run.name, "run", where),
+            "project_dir": Setting(run.parent, "run", where),
+        }
+    )
+
+
+def changes(given: Layer, recorded: Layer, run: Path) -> list[str]:
+    """Return a fault for every option or table key that a resumed run would change."""
+    faults = []
+    for name, setting in given.settings.items():
+        before = recorded.settings[name].value if name in recorded.settings else entries()[name].default
+        if name in _EXEMPT or _is_same(name, before, setting.value, run):
+            continue
+        faults.append(_changed(setting.where, name, before, setting.value))
+    for name, table in given.tables.items():
+        old = recorded.tables.get(name, {})
+        for key, value in table.items():
+            if key not in old or old[key] != value:
+                faults.append(_changed(f"[{name}]", f"{name}.{key}", old.get(key), value))
+    return faults
+
+
+def _changed(where: str, name: str, old: Any, new: Any) -> str:
+    old, new = ("none" if value is None else shown(value) for value in (old, new))
+    return f"{where}: {name}: the run began with {old}, got {new}"
+
+
+def _is_same(name: str, before: Any, now: Any, run: Path) -> bool:
+    if name not in _PLANS or before is None or now is None:
+        return before == now
+    try:
+        return before == now or now.read_bytes() == (run / _PLANS[name]).read_bytes()
+    except OSError:
+        return False
+
+
+def recorded_adapter(adapter: Path) -> Layer:
+    """Read the options an adapter was evaluated with: `evaluation` in its metadata.json, if there is one.
+
+    Raises:
+        InputFault: when the file is no JSON object.
+    """
+    path, layer = adapter / "metadata.json", Layer()
+    if not path.is_file():
+        return layer
+    try:
+        evaluation = json.loads(path.read_bytes()).get("evaluation", {})
+        values = dict(evaluation.items())
+    except (OSError, ValueError, RecursionError, AttributeError):
+        raise InputFault(f"{path}: must be a JSON object with an object 'evaluation'") from None
+    for name, value in values.items():
+        where = f"{path}: evaluation.{name}"
+        if name not in EVALUATION:
+            layer.faults.append(f"{where}: unknown key{suggestion(name, EVALUATION)}")
+        elif value is not None:
+            _take(layer, name, value, where)
+    return layer
+
+
+def _take(layer: Layer, name: str, value: Any, where: str) -> None:
+    try:
+        layer.settings[name] = Setting(entries()[name].kind.take(value), "adapter", where)
+    except ValueError as refusal:
+        layer.faults.append(f"{where}: {refusal}")

@@ -1,0 +1,56 @@
+"""The word of `--model`: a family with adapters, or a plain model."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from configs import kinds
+from configs.faults import InputFault, unknown
+
+Method = Literal["full", "lora", "lora_ags"]
+_FAMILIES = "model.families"
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What the word says.
+
+    Args:
+        family: a kind of `model.families`; None for a plain model, whose network decides.
+        method: full fine-tuning, adapters, or adapters and shortcuts.
+    """
+
+    family: str | None
+    method: Method
+
+
+def model_name(word: str, where: str = "--model") -> ModelName:
+    """Read a model word; a path or a hub name is a plain model.
+
+    Raises:
+        InputFault: when the family does not exist, or the word is a family word misspelt.
+    """
+    if "/" in word:
+        return ModelName(None, "full")
+    for method in ("lora_ags", "lora"):
+        if word.endswith(f"_{method}"):
+            return ModelName(_family(word.removesuffix(f"_{method}"), where), method)
+    if not Path(word).exists():
+        words = [f"{family}_{method}" for family in kinds.names(_FAMILIES) for method in ("lora", "lora_ags")]
+        near = get_close_matches(word.lower(), words, n=1, cutoff=0.8)
+        if near:
+            raise InputFault(f"{where}: no model '{word}'; did you mean '{near[0]}'?")
+    return ModelName(None, "full")
+
+
+def _family(family: str, where: str) -> str:
+    if family == "auto":
+        raise InputFault(f"{where}: 'auto' is not built yet, name the family: {_listed()}")
+    if family not in kinds.names(_FAMILIES):
+        raise InputFault(f"{where}: {unknown('model family', family, kinds.names(_FAMILIES))}")
+    return family
+
+
+def _listed() -> str:
+    return ", ".join(kinds.names(_FAMILIES))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Objective = Literal["classification", "regression", "language_modeling"]
 Row = Mapping[str, Any]
@@ -14,12 +14,53 @@ class RowFault(ValueError):
     """A row that cannot be used; the message is the reason. Raised by `Task.example`."""
 
 
+class LabelFault(RowFault):
+    """A label outside the set; counted by value over the file.
+
+    Args:
+        value: the label as it stands in the row.
+        allowed: what may stand there, in words.
+    """
+
+    def __init__(self, value: str, allowed: str) -> None:
+        super().__init__(f"label '{value}' is not allowed, allowed are {allowed}")
+        self.value = value
+        self.allowed = allowed
+
+
+class Numbered(NamedTuple):
+    """A row and the line it begins in, counted from 1 (parquet: the row's number)."""
+
+    line: int
+    row: Row
+
+
+class Refused(NamedTuple):
+    """A line that gave no row, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a reader made of a file: every line is in one of the two lists."""
+
+    rows: list[Numbered] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Rows the file holds, used or not."""
+        return len(self.rows) + len(self.refused)
+
+
 @dataclass(frozen=True)
 class Example:
     """One example as text.
 
     Args:
-        texts: the input: one or two segments of a classification example, or the prompt of a language example.
+        texts: the input: one or two segments of a classification example, or the prompt of a language one.
         label: class number or regression value; None for language modelling and unlabelled rows.
         response: the text to be learned after the prompt; None for classification.
         gold: what a generated answer is compared with (`Generation.score`).
@@ -39,11 +80,13 @@ class Split:
         files: official file names, tried in order, relative to the set's folder.
         hub: split name on the hub; None when the hub lacks it.
         read: path -> rows, accounting for every line (`dataset.readers`).
+        labelled: False for a split without gold labels (GLUE's test): predictions only.
     """
 
     files: tuple[str, ...]
     hub: str | None
-    read: Callable[[Path], "Any"]
+    read: Callable[[Path], Rows]
+    labelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,8 +118,8 @@ class Task:
         name: the word of `--dataset`.
         objective: which loss and head it needs.
         splits: `train`, `validation`, `test` and further evaluation sets named `validation_<suffix>`
-            (MNLI: `validation_mismatched`). A set without `validation` takes the last 5 % of the training
-            split shuffled with seed 42.
+            (MNLI: `validation_mismatched`). A set without `validation` takes the last part of the training
+            split shuffled with seed 42 (`holdout`).
         example: row -> Example; raises RowFault for a row that cannot be used.
         metrics: names reported on evaluation sets, as `model.metrics` knows them.
         selection: the metric that chooses the best step.
@@ -85,7 +128,9 @@ class Task:
         generation: set when the final score comes from generated answers on `test`.
         template: the prompt template, saved with the adapter; None for classification.
         rows: split name -> rows made by the project itself (`arithmetic`); then no file is needed.
-        folder: the official folder's name inside a parent directory (GLUE: `SST-2`), tried by `--dataset-dir`.
+        folder: the official folder's name in its parent directory (GLUE: `SST-2`), tried in `--dataset-dir`.
+        holdout: share (float) or number (int) of training rows held out where there is no `validation`.
+        complete: training rows -> the task with what only they tell (`local`: its labels).
     """
 
     name: str
@@ -100,6 +145,8 @@ class Task:
     template: str | None = None
     rows: Callable[[str], list[Row]] | None = None
     folder: str | None = None
+    holdout: float | int = 0.05
+    complete: Callable[[list[Row]], "Task"] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""Score a generated answer to a word problem against the number after the four hashes."""
+
+import re
+from decimal import Decimal
+
+_STRICT = re.compile(r"#### *([-+]?\$?[-+]?[0-9.,]*[0-9])")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_WRITTEN = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
+_TOLERANCE = Decimal("0.001")
+
+
+def score_number(text: str, gold: str) -> dict[str, float]:
+    """Return `exact_match` (first `#### n`) and `exact_match_flexible` (last number, within 0.001)."""
+    wanted = normalised(gold)
+    strict, flexible = strict_number(text), last_number(text)
+    return {
+        "exact_match": float(wanted is not None and strict == wanted),
+        "exact_match_flexible": float(
+            wanted is not None and flexible is not None and abs(flexible - wanted) <= _TOLERANCE
+        ),
+    }
+
+
+def strict_number(text: str) -> Decimal | None:
+    """Return the number after the first four hashes; what a model writes after its answer does not count."""
+    match = _STRICT.search(text)
+    return normalised(match.group(1)) if match else None
+
+
+def last_number(text: str) -> Decimal | None:
+    """Return the last number of a text, commas removed."""
+    found = _NUMBER.findall(text.replace(",", ""))
+    return normalised(found[-1]) if found else None
+
+
+def normalised(text: str) -> Decimal | None:
+    """Return a written number's value: without commas, dollar sign, final full stop; None when it is none."""
+    bare = text.strip().replace(",", "").replace("$", "").rstrip(".")
+    return Decimal(bare) if _WRITTEN.fullmatch(bare) else None

@@ -1,0 +1,200 @@
+"""Tokenise a split in batched calls and know which tokens are learned.
+
+Language modelling: prompt ids (with the start token the tokenizer would add), then response ids, then the end
+token; prompt and response are tokenised apart, so that the border is exact. Cutting drops from the end.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from configs.faults import InputFault
+from dataset.task import Example, Task
+
+IGNORED = -100
+Purpose = Literal["learn", "predict", "generate"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One split as tokens; item i is a dictionary of tensors for `dataset.collate`.
+
+    Args:
+        tokens: (total,) int32, all examples one after the other.
+        starts: (N + 1,) int64, where each example begins.
+        rows: (N,) int64, the example's number in its split.
+        purpose: learn (with labels), predict (no labels), generate (prompts alone).
+        borders: (N,) int64, the length of the prompt; None for classification.
+        labels: (N,) int64 or float32; None for language modelling and predictions.
+        segments: (total,) int32 token type ids, when the tokenizer makes them.
+        cut: examples that were shortened.
+        dropped: examples left out because cutting left no target.
+    """
+
+    tokens: Tensor
+    starts: Tensor
+    rows: Tensor
+    purpose: Purpose
+    borders: Tensor | None = None
+    labels: Tensor | None = None
+    segments: Tensor | None = None
+    cut: int = 0
+    dropped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        begin, end = int(self.starts[index]), int(self.starts[index + 1])
+        item = {"input_ids": self.tokens[begin:end].long()}
+        if self.segments is not None:
+            item["token_type_ids"] = self.segments[begin:end].long()
+        if self.labels is not None:
+            item["labels"] = self.labels[index]
+        elif self.purpose == "learn" and self.borders is not None:
+            item["labels"] = item["input_ids"].clone()
+            item["labels"][: int(self.borders[index])] = IGNORED
+        if self.purpose != "learn":
+            item["index"] = self.rows[index]
+        return item
+
+    @property
+    def lengths(self) -> list[int]:
+        """Token counts of the examples."""
+        return (self.starts[1:] - self.starts[:-1]).tolist()
+
+    @property
+    def share_cut(self) -> float:
+        """Share of the split's examples that were shortened or dropped."""
+        return (self.cut + self.dropped) / max(1, len(self) + self.dropped)
+
+
+def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+    """Encode a split as its task and its place ask for: labelled texts, bare texts, pairs, or prompts.
+
+    Args:
+        task: the data set, completed by its rows.
+        name: the split; `test` of a task with `generation` becomes prompts.
+        examples: the split's examples.
+        tokenizer: a fast tokenizer of transformers.
+        max_token_len: longest example in tokens.
+    """
+    if task.objective != "language_modeling":
+        return encode_texts(examples, tokenizer, max_token_len)
+    if name == "test" and task.generation is not None:
+        return encode_prompts(examples, tokenizer, max_token_len)
+    return encode_pairs(examples, tokenizer, max_token_len)
+
+
+def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+    """Encode classification or regression examples of one or two segments, the longest cut first."""
+    segments = list(zip(*(example.texts for example in examples), strict=True))
+    encoded = tokenizer(
+        *[list(segment) for segment in segments], truncation=True, max_length=max_token_len, verbose=False
+    )
+    ids = encoded["input_ids"]
+    is_labelled = bool(examples) and examples[0].label is not None
+    labels = torch.tensor([example.label for example in examples]) if is_labelled else None
+    return _encoded(
+        ids,
+        range(len(ids)),
+        purpose="learn" if is_labelled else "predict",
+        labels=labels,
+        segments=_flat(encoded["token_type_ids"]) if "token_type_ids" in encoded else None,
+        cut=_count_cut(examples, ids, tokenizer, max_token_len),
+    )
+
+
+def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+    """Encode prompts and responses; an example that keeps no target after cutting is dropped and counted."""
+    end = end_token(tokenizer)
+    prompts = _prompts(examples, tokenizer)
+    responses = _plain([str(example.response) for example in examples], tokenizer)
+    ids: list[list[int]] = []
+    rows: list[int] = []
+    cut = 0
+    for row, (prompt, response) in enumerate(zip(prompts, responses)):
+        whole = [*prompt, *response, end]
+        if len(prompt) >= max_token_len:
+            continue
+        cut += len(whole) > max_token_len
+        ids.append(whole[:max_token_len])
+        rows.append(row)
+    borders = torch.tensor([len(prompts[row]) for row in rows], dtype=torch.int64)
+    return _encoded(ids, rows, purpose="learn", borders=borders, cut=cut, dropped=len(prompts) - len(rows))
+
+
+def encode_prompts(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+    """Encode prompts for generation; a long one keeps its end, where the answer is asked for."""
+    start = start_tokens(tokenizer)
+    ids, cut = [], 0
+    for prompt in _prompts(examples, tokenizer):
+        is_long = len(prompt) > max_token_len
+        cut += is_long
+        ids.append([*start, *prompt[len(prompt) - max_token_len + len(start) :]] if is_long else prompt)
+    borders = torch.tensor([len(prompt) for prompt in ids], dtype=torch.int64)
+    return _encoded(ids, range(len(ids)), purpose="generate", borders=borders, cut=cut)
+
+
+def start_tokens(tokenizer: Any) -> list[int]:
+    """Return the ids that the tokenizer normally puts before a text."""
+    probe = tokenizer("a", add_special_tokens=True)["input_ids"]
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = (at for at in range(len(probe)) if probe[at : at + len(plain)] == plain)
+    return probe[: next(starts, 0)]
+
+
+def end_token(tokenizer: Any) -> int:
+    """Return the id that ends a response.
+
+    Raises:
+        InputFault: when the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputFault("--load: the tokenizer has no end-of-sequence token, which language modelling needs")
+    return tokenizer.eos_token_id
+
+
+def preview(encoded: Encoded, index: int, tokenizer: Any) -> str:
+    """Show one example as it is learned: targets stand between `[[` and `]]`, a class after `->`."""
+    item = encoded[index]
+    ids = item["input_ids"].tolist()
+    if encoded.borders is None:
+        label = "" if encoded.labels is None else f" -> [[{encoded.labels[index].item():g}]]"
+        return f"{tokenizer.decode(ids)}{label}"
+    border = int(encoded.borders[index])
+    learned = f"[[{tokenizer.decode(ids[border:])}]]" if encoded.purpose == "learn" else ""
+    return f"{tokenizer.decode(ids[:border])}{learned}"
+
+
+def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int]]:
+    start = start_tokens(tokenizer)
+    return [[*start, *ids] for ids in _plain([example.texts[0] for example in examples], tokenizer)]
+
+
+def _plain(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _count_cut(examples: Sequence[Example], ids: list[list[int]], tokenizer: Any, limit: int) -> int:
+    # Only an example that fills the limit can have been cut; those alone are tokenised once more, whole.
+    full = [examples[row] for row, tokens in enumerate(ids) if len(tokens) >= limit]
+    if not full:
+        return 0
+    segments = [list(segment) for segment in zip(*(example.texts for example in full), strict=True)]
+    return sum(len(tokens) > limit for tokens in tokenizer(*segments, verbose=False)["input_ids"])
+
+
+def _flat(ids: Iterable[list[int]]) -> Tensor:
+    return torch.tensor([token for tokens in ids for token in tokens], dtype=torch.int32)
+
+
+def _encoded(ids: list[list[int]], rows: Iterable[int], **facts: Any) -> Encoded:
+    starts = torch.zeros(len(ids) + 1, dtype=torch.int64)
+    starts[1:] = torch.tensor([len(tokens) for tokens in ids], dtype=torch.int64).cumsum(0)
+    return Encoded(_flat(ids), starts, torch.tensor(list(rows), dtype=torch.int64), **facts)

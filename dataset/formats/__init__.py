@@ -1,0 +1,1 @@
+"""File endings that `local` data may have, one reader each."""

@@ -1,0 +1,129 @@
+"""Serve encoded splits to Lightning: the order is ours, no loader draws from the global generators."""
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from configs.faults import InputFault
+from configs.seeds import derive
+from dataset.collate import Collate
+from dataset.encoding import Encoded
+from dataset.sampling import EpochBatches, EvalBatches
+
+
+class TaskData(LightningDataModule):
+    """The splits of one task. The Trainer needs `use_distributed_sampler=False`.
+
+    Args:
+        splits: split name -> tokens, as `dataset.encoding.encode` made them.
+        batch_size: examples a batch and rank.
+        seed: the run's seed.
+        pad_id: the id that fills up.
+        length_grouped: batches of like length in training.
+        num_workers: loading processes; they live as long as the loader.
+        limit_test_samples: examples of each test set that are used.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Encoded],
+        batch_size: int,
+        seed: int,
+        pad_id: int,
+        length_grouped: bool = False,
+        num_workers: int = 0,
+        limit_test_samples: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.splits = dict(splits)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pad_id = pad_id
+        self.length_grouped = length_grouped
+        self.num_workers = num_workers
+        self.limit_test_samples = limit_test_samples
+        # A short evaluation set may leave a rank of a distributed run without a batch.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._resumed = (0, 0)
+
+    def resume(self, epoch: int, done_batches: int) -> None:
+        """Let training begin at an epoch behind the batches that are done; call it before `fit`."""
+        self._resumed = (epoch, done_batches)
+
+    def epoch_batches(self) -> EpochBatches:
+        """Return this rank's training batches."""
+        train = self.splits["train"]
+        rank, world = self._place()
+        lengths = train.lengths if self.length_grouped else None
+        batches = EpochBatches(len(train), self.batch_size, self.seed, rank, world, lengths)
+        batches.resume(*self._resumed)
+        return batches
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the training loader.
+
+        Raises:
+            InputFault: when the set does not fill one batch of every rank.
+        """
+        batches = self.epoch_batches()
+        if len(batches) == 0:
+            needed = self.batch_size * batches.world
+            raise InputFault(
+                f"--batch-size: {batches.count} training examples do not fill a batch of {needed} over all ranks"
+            )
+        return self._loader("train", batches)
+
+    def stored_order_dataloader(self) -> DataLoader:
+        """Return the training set in stored order, as importance tests read it."""
+        return self._loader("train", EvalBatches(len(self.splits["train"]), self.batch_size, *self._place()))
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Return `validation` and its further sets, in the order of `validation_names`."""
+        return [self._evaluation(name) for name in self.validation_names]
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Return the test set, or the validation sets of a task whose test set has no labels."""
+        return [self._evaluation(name, self.limit_test_samples) for name in self.test_names]
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        """Return the sets without labels."""
+        return [self._evaluation(name, self.limit_test_samples) for name in self.predict_names]
+
+    @property
+    def validation_names(self) -> tuple[str, ...]:
+        """Names of the validation loaders."""
+        return tuple(name for name in self.splits if name == "validation" or name.startswith("validation_"))
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Names of the test loaders."""
+        has_test = "test" in self.splits and self.splits["test"].purpose != "predict"
+        return ("test",) if has_test else self.validation_names
+
+    @property
+    def predict_names(self) -> tuple[str, ...]:
+        """Names of the prediction loaders."""
+        return tuple(name for name, split in self.splits.items() if split.purpose == "predict")
+
+    def _evaluation(self, name: str, limit: int | None = None) -> DataLoader:
+        held = len(self.splits[name])
+        count = held if limit is None else min(limit, held)
+        return self._loader(name, EvalBatches(count, self.batch_size, *self._place()))
+
+    def _loader(self, name: str, batches: EpochBatches | EvalBatches) -> DataLoader:
+        split = self.splits[name]
+        return DataLoader(
+            split,
+            batch_sampler=batches,
+            collate_fn=Collate(self.pad_id, "left" if split.purpose == "generate" else "right"),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            # Making an iterator draws a number; without an own generator it is the global one's.
+            generator=torch.Generator().manual_seed(derive(self.seed, "loader", name)),
+        )
+
+    def _place(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)

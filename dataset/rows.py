@@ -1,0 +1,284 @@
+"""Gather a task's examples from files, the hub or its own making; each row is used or refused with a reason.
+
+Needs no torch: bad files are refused before the heavy libraries are imported.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from configs.faults import InputFault
+from dataset.readers import refusal
+from dataset.task import Example, LabelFault, Numbered, Refused, Row, RowFault, Rows, Task
+
+Fetch = Callable[[Task, str], list[Row]]
+"""(task, split name on the hub) -> rows: `dataset.hub.load` with its options bound, imported late."""
+_HOLDOUT_SEED = 42
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The splits an action uses; a missing optional one is left out."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """One split, ready to be encoded.
+
+    Args:
+        examples: what is used, in the file's order.
+        read: rows read; equals used plus refused.
+        refused: lines that gave no example.
+        source: file name, `hub` or `made`.
+        digest: SHA-256 of the examples.
+    """
+
+    examples: list[Example]
+    read: int
+    refused: list[Refused]
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The task, completed by its training rows where it has to be, and its splits."""
+
+    task: Task
+    splits: Mapping[str, SplitRows]
+
+    def counts(self) -> dict[str, int]:
+        """Return rows read, used and refused over all splits; read = used + refused."""
+        used = sum(len(split.examples) for split in self.splits.values())
+        refused = sum(len(split.refused) for split in self.splits.values())
+        return {"read": sum(split.read for split in self.splits.values()), "used": used, "refused": refused}
+
+    def reasons(self) -> list[str]:
+        """Return `SPLIT SOURCE:LINE: REASON` for every refused row."""
+        return [
+            f"{name} {split.source}:{line}: {reason}"
+            for name, split in self.splits.items()
+            for line, reason in split.refused
+        ]
+
+    def digests(self) -> dict[str, str]:
+        """Return each split's digest."""
+        return {name: split.digest for name, split in self.splits.items()}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where a split's rows were found: `where` for messages, `source` without a path for the record."""
+
+    where: str
+    source: str
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class _Read:
+    found: _Found
+    examples: list[Example] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    wrong_labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+
+def wanted(task: Task, action: str, predict: bool = False) -> Wanted:
+    """Name the splits an action uses.
+
+    Args:
+        task: the data set.
+        action: `train`, `test`, `imp-test` or `train-dyrealloc`.
+        predict: whether predictions for unlabelled splits are written.
+    """
+    unlabelled = tuple(name for name, split in task.splits.items() if not split.labelled) if predict else ()
+    evaluation = ("validation", *(name for name in task.splits if name.startswith("validation_")))
+    has_test = "test" in task.splits and task.splits["test"].labelled
+    if action == "test":
+        return Wanted(("test", *unlabelled) if has_test else (*evaluation, *unlabelled))
+    return Wanted(("train", *evaluation, *unlabelled), ("test",) if has_test and task.generation else ())
+
+
+def gather(
+    task: Task, needed: Wanted, dataset_dir: Path | None, *, max_bad_rows: int = 0, fetch: Fetch | None = None
+) -> TaskRows:
+    """Read the splits an action needs and make examples of their rows.
+
+    Args:
+        task: the data set.
+        needed: the splits (`wanted`).
+        dataset_dir: the set's folder or its parent; without it rows come from the task or from `fetch`.
+        max_bad_rows: how many rows of all splits together may be refused.
+        fetch: how rows come from the hub; None when that is not wanted.
+
+    Raises:
+        InputFault: when a file is missing, or more rows are bad than allowed; one line per finding.
+    """
+    source = _source(task, dataset_dir, fetch)
+    found = _find(task, needed, source)
+    if task.complete is not None:
+        train = found.get("train") or _labels_source(task, source)
+        task = task.complete([row for _, row in train.rows.rows])
+    reads = {name: _examples(task, name, place) for name, place in found.items()}
+    _accept(reads.values(), max_bad_rows)
+    splits = {name: _split_rows(read, read.examples) for name, read in reads.items()}
+    if "validation" in needed.required and "validation" not in task.splits:
+        splits |= _held_out(task, reads["train"])
+    return TaskRows(task, splits)
+
+
+def _find(task: Task, needed: Wanted, source: Callable[[str], _Found | None]) -> dict[str, _Found]:
+    """Read every split that is needed; `validation` stands in `train` where the set has none."""
+    found: dict[str, _Found] = {}
+    for name in (*needed.required, *needed.optional):
+        stands_in = "train" if name == "validation" and name not in task.splits else name
+        if stands_in in found:
+            continue
+        if stands_in not in task.splits:
+            raise InputFault(f"data.{stands_in}: '{name}' of {task.name} is needed, but no file is named")
+        try:
+            place = source(stands_in)
+        except _Missing as missing:
+            if name in needed.required:
+                raise InputFault(str(missing)) from None
+            continue
+        found[stands_in] = place
+    return found
+
+
+def _labels_source(task: Task, source: Callable[[str], _Found]) -> _Found:
+    if "train" not in task.splits:
+        raise InputFault("data.labels: needed where no training file tells the labels")
+    try:
+        return source("train")
+    except _Missing as missing:
+        raise InputFault(f"data.labels: needed where no training file tells the labels; {missing}") from None
+
+
+class _Missing(Exception):
+    """A split's file is not there."""
+
+
+def _source(task: Task, dataset_dir: Path | None, fetch: Fetch | None) -> Callable[[str], _Found]:
+    if task.rows is not None:
+        return lambda name: _Found(task.name, "made", _numbered(task.rows(name)))
+    if dataset_dir is not None or task.hub is None:
+        # Without a hub copy the files were named by the user, relative to the current directory.
+        folders = _folders(task, dataset_dir)
+        return lambda name: _file(task, name, folders)
+    if fetch is None:
+        raise InputFault(f"--dataset-dir: needed for {task.name}, the hub is not asked")
+    return lambda name: _hub(task, name, fetch)
+
+
+def _folders(task: Task, dataset_dir: Path | None) -> list[Path]:
+    if dataset_dir is None:
+        return [Path()]
+    if not dataset_dir.is_dir():
+        raise InputFault(f"--dataset-dir: {dataset_dir} is no directory")
+    if task.hub is None:
+        return [dataset_dir, Path()]
+    children = dict.fromkeys(name for name in (task.folder, task.name) if name is not None)
+    places = [dataset_dir, *(dataset_dir / name for name in children)]
+    files = [file for split in task.splits.values() for file in split.files]
+    held = [place for place in places if any((place / file).is_file() for file in files)]
+    if not held:
+        raise InputFault(
+            f"--dataset-dir: {dataset_dir} holds no files of {task.name}: looked for {', '.join(files)}"
+            f" there and in {', '.join(children)}"
+        )
+    return held[:1]
+
+
+def _file(task: Task, name: str, folders: Sequence[Path]) -> _Found:
+    split = task.splits[name]
+    for path in (folder / file for folder in folders for file in split.files):
+        if path.is_file():
+            return _Found(str(path), path.name, split.read(path))
+    raise _Missing(
+        f"--dataset-dir: {folders[0]} holds no {' or '.join(split.files)}, needed for '{name}' of {task.name}"
+    )
+
+
+def _hub(task: Task, name: str, fetch: Fetch) -> _Found:
+    split = task.splits[name]
+    if split.hub is None or task.hub is None:
+        raise _Missing(f"--dataset-dir: needed, the hub has no '{name}' of {task.name}")
+    return _Found(f"{task.hub[0]} {split.hub}", "hub", _numbered(fetch(task, split.hub)))
+
+
+def _numbered(rows: Sequence[Row]) -> Rows:
+    return Rows([Numbered(number, row) for number, row in enumerate(rows, start=1)])
+
+
+def _examples(task: Task, name: str, found: _Found) -> _Read:
+    read = _Read(found, refused=list(found.rows.refused))
+    is_labelled = task.splits[name].labelled
+    for line, row in found.rows.rows:
+        try:
+            example = task.example(row)
+            if is_labelled and example.label is None and example.response is None:
+                raise RowFault("the label is missing")
+            read.examples.append(example)
+        except LabelFault as fault:
+            read.wrong_labels.setdefault((fault.value, fault.allowed), []).append(line)
+            read.refused.append(Refused(line, str(fault)))
+        except RowFault as fault:
+            read.refused.append(Refused(line, str(fault)))
+    read.refused.sort()
+    return read
+
+
+def _accept(reads: Sequence[_Read], max_bad_rows: int) -> None:
+    reads = list(reads)
+    lines: list[str] = []
+    if sum(len(read.refused) for read in reads) > max_bad_rows:
+        lines = [line for read in reads for line in _findings(read)]
+    lines += [f"{read.found.where}: no row can be used" for read in reads if not read.examples and not lines]
+    if lines:
+        raise InputFault(*lines)
+
+
+def _findings(read: _Read) -> list[str]:
+    where, total = read.found.where, read.found.rows.read
+    of_labels = {line for lines in read.wrong_labels.values() for line in lines}
+    malformed = [refused for refused in read.refused if refused.line not in of_labels]
+    lines = [refusal(where, malformed, total)] if malformed else []
+    for (value, allowed), rows in read.wrong_labels.items():
+        lines.append(f"{where}:{rows[0]}: label '{value}' in {len(rows)} of {total} rows, allowed {allowed}")
+    return lines
+
+
+def _held_out(task: Task, read: _Read) -> dict[str, SplitRows]:
+    """Cut the last part of the shuffled training rows off; both parts keep the file's order."""
+    total = len(read.examples)
+    count = task.holdout if isinstance(task.holdout, int) else max(1, int(total * task.holdout))
+    if count >= total:
+        raise InputFault(f"{read.found.where}: {total} rows are too few to hold {count} out for validation")
+    order = list(range(total))
+    random.Random(_HOLDOUT_SEED).shuffle(order)
+    held = set(order[total - count :])
+    train = [example for index, example in enumerate(read.examples) if index not in held]
+    validation = [read.examples[index] for index in sorted(held)]
+    source = _Found(read.found.where, read.found.source, Rows())
+    return {"train": _split_rows(read, train), "validation": _split_rows(_Read(source), validation)}
+
+
+def _split_rows(read: _Read, examples: list[Example]) -> SplitRows:
+    total = len(examples) + len(read.refused)
+    return SplitRows(examples, total, read.refused, read.found.source, _digest(examples))
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        fields = [example.texts, example.label, example.response, example.gold]
+        digest.update(json.dumps(fields, ensure_ascii=False).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""GSM8K: grade-school word problems with worked answers that end in `#### n`.
+
+The response begins with the space, so that prompt and response tokenised apart give the whole text's tokens.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import partial
+
+from configs.faults import InputFault
+from dataset.answers import normalised, score_number
+from dataset.fields import fill, placeholders, text_field
+from dataset.readers import read_jsonl
+from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
+
+_MARKS = re.compile(r"<<[^<>]*>>")
+
+
+@dataclass(frozen=True)
+class Gsm8kOptions:
+    """The `[data]` table of GSM8K."""
+
+    template: str = "Question: {question}\nAnswer:"
+    """The prompt; `{question}` is the problem's text."""
+    calculator_marks: bool = True
+    """Keep the marks `<<48/2=24>>` of the worked answers; without them answers are a third shorter."""
+    validation_examples: int | None = None
+    """Training rows held out for validation; without it the last 5 %."""
+
+
+def build(options: Gsm8kOptions) -> Task:
+    """Build the task."""
+    if placeholders(options.template) != ["question"]:
+        raise InputFault("data.template: must hold {question} once and no other field")
+    if options.validation_examples is not None and options.validation_examples < 1:
+        got = options.validation_examples
+        raise InputFault(f"data.validation_examples: must be a whole number of at least 1, got {got}")
+    return Task(
+        name="gsm8k",
+        objective="language_modeling",
+        splits={"train": _split("train.jsonl", "train"), "test": _split("test.jsonl", "test")},
+        example=partial(_example, options),
+        metrics=("loss", "perplexity"),
+        selection=Selection("loss", maximise=False),
+        hub=("openai/gsm8k", "main"),
+        generation=Generation(max_new_tokens=256, score=score_number),
+        template=options.template,
+        folder="gsm8k",
+        holdout=options.validation_examples or 0.05,
+    )
+
+
+def _split(file: str, hub: str) -> Split:
+    return Split((file,), hub, read_jsonl)
+
+
+def _example(options: Gsm8kOptions, row: Row) -> Example:
+    answer = text_field(row, "answer")
+    gold = answer.rpartition("####")[2].strip() if "####" in answer else ""
+    if normalised(gold) is None:
+        raise RowFault("field 'answer' has no number after '####'")
+    if not options.calculator_marks:
+        answer = _MARKS.sub("", answer)
+    return Example((fill(options.template, row),), response=f" {answer}", gold=gold)
+
+
+TASK = TaskKind(build, Gsm8kOptions, ("causal_language_modeling",))

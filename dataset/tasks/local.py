@@ -1,0 +1,157 @@
+"""Local: the user's own files, described in the TOML table `[data]`."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from configs.faults import InputFault, unknown
+from configs.kinds import load, names
+from dataset.fields import fill, label_field, number_field, placeholders, text_field, word_field
+from dataset.task import Example, Objective, Row, RowFault, Selection, Split, Task, TaskKind
+
+_FORMATS = "dataset.formats"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """The `[data]` table of `local`. A file's ending tells its format: csv, tsv, jsonl, parquet."""
+
+    train: Path | None = None
+    """Training file, relative to `--dataset-dir` or else to the current directory."""
+    validation: Path | None = None
+    """Validation file; without it the last 5 % of the training rows, shuffled with seed 42."""
+    test: Path | None = None
+    """Test file with labels; without it `test` evaluates the validation rows."""
+    objective: Literal["classification", "regression", "language_modeling"] | None = None
+    """What is learned; without it language modelling when prompt, response or template is given."""
+    text: str = "text"
+    """Column of the text to classify."""
+    text_pair: str | None = None
+    """Column of a second text to classify it with."""
+    label: str = "label"
+    """Column of the class or the number."""
+    labels: tuple[str, ...] = ()
+    """Class names in the order of their ids; without them those of the training file, sorted."""
+    prompt: str | None = None
+    """Column of the prompt of language modelling; `prompt` when there is no template either."""
+    response: str | None = None
+    """Column of the text to be learned after the prompt; `response` by default."""
+    template: str | None = None
+    """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
+
+
+def build(options: LocalOptions) -> Task:
+    """Build the task.
+
+    Raises:
+        InputFault: for every option that does not fit.
+    """
+    _check(options)
+    if _objective(options) == "language_modeling":
+        return _language_task(options)
+    return _labelled_task(options)
+
+
+def _check(options: LocalOptions) -> None:
+    faults = []
+    if options.train is None and options.validation is None and options.test is None:
+        faults.append("data.train: --dataset local needs a file")
+    for name, path in _files(options).items():
+        ending = path.suffix.removeprefix(".").lower()
+        if ending not in names(_FORMATS):
+            faults.append(f"data.{name}: {path}: {unknown('format', ending, names(_FORMATS))}")
+    if options.train is not None and options.train in (options.validation, options.test):
+        faults.append(f"data.train: {options.train} is also an evaluation file")
+    if len(set(options.labels)) != len(options.labels):
+        faults.append("data.labels: a label stands twice")
+    if options.labels and len(options.labels) < 2:
+        faults.append("data.labels: must be at least 2, got 1")
+    if options.template is not None and options.prompt is not None:
+        faults.append("data.prompt: give either prompt or template")
+    if options.template is not None and not placeholders(options.template):
+        faults.append("data.template: must hold a column in braces, such as {question}")
+    if faults:
+        raise InputFault(*faults)
+
+
+def _objective(options: LocalOptions) -> Objective:
+    if options.objective is not None:
+        return options.objective
+    is_language = any(word is not None for word in (options.prompt, options.response, options.template))
+    return "language_modeling" if is_language else "classification"
+
+
+def _files(options: LocalOptions) -> dict[str, Path]:
+    named = {"train": options.train, "validation": options.validation, "test": options.test}
+    return {name: Path(path) for name, path in named.items() if path is not None}
+
+
+def _splits(options: LocalOptions) -> dict[str, Split]:
+    return {
+        name: Split((str(path),), None, load(_FORMATS, path.suffix.removeprefix(".").lower(), "READ"))
+        for name, path in _files(options).items()
+    }
+
+
+def _language_task(options: LocalOptions) -> Task:
+    template = options.template or f"{{{options.prompt or 'prompt'}}}"
+    return Task(
+        name="local",
+        objective="language_modeling",
+        splits=_splits(options),
+        example=partial(_pair, template, options.response or "response"),
+        metrics=("loss", "perplexity"),
+        selection=Selection("perplexity", maximise=False),
+        template=template,
+    )
+
+
+def _labelled_task(options: LocalOptions) -> Task:
+    is_regression = _objective(options) == "regression"
+    metrics = ("pearson", "spearman") if is_regression else ("accuracy", "macro_f1")
+    if len(options.labels) == 2:
+        metrics = ("accuracy", "f1", "macro_f1", "matthews")
+    return Task(
+        name="local",
+        objective=_objective(options),
+        splits=_splits(options),
+        example=partial(_labelled, options, is_regression),
+        metrics=metrics,
+        selection=Selection(metrics[0], maximise=True),
+        labels=() if is_regression else options.labels,
+        complete=None if is_regression or options.labels else partial(_complete, options),
+    )
+
+
+def _complete(options: LocalOptions, rows: list[Row]) -> Task:
+    found = set()
+    for row in rows:
+        # A row without a label is refused later, when it becomes an example.
+        try:
+            found.add(word_field(row, options.label))
+        except RowFault:
+            continue
+    if len(found) < 2:
+        raise InputFault(
+            f"{options.train}: column '{options.label}' must hold at least 2 labels, got {len(found)}"
+        )
+    is_numbered = all(word.isascii() and word.isdecimal() and len(word) < 19 for word in found)
+    labels = sorted(found, key=lambda word: (int(word), word)) if is_numbered else sorted(found)
+    return _labelled_task(replace(options, labels=tuple(labels)))
+
+
+def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:
+    columns = [options.text] if options.text_pair is None else [options.text, options.text_pair]
+    texts = tuple(text_field(row, name) for name in columns)
+    if is_regression:
+        return Example(texts, label=number_field(row, options.label))
+    word = word_field(row, options.label)
+    return Example(texts, label=label_field({options.label: word}, options.label, options.labels))
+
+
+def _pair(template: str, response: str, row: Row) -> Example:
+    return Example((fill(template, row),), response=text_field(row, response))
+
+
+TASK = TaskKind(build, LocalOptions, ("classification", "causal_language_modeling"))

@@ -70,6 +70,8 @@ def recorded_run(run: Path) -> Layer:
     is_from_hub_format = "load_type" not in settings or settings["load_type"].value == "hf"
     if base and is_from_hub_format and "backbone_model" not in settings:
         settings["backbone_model"] = Setting(base.value, "run", base.where)
+    if "pretrained" not in settings:
+        settings["pretrained"] = Setting(base is not None, "run", "--load")
     for name, file in _PLANS.items():
         if (run / file).is_file():
             settings[name] = Setting(run / file, "run", str(run / file))

@@ -89,8 +89,8 @@ class Options:
     ] = None
     """MMLU zero-shot or few-shot."""
     max_token_len: Annotated[int | None, Whole(), _RUN] = None
-    """Longest input in tokens; 0 or less: the tokenizer's limit. None: 512, cut to the model's positions; a
-    larger value that is given is refused."""
+    """Longest input in tokens; 0 or less: the tokenizer's limit. Not given: 512, cut to the model's limit.
+    A larger value that is given is refused."""
     max_bad_rows: Annotated[int, Whole(0), _RUN] = 0
     """Malformed data rows that may be left out before the run is refused."""
     limit_test_samples: Annotated[int | None, Whole(1), _RUN] = None
@@ -103,9 +103,9 @@ class Options:
     load_type: Annotated[str, Choice("load type", ("hf", "pt", "pl")), _WEIGHTS] = "hf"
     """hf: saved model, hub name or GGUF; pt: state dict; pl: checkpoint of this project."""
     backbone_model: Annotated[str | None, Word(), _WEIGHTS] = None
-    """Hub name or directory of the frozen base when --load is pt or pl. None: that of its run."""
+    """Hub name or directory of the frozen base when --load is pt or pl. Not given: that of its run."""
     pretrained: Annotated[bool | None, Switch(), Option("Weights", keys=("is_pretrained",))] = None
-    """Load weights, or draw them at random from the config. None: on when --load is given."""
+    """Load weights, or draw them at random from the config. Not given: on when --load is given."""
     adapter: Annotated[tuple[Path, ...], Repeated(PathText()), _WEIGHTS] = ()
     """Directory in PEFT format whose A and B are loaded into the injected adapters."""
     lora_config: Annotated[Path | None, PathText(), _WEIGHTS] = None
@@ -132,7 +132,7 @@ class Options:
     learning_rate: Annotated[float, Real(0), _TRAIN] = 1e-4
     """Learning rate of the adapters, or of the whole plain model."""
     head_learning_rate: Annotated[float | None, Real(0), _TRAIN] = None
-    """Learning rate of the classification head. None: --learning-rate."""
+    """Learning rate of the classification head. Not given: --learning-rate."""
     weight_decay: Annotated[float, Real(0), _TRAIN] = 0.0
     """Decoupled weight decay (adamw) or L2 term (adam, sgd)."""
     lr_scheduler: Annotated[
@@ -144,7 +144,7 @@ class Options:
     warmup_ratio: Annotated[float, Real(0, 1), _TRAIN] = 0.0
     """Share of the optimiser steps in which the learning rate rises from 0."""
     gradient_clip_val: Annotated[float | None, Real(0, low_open=True), _TRAIN] = None
-    """Largest gradient norm. None: no clipping."""
+    """Largest gradient norm. Not given: no clipping."""
     max_epochs: Annotated[int, Whole(1), _TRAIN] = 20
     """Epochs."""
     max_steps: Annotated[int, Whole(1, also={-1: "no limit"}), _TRAIN] = -1
@@ -152,7 +152,7 @@ class Options:
     accumulate_grad_batches: Annotated[int, Whole(1), _TRAIN] = 1
     """Batches whose gradients are summed into one optimiser step."""
     early_stopping_patience: Annotated[int | None, Whole(1), _TRAIN] = None
-    """Stop after so many evaluations without a better one. None: never."""
+    """Stop after so many evaluations without a better one. Not given: never."""
     length_grouped: Annotated[bool, Switch(), _TRAIN] = False
     """Put examples of similar length into one batch."""
     gradient_checkpointing: Annotated[bool, Switch(), _TRAIN] = False
@@ -212,7 +212,7 @@ class Options:
     alpha_limit_zptrain_batches: Annotated[BatchLimit, Batches(), _SEARCH] = BatchLimit(count=32)
     """Alpha test: batches of a measurement."""
     score_init: Annotated[str | None, Choice("score start", ("as_is", "random_b")), _SEARCH] = None
-    """Score the weights as they are or with random B. None: random_b for snip and synflow in imp-test."""
+    """Score the weights as they are or with random B. Not given: random_b for snip, synflow in imp-test."""
     synflow_objective: Annotated[str, Choice("objective", ("sum", "loss")), _SEARCH] = "sum"
     """Synflow: the sum of the outputs or the task's loss."""
     turn_on_percentile: Annotated[float, Real(0, 1, low_open=True), _SEARCH] = 0.25
@@ -237,7 +237,7 @@ class Options:
     project_dir: Annotated[Path, PathText(), _RECORD] = Path("outputs")
     """Directory of all runs."""
     project: Annotated[str | None, Word(is_name=True), _RECORD] = None
-    """Name of the run's directory. None: made from model, task and dataset."""
+    """Name of the run's directory. Not given: made from model, task and dataset."""
     log_level: Annotated[str, Choice("level", _LEVELS), _RECORD] = "info"
     """Least level of log lines that are shown."""
     log_every_n_steps: Annotated[int, Whole(1), Option("Record", _TRAINING)] = 50

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from re import fullmatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from configs.cli import Bound
 from configs.durations import BatchLimit
 from configs.schema import entries
+
+if TYPE_CHECKING:
+    from configs.cli import Bound
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
@@ -23,7 +25,7 @@ def toml_text(table: Mapping[str, Any]) -> str:
     return "\n".join(_table(table, ())).lstrip("\n") + "\n"
 
 
-def config_text(bound: Bound) -> str:
+def config_text(bound: "Bound") -> str:
     """Return the config.toml of a run: flat keys with their sources as comments, then the users' tables.
 
     Fed back with `--config` it gives the same options; without `project` it makes a new directory.
@@ -31,7 +33,9 @@ def config_text(bound: Bound) -> str:
     lines = []
     for name in entries():
         value = getattr(bound.options, name)
-        if name not in ("config", "project") and value is not None and value != ():
+        # A later `--load` over this file must still turn `pretrained` on, as over the default.
+        is_derived = name == "pretrained" and bound.sources[name] == "default"
+        if name not in ("config", "project") and not is_derived and value is not None and value != ():
             lines.append(f"{name} = {_value(_plain(value))}  # {bound.sources[name]}")
     if bound.tables:
         lines.append(f"\n{toml_text(bound.tables).rstrip()}")

@@ -1,0 +1,257 @@
+"""The LoRA TOML: read it without a model, resolve it against one, write one.
+
+The file has a `granularity` (`network`, `layer` or `head`), a table `[default]`, and tables that name sites.
+The most specific table of the chosen granularity replaces the others completely; keys are not merged.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from configs import kinds
+from configs.faults import InputFault, unknown
+from configs.number_values import Real, Whole
+from configs.toml_files import read_document
+from configs.toml_text import toml_text
+from configs.values import Switch, ValueKind, Word
+from model.plan_tables import GRANULARITIES, head_of, layer_of, named_tables
+from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
+
+if TYPE_CHECKING:
+    from model.family import Dimensions
+
+Granularity = Literal["network", "layer", "head"]
+
+_ALIASES = {"init_lora_weghts": "init_lora_weights"}
+_REQUIRED = ("r", "lora_alpha", "lora_dropout", "adapter_name", "disable_adapter")
+_KEYS: dict[str, tuple[str, ValueKind]] = {
+    "r": ("rank", Whole(0)),
+    "lora_alpha": ("alpha", Real(0, low_open=True)),
+    "lora_dropout": ("dropout", Real(0, 1, high_open=True)),
+    "adapter_name": ("adapter_name", Word(is_name=True)),
+    "disable_adapter": ("disabled", Switch()),
+    "importance_alpha": ("importance", Real()),
+    "init_lora_weights": ("init", Switch()),
+    "fan_in_fan_out": ("fan_in_fan_out", Switch()),
+    "method": ("method", Word(is_name=True)),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table says about its sites.
+
+    Args:
+        rank: r; 0 leaves the plain linear.
+        alpha: scaling constant.
+        dropout: probability on the adapter's input.
+        adapter_name: name the adapter is saved under.
+        disabled: built, but switched off.
+        importance: coefficient of the low-rank term.
+        init: draw the factors anew; otherwise they must be loaded.
+        fan_in_fan_out: the host stores its weight transposed.
+        method: a kind of `model.adapters`.
+        extra: keys of that method, to be bound to its options.
+    """
+
+    rank: int
+    alpha: float
+    dropout: float
+    adapter_name: str
+    disabled: bool
+    importance: float = 1.0
+    init: bool = True
+    fan_in_fan_out: bool = False
+    method: str = "lora"
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether the adapter exists and works."""
+        return self.rank > 0 and not self.disabled
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A LoRA TOML whose own form is right.
+
+    Args:
+        path: the file.
+        granularity: which tables count.
+        default: the entry of `[default]`.
+        tables: name of a table of that granularity, e.g. `model_layer_0.q_proj`, -> its entry.
+        notes: lines to show once.
+    """
+
+    path: Path
+    granularity: Granularity
+    default: Entry
+    tables: Mapping[str, Entry]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A plan laid over a model.
+
+    Args:
+        layers: per layer, role -> its entry, or one entry per head for q, k and v; every role is present.
+        sites: the sites of the family with r > 0, disabled ones included, in order.
+        notes: lines to show once.
+    """
+
+    layers: tuple[Mapping[str, Entry | tuple[Entry, ...]], ...]
+    sites: Mapping[SiteKey, Entry]
+    notes: tuple[str, ...] = ()
+
+
+def read_plan(path: Path, where: str = "--lora-config") -> Plan:
+    """Read a LoRA TOML and check all that needs no model.
+
+    Args:
+        path: the file.
+        where: the flag that named it, for the case that there is no such file.
+
+    Raises:
+        InputFault: a line for each fault, naming file, table and key.
+    """
+    document = read_document(path, where).table
+    faults: list[str] = []
+    granularity, method = document.get("granularity", "network"), document.get("method", "lora")
+    if granularity not in GRANULARITIES:
+        faults.append(f"granularity: {unknown('granularity', str(granularity), GRANULARITIES)}")
+    if not isinstance(method, str):
+        faults.append("method: must be a string")
+        method = "lora"
+    entries, ignored = {}, []
+    for one in named_tables(document, faults):
+        if granularity in one.granularities or one.name == "default":
+            entries[one.name] = _entry(one.name, {"method": method, **one.keys}, faults)
+        else:
+            ignored.append(f"[{one.name}]")
+    if "default" not in document:
+        faults.append("[default]: required")
+    if faults:
+        raise InputFault(*(f"{path}: {fault}" for fault in faults))
+    text = f"{path}: granularity is {granularity}; ignored, of another one: {', '.join(ignored)}"
+    tables = {name: entry for name, entry in entries.items() if entry}
+    return Plan(path, granularity, tables.pop("default"), tables, (text,) if ignored else ())
+
+
+def _entry(name: str, keys: Mapping[str, Any], faults: list[str]) -> Entry | None:
+    """Check the keys of one table; None when there is a fault."""
+    before, values, extra = len(faults), {}, {}
+    for written, value in keys.items():
+        key = _ALIASES.get(written, written)
+        if key != written and key in keys:
+            faults.append(f"[{name}] {written}: given twice, it is another name of {key}")
+        elif key in _KEYS:
+            field_name, kind = _KEYS[key]
+            try:
+                values[field_name] = kind.take(value)
+            except ValueError as refusal:
+                faults.append(f"[{name}] {written}: {refusal}")
+        else:
+            # A method's own key is far from ours; what is this near was misspelt.
+            near = get_close_matches(key, _KEYS, n=1, cutoff=0.9)
+            if near and near[0] not in keys:
+                faults.append(f"[{name}] {written}: unknown key; did you mean '{near[0]}'?")
+            extra[key] = value
+    missing = [key for key in _REQUIRED if key not in keys]
+    faults += [f"[{name}] {key}: required" for key in missing]
+    known = kinds.names("model.adapters")
+    if "method" in values and values["method"] not in known:
+        faults.append(f"[{name}] method: {unknown('adapter method', values['method'], known)}")
+    return Entry(**values, extra=extra) if len(faults) == before else None
+
+
+def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Resolution:
+    """Lay a plan over a model.
+
+    Args:
+        plan: the plan.
+        dimensions: counts of layers and heads.
+        roles: the linear roles the family has.
+
+    Raises:
+        InputFault: for a layer or head outside the model, heads of one projection that disagree, and a plan
+            that turns on no site.
+    """
+    faults = _outside(plan, dimensions)
+    layers, sites, absent = [], {}, set()
+    for layer in range(dimensions.layers):
+        found: dict[str, Entry | tuple[Entry, ...]] = {}
+        for role in LINEAR_ROLES:
+            named = [_lookup(plan, layer, role, head) for head in range(_head_count(role, dimensions))]
+            faults += _disagreement(plan, layer, role, named)
+            found[role] = tuple(entry for _, entry in named) if role in HEAD_ROLES else named[0][1]
+            entry = named[0][1]
+            if role not in roles:
+                absent.update([role] if entry.rank else [])
+            elif entry.rank:
+                sites[SiteKey(layer, role)] = entry
+        layers.append(found)
+    if not faults and not any(entry.is_on for entry in sites.values()):
+        faults.append(f"{plan.path}: turns on no site: every r is 0, disabled, or of a role the model lacks")
+    if faults:
+        raise InputFault(*faults)
+    names = ", ".join(role for role in LINEAR_ROLES if role in absent)
+    notes = (f"{plan.path}: the model has no {names}; ignored",) if absent else ()
+    return Resolution(tuple(layers), sites, notes)
+
+
+def _head_count(role: str, dimensions: "Dimensions") -> int:
+    if role not in HEAD_ROLES:
+        return 1
+    return dimensions.heads if role == "q_proj" else dimensions.key_value_heads
+
+
+def _lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, Entry]:
+    """Return (table name, entry) of the most specific table."""
+    if plan.granularity == "network":
+        names = [f"all_layers.{role}"]
+    elif plan.granularity == "layer":
+        names = [f"model_layer_{layer}.{role}"]
+    else:
+        end = f"{role}.head_{head}" if role in HEAD_ROLES else role
+        names = [f"model_layer_{layer}.{end}", f"headwise_default.{end}"]
+    found = next((name for name in names if name in plan.tables), "default")
+    return found, plan.tables.get(found, plan.default)
+
+
+def _outside(plan: Plan, dimensions: "Dimensions") -> list[str]:
+    faults = []
+    for name in plan.tables:
+        layer, head = layer_of(name), head_of(name)
+        where = f"{plan.path}: [{name}]"
+        if layer is not None and layer >= dimensions.layers:
+            faults.append(f"{where}: no layer {layer}, the model has layers 0 to {dimensions.layers - 1}")
+        count = _head_count(name.split(".")[1], dimensions)
+        if head is not None and head >= count:
+            faults.append(f"{where}: no head {head}, this projection has heads 0 to {count - 1}")
+    return faults
+
+
+def _disagreement(plan: Plan, layer: int, role: str, named: list[tuple[str, Entry]]) -> list[str]:
+    first, entry = named[0]
+    for head, (name, other) in enumerate(named):
+        if other != entry:
+            what = f"head {head} of {role} in layer {layer} differs from head 0 ([{first}])"
+            return [f"{plan.path}: [{name}]: {what}, but the heads of one projection share one adapter"]
+    return []
+
+
+def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default") -> str:
+    """Write a plan of layer granularity: the sites given, and r = 0 everywhere else."""
+    off = Entry(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=False)
+    table: dict[str, Any] = {"granularity": "layer", "default": _table(off)}
+    for key in sorted(sites):
+        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = _table(sites[key])
+    return toml_text(table)
+
+
+def _table(entry: Entry) -> dict[str, Any]:
+    values = {key: getattr(entry, field_name) for key, (field_name, _) in _KEYS.items()}
+    return values | dict(entry.extra)

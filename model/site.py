@@ -8,6 +8,9 @@ LINEAR_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
 HEAD_ROLES = ("q_proj", "k_proj", "v_proj")
 """Roles whose output rows belong to attention heads."""
 
+SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate", "w1"))
+"""Roles of one layer that read the same tensor in stock networks."""
+
 SHORTCUT_ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
 """Low-rank edits of the residual stream."""
 

@@ -1,0 +1,1 @@
+"""One file per action of the command line."""

@@ -1,0 +1,147 @@
+"""`train`: fine-tune, keep the best step, export the adapter, score it and leave the record."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from configs import console
+from model.assembly import require_base
+from model.callbacks.checkpoints import Checkpoints, place
+from model.callbacks.record import MetricsRecord, read_metrics
+from model.checkpoint import load_checkpoint
+from model.exchange import collect, export
+from model.job import Job
+from model.learners.finetune import FineTuner
+from model.opening import is_quiet, show_start, write_first_files
+from model.report import Summary, write_report
+from model.scoring import score, show_result, write_predictions
+from model.training import build_trainer, early_stopping
+
+_TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
+
+
+def run(job: Job) -> int:
+    """Train from the beginning or from the checkpoint of `--resume-training`."""
+    for attachment in job.assembled.attachments.values():
+        if not attachment.active:  # what stays off gets no gradient, no update and no decay
+            attachment.adapter.requires_grad_(False)
+    learner = job.learner(job.data.validation_names)
+    checkpoint = None
+    if job.options.load_type == "pl":
+        checkpoint = load_checkpoint(Path(job.options.load))
+        require_base(job.assembled.backbone, checkpoint["facts"])
+        learner.adopt(checkpoint["state_dict"], job.options.load)
+    show_start(job, learner)
+    if job.directory is None:
+        return 0
+    resumed = checkpoint if job.options.resume_training else None
+    if resumed is None:
+        write_first_files(job)
+    trainer, saver = _fit(job, learner, resumed)
+    _finish(job, trainer, learner, saver)
+    job.directory.release()
+    return 0
+
+
+def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[L.Trainer, Checkpoints]:
+    options, directory = job.options, job.directory
+    saver = Checkpoints(
+        directory.last.parent,
+        selection=job.selected,
+        maximise=job.task.maximise,
+        every_steps=options.checkpoint_every_n_steps,
+        max_steps=options.max_steps,
+        facts=job.facts(),
+    )
+    callbacks = [
+        MetricsRecord(directory.metrics, options.log_every_n_steps),
+        *early_stopping(job.selected, job.task.maximise, options.early_stopping_patience),
+        saver,
+    ]
+    position = None if resumed is None else resumed["position"]
+    steps = 0 if position is None else position["steps"]
+    trainer = build_trainer(options, directory.path, callbacks, quiet=is_quiet(), steps=steps)
+    if position is not None:
+        if console.rank() == 0:
+            directory.clear_leftovers()
+        place(trainer, position)
+        job.data.resume(position["epoch"], position["batches"])
+        if position["finished"]:  # killed between the last step and the summary: nothing is left to train
+            trainer.fit_loop.max_epochs = position["epoch"]
+    if options.gradient_checkpointing:
+        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
+    trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
+    if options.gradient_checkpointing:
+        learner.network.gradient_checkpointing_disable()
+    return trainer, saver
+
+
+def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints) -> None:
+    """Go back to the best step's weights, export and score them, write summary and report."""
+    directory, rank = job.directory, console.rank()
+    best = trainer.strategy.broadcast(str(directory.best))
+    learner.adopt(load_checkpoint(Path(best))["state_dict"], best)
+    rows = read_metrics(directory.metrics) if rank == 0 else []
+    metrics = {name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"}
+    if rank == 0:
+        _export(job, learner)
+    if job.task.max_new_tokens is not None and "test" in job.data.test_names:
+        metrics |= score(job, trainer, learner, directory.path)
+    if job.options.write_predictions:
+        write_predictions(job, trainer, learner, directory.path)
+    if rank == 0:
+        summary = _summary(job, learner, saver, rows, metrics)
+        facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
+        write_report(directory.path, summary, rows, facts)
+        summary.write(directory.summary)
+    show_result(f"Result at step {saver.best_step}", metrics)
+    console.say(f"run directory: {directory.path}")
+
+
+def _summary(
+    job: Job, learner: FineTuner, saver: Checkpoints, rows: list[tuple], metrics: dict[str, float]
+) -> Summary:
+    groups = learner.groups()
+    metric = {
+        "name": job.selected,
+        "direction": "max" if job.task.maximise else "min",
+        "split": "validation",
+        "value": saver.best_value,
+        "best_step": saver.best_step,
+    }
+    steps = max((step for step, *_ in rows), default=0)
+    return Summary(metric, metrics, groups | {"total": sum(groups.values())}, steps, job.rows)
+
+
+def _export(job: Job, learner: FineTuner) -> None:
+    """Write `adapter/`, or `model/` after full fine-tuning."""
+    assembled, path = job.assembled, job.directory.path
+    if not assembled.attachments:
+        assembled.network.save_pretrained(path / "model")
+        assembled.backbone.tokenizer.save_pretrained(path / "model")
+        return
+    metadata = {
+        "base_digest": assembled.backbone.digest,
+        "evaluation": job.evaluation(),
+        "template": job.task.template,
+        "labels": list(job.task.classes),
+        "training_alpha": {str(key): a.adapter.alpha for key, a in assembled.attachments.items() if a.active},
+    }
+    adapter = collect(assembled.network, assembled.attachments, assembled.methods, assembled.head, metadata)
+    probe = next(iter(job.data.val_dataloader()[0]))
+    probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
+    difference = export(
+        job.directory.adapter,
+        adapter,
+        assembled.network,
+        assembled.attachments,
+        probe,
+        task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
+        base=job.base,
+        dropout=max(a.adapter.dropout for a in assembled.attachments.values()),
+    )
+    console.say(f"adapter: {job.directory.adapter} (read back, logits differ by {difference:.1e} at most)")
+
+
+ACTION = run

@@ -1,0 +1,79 @@
+"""The contract of an adapter: a trainable delta beside a frozen linear layer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from model.plan import Entry
+from model.site import Site, SiteKey
+
+
+class Adapter(Protocol):
+    """What every adapter offers, as an `nn.Module`."""
+
+    rank: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the delta alone. x: (..., D_in) -> (..., D_out)."""
+        ...
+
+    def factors(self) -> Mapping[str, Tensor]:
+        """Return its tensors by name in the layout papers use; they share memory with the parameters."""
+        ...
+
+    def merged_delta(self) -> Tensor | None:
+        """Return the delta as a matrix (D_out, D_in), or None when it depends on the input."""
+        ...
+
+
+class Part(NamedTuple):
+    """One adapted linear of a joint computation.
+
+    Args:
+        weight: (D_out, D_in), frozen.
+        bias: (D_out) or None, frozen.
+        adapter: the adapter at the site.
+        strength: importance coefficient that multiplies the delta.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    adapter: Any
+    strength: float
+
+
+@dataclass(frozen=True)
+class PlannedSite:
+    """A site of the network, what the configuration plans for it and the kind's own options."""
+
+    site: Site
+    entry: Entry
+    options: Any
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A kind of adapter without keys beyond those of `model.plan.Entry`."""
+
+
+@dataclass(frozen=True)
+class AdapterKind:
+    """What a file in `model/adapters/` exports as `ADAPTER`.
+
+    Args:
+        build: (all planned sites, run seed) -> one adapter for each site; it sees all sites at once so that
+            tensors may be shared between them.
+        options: the dataclass that an entry's further TOML keys are bound to.
+        joint: (x, parts) -> base and delta of several linears with one input, in as few operations as the
+            kind knows; None to add the delta to the stock output.
+        export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT, or None when it has no such form.
+        load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors.
+    """
+
+    build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
+    options: type = NoOptions
+    joint: Callable[[Tensor, Sequence[Part]], list[Tensor]] | None = None
+    export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
+    load: Callable[[Any, Tensor, Tensor, float], None] | None = None

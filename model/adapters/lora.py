@@ -1,0 +1,189 @@
+"""LoRA: a frozen linear plus a trainable product of two thin matrices.
+
+Source: Hu et al. 2021, arXiv 2106.09685, equation 3: h = W0 x + (alpha / R) B A x.
+Differs: nothing in the formula. B is kept transposed in memory, (R, D_out), so that both products of the backward
+pass run along rows; one autograd node computes the base and the delta of all linears that read the same input.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from model.adapter import AdapterKind, Part, PlannedSite
+from model.generators import generator
+from model.site import SiteKey
+
+
+class Lora(nn.Module):
+    """Low-rank delta (alpha / R) B A drop(x).
+
+    Args:
+        in_features: D_in.
+        out_features: D_out.
+        rank: R, at least 1.
+        alpha: LoRA's alpha.
+        dropout: probability that an input feature is dropped before A.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.scale = alpha / rank
+        self.dropout = dropout
+        self.A = nn.Parameter(torch.zeros(rank, in_features))
+        self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
+
+    def reset(self, source: torch.Generator) -> None:
+        """Draw A Kaiming uniform (a = sqrt 5) from the generator and set B to zero."""
+        with torch.no_grad():
+            bound = math.sqrt(1.0 / self.A.shape[1])
+            self.A.copy_(torch.empty(self.A.shape).uniform_(-bound, bound, generator=source))
+            self.B.zero_()
+
+    @property
+    def drops(self) -> bool:
+        """Whether this forward pass draws dropout noise."""
+        return self.training and self.dropout > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the delta. x: (..., D_in) -> (..., D_out)."""
+        z = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
+        return (z * self.scale) @ self.B.to(z.dtype)
+
+    def factors(self) -> dict[str, Tensor]:
+        """Return A (R, D_in) and B (D_out, R)."""
+        return {"A": self.A, "B": self.B.t()}
+
+    def merged_delta(self) -> Tensor:
+        """Return (alpha / R) B A: (D_out, D_in)."""
+        return self.scale * (self.B.t() @ self.A)
+
+
+class _JointLinear(torch.autograd.Function):
+    """y_i = x W_i^T + b_i + z_i B_i with z_i = s_i d A_i^T, for linears i that read the same x, as one node.
+
+    d is x itself, or the dropped x of a single linear. Saves d (only while an A trains) and z; every sum is
+    accumulated in place by a product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dropped: Tensor | None, scales: tuple[float, ...], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        """x, dropped: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, D_out)."""
+        weights, biases, downs, ups = _quarters(tensors)
+        d = x if dropped is None else dropped
+        z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
+        zs = [part.mul_(scale) for part, scale in zip(z.split([a.shape[0] for a in downs], 1), scales)]
+        outputs = tuple(
+            F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype)).addmm_(part, up.to(x.dtype))
+            for w, b, part, up in zip(weights, biases, zs, ups)
+        )
+        trains_down = any(ctx.needs_input_grad[3 + 2 * len(scales) : 3 + 3 * len(scales)])
+        ctx.save_for_backward(d if trains_down else None, z, *weights, *downs, *ups)
+        ctx.scales, ctx.shares = scales, dropped is None
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """grads: (N, D_out) of each linear -> gradients of x, dropped, A and B."""
+        d, z, *saved = ctx.saved_tensors
+        count = len(ctx.scales)
+        weights, downs, ups = saved[:count], saved[count : 2 * count], saved[2 * count :]
+        needs = ctx.needs_input_grad
+        ranks = [a.shape[0] for a in downs]
+        ups_grad = [
+            (part.t() @ g).to(up.dtype) if needs[3 + 3 * count + i] else None
+            for i, (part, g, up) in enumerate(zip(z.split(ranks, 1), grads, ups))
+        ]
+        dz = torch.cat([(g @ up.to(g.dtype).t()).mul_(s) for g, up, s in zip(grads, ups, ctx.scales)], 1)
+        stacked = _stacked(downs, dz.dtype)
+        downs_grad: Sequence[Tensor | None] = [None] * count
+        if d is not None:
+            downs_grad = [part.to(a.dtype) for part, a in zip((dz.t() @ d).split(ranks), downs)]
+        dx = None
+        if needs[0]:
+            dx = grads[0] @ weights[0].to(dz.dtype)
+            for g, w in zip(grads[1:], weights[1:]):
+                dx.addmm_(g, w.to(dz.dtype))
+            if ctx.shares:
+                dx.addmm_(dz, stacked)
+        dropped_grad = dz @ stacked if needs[1] else None
+        return dx, dropped_grad, None, *[None] * (2 * count), *downs_grad, *ups_grad
+
+
+def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
+    count = len(tensors) // 4
+    return tuple(tensors[k * count : (k + 1) * count] for k in range(4))
+
+
+def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return every A under the other: (sum of R, D_in)."""
+    return downs[0].to(dtype) if len(downs) == 1 else torch.cat(list(downs)).to(dtype)
+
+
+def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+    """Return base plus delta of linears with one input. x: (..., D_in) -> one (..., D_out) each.
+
+    Under autocast the products run in its type, as those of the stock layers do; A and B stay as they are stored.
+    """
+    if any(part.adapter.drops for part in parts) and len(parts) > 1:
+        return [output for part in parts for output in joint(x, [part])]
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    flat = x.reshape(-1, x.shape[-1])
+    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    scales = tuple(part.adapter.scale * part.strength for part in parts)
+    tensors = (
+        *[part.weight for part in parts],
+        *[part.bias for part in parts],
+        *[part.adapter.A for part in parts],
+        *[part.adapter.B for part in parts],
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        outputs = _JointLinear.apply(flat, dropped, scales, *tensors)
+    return [output.view(*x.shape[:-1], -1) for output in outputs]
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    adapters: dict[SiteKey, nn.Module] = {}
+    for site, entry, _ in ((p.site, p.entry, p.options) for p in planned):
+        adapter = Lora(
+            site.in_features, site.out_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout
+        )
+        if entry.init:
+            adapter.reset(generator(seed, "lora", str(site.key)))
+        else:
+            _draw_both(adapter, generator(seed, "lora", str(site.key)))
+        adapters[site.key] = adapter
+    return adapters
+
+
+def _draw_both(adapter: Lora, source: torch.Generator) -> None:
+    """Fill A and B at random: what PEFT users know as `init_lora_weights = false`, a start for tests."""
+    adapter.reset(source)
+    with torch.no_grad():
+        bound = math.sqrt(1.0 / adapter.rank)
+        adapter.B.copy_(torch.empty(adapter.B.shape).uniform_(-bound, bound, generator=source))
+
+
+def _export(adapter: Lora) -> tuple[Tensor, Tensor, float]:
+    return adapter.A, adapter.B.t(), adapter.scale
+
+
+def _load(adapter: Lora, a: Tensor, b: Tensor, scale: float) -> None:
+    """Take A (R, D_in) and B (D_out, R) of a file whose own scale is `scale`; B is rescaled to ours."""
+    with torch.no_grad():
+        adapter.A.copy_(a)
+        ratio = scale / adapter.scale
+        adapter.B.copy_(b.t() if ratio == 1 else b.t() * ratio)
+
+
+ADAPTER = AdapterKind(build=_build, joint=joint, export=_export, load=_load)

@@ -1,0 +1,162 @@
+"""What a run saves to go on: one safetensors file, tensors as they are and everything else as JSON.
+
+The trained tensors, optimiser, schedule, callbacks, random states and the position; never the frozen base.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from safetensors.torch import save
+from torch import Tensor
+
+from configs.faults import InputFault, NonFiniteFault
+from configs.files import replacing
+from model.tensor_files import metadata as read_metadata
+from model.weights import load_tensors
+
+FORMAT = 1
+_KEY = "run"  # one key: safetensors writes several in random order
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all; the old file goes only after the new one was read back.
+
+    Args:
+        state: nested dicts, lists and tuples of plain values, tensors and numpy arrays.
+        path: where it goes.
+
+    Raises:
+        NonFiniteFault: when a trained tensor is not finite; nothing is written.
+    """
+    for name, tensor in state.get("state_dict", {}).items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise NonFiniteFault(f"{name}: holds a value that is not finite; no checkpoint was written")
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten(state, "state", tensors)
+    text = json.dumps({"format": FORMAT, "sha256": _digest(tree, tensors), "state": tree})
+    content = save(tensors, metadata={_KEY: text})
+    with replacing(path, check=_read_back(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
+    """Read a checkpoint of this project.
+
+    Raises:
+        InputFault: naming the file, when it is missing, cut, changed, or of another kind or format.
+    """
+    if not path.is_file():
+        raise InputFault(f"{flag}: no file {path}")
+    text = read_metadata(path).get(_KEY)
+    if text is None:
+        raise InputFault(f"{path}: a tensor file, but no checkpoint of this project")
+    try:
+        content = json.loads(text)
+        written, digest, tree = content["format"], content["sha256"], content["state"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputFault(f"{path}: its record cannot be read: {error}") from None
+    if written != FORMAT:
+        raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
+    tensors = load_tensors(path, finite=False)
+    if _digest(tree, tensors) != digest:
+        raise InputFault(f"{path}: its bytes are not those that were written")
+    return _restore(tree, tensors)
+
+
+def _digest(tree: Any, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(tree).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_back(content: bytes) -> Any:
+    def check(temporary: Path) -> None:
+        if temporary.read_bytes() != content:
+            raise OSError(f"{temporary.name}: read back other bytes than were written")
+
+    return check
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return the value as JSON and put its tensors aside under their place in the tree."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        tensors[name] = torch.from_numpy(value.copy())
+        return {"array": name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        pairs = [[_plain(key), _flatten(item, f"{name}.{key}", tensors)] for key, item in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, (list, tuple)):
+        items = [_flatten(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds plain values and tensors, not {type(value).__name__}")
+
+
+def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restore(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "tuple":
+        return tuple(_restore(item, tensors) for item in content)
+    return {key: _restore(item, tensors) for key, item in content}
+
+
+class RunCheckpointIO(CheckpointIO):
+    """Lightning's way to files, through the one format above."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write what Lightning collected."""
+        save_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        """Read it again, on the CPU."""
+        return load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of every global generator of this process."""
+    version, words, position = random.getstate()
+    return {
+        "python": (version, tuple(words), position),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "devices": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set every global generator of this process."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if states["devices"]:
+        torch.cuda.set_rng_state_all(states["devices"])

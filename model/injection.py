@@ -1,0 +1,75 @@
+"""Attach planned adapters to a network's linear layers."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from configs import kinds
+from configs.binding import bind
+from configs.faults import InputFault
+from model.adapter import AdapterKind, PlannedSite
+from model.attachment import Attachment, join
+from model.family import Family
+from model.plan import Entry
+from model.site import SHARED_INPUT, Site, SiteKey
+
+
+def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Site]:
+    """Return every linear site of the network, in order."""
+    sites = {}
+    for layer in range(layers):
+        for role in family.roles:
+            key = SiteKey(layer, role)
+            linear = network.get_submodule(family.path(key))
+            sites[key] = Site(key, family.path(key), linear.in_features, linear.out_features)
+    return {key: sites[key] for key in sorted(sites)}
+
+
+def attach(
+    network: nn.Module, sites: Mapping[SiteKey, Site], entries: Mapping[SiteKey, Entry], seed: int, where: str
+) -> dict[SiteKey, Attachment]:
+    """Build one adapter for each planned site and put it there, switched as the plan says.
+
+    Args:
+        network: the host; its state-dict keys do not change.
+        sites: all sites of the network.
+        entries: what the plan says for the sites with a rank above zero.
+        seed: the run's seed; each adapter's start depends on it and the site alone.
+        where: the plan's file, named in faults.
+
+    Raises:
+        InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
+    """
+    attachments: dict[SiteKey, Attachment] = {}
+    for method in sorted({entry.method for entry in entries.values()}):
+        kind: AdapterKind = kinds.load("model.adapters", method, "ADAPTER")
+        chosen = {key: entry for key, entry in entries.items() if entry.method == method}
+        planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
+        for key, adapter in kind.build(planned, seed).items():
+            linear = network.get_submodule(sites[key].path)
+            attachment = Attachment(sites[key], linear, adapter, kind.joint)
+            attachment.enabled = not chosen[key].disabled
+            attachment.strength = chosen[key].importance
+            attachments[key] = attachment
+    attachments = {key: attachments[key] for key in sorted(attachments)}
+    join(attachments, SHARED_INPUT)
+    return attachments
+
+
+def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
+    """Bind every entry's further keys to its kind's options, before weights are read.
+
+    Raises:
+        InputFault: naming file, site and key.
+    """
+    for key, entry in entries.items():
+        kind: AdapterKind = kinds.load("model.adapters", entry.method, "ADAPTER")
+        bind(kind.options, entry.extra, f"{where}: {key}")
+
+
+def _planned(site: Site, entry: Entry, kind: AdapterKind, where: str) -> PlannedSite:
+    if entry.fan_in_fan_out:
+        raise InputFault(
+            f"{where}: fan_in_fan_out: {site.path} stores its weight as (out, in); only transposed layers take it"
+        )
+    return PlannedSite(site, entry, bind(kind.options, entry.extra, f"{where}: {site.key}"))

@@ -1,0 +1,127 @@
+"""What an action is given: everything built and checked, nothing run yet."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning import LightningDataModule
+
+from configs.run_directory import RunDirectory
+from model.assembly import Assembled
+from model.learners.finetune import FineTuner, Recipe
+from model.objective import build
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a network must know of its data set.
+
+    Args:
+        name: the word of `--dataset`.
+        objective: classification, regression or language_modeling.
+        metrics: names reported on evaluation sets.
+        selection: name of the metric that chooses the best step.
+        maximise: its direction.
+        classes: class names in the order of their ids.
+        template: the prompt template, or None.
+        max_new_tokens: cut-off of generated answers; None when the task is not scored by generation.
+        score: (answer, gold) -> {metric: 0.0 or 1.0}.
+        golds: gold answers of the test set by row.
+        prompts: prompts of the test set by row.
+    """
+
+    name: str
+    objective: str
+    metrics: Sequence[str]
+    selection: str
+    maximise: bool
+    classes: Sequence[str]
+    template: str | None = None
+    max_new_tokens: int | None = None
+    score: Callable[[str, str], dict[str, float]] | None = None
+    golds: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to go.
+
+    Args:
+        action: the word of the command line.
+        options: the effective options.
+        given: names of options that came from somewhere else than the defaults.
+        config_text: the content of `config.toml`.
+        task: the data set's facts.
+        data: its batches.
+        rows: split -> rows read, used and refused.
+        digests: split -> SHA-256 of its examples.
+        assembled: network and adapters.
+        base: path or name of the frozen base, as other tools load it.
+        preview: one decoded example with its loss mask.
+        directory: the run directory, open and locked; None for a dry run.
+        command: the command line as typed.
+    """
+
+    action: str
+    options: Any
+    config_text: str
+    task: TaskFacts
+    data: LightningDataModule
+    rows: Mapping[str, Mapping[str, int]]
+    digests: Mapping[str, str]
+    assembled: Assembled
+    base: str
+    preview: str
+    directory: RunDirectory | None
+    command: Sequence[str]
+
+    @property
+    def selected(self) -> str:
+        """The metric that chooses the best step, with its split."""
+        return f"val/{self.task.selection}"
+
+    def learner(self, evaluations: Sequence[str]) -> FineTuner:
+        """Return the learner of this run.
+
+        Args:
+            evaluations: names of the sets it is evaluated on.
+        """
+        options = self.options
+        head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
+        recipe = Recipe(
+            optimizer=options.optimizer,
+            lr=options.learning_rate,
+            head_lr=head_lr,
+            weight_decay=options.weight_decay,
+            schedule=options.lr_scheduler,
+            warmup_ratio=options.warmup_ratio,
+            lowest_lr=options.eta_min,
+            fused=options.precision != "16-mixed",
+        )
+        return FineTuner(
+            self.assembled.network,
+            self.assembled.attachments,
+            head=self.assembled.head,
+            objective=build(self.task.objective, self.task.metrics, len(self.task.classes)),
+            recipe=recipe,
+            evaluations=evaluations,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says about the base it stands on."""
+        backbone = self.assembled.backbone
+        return {
+            "base": backbone.word,
+            "base_digest": backbone.digest,
+            "pretrained": bool(self.options.pretrained),
+            "seed": self.options.seed,
+            "model": self.options.model,
+            "dataset": self.task.name,
+            "data_digests": dict(self.digests),
+        }
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return the options that decide an evaluation's number, stored with the adapter."""
+        names = ("dataset", "task", "batch_size", "max_token_len", "precision", "base_dtype", "seed")
+        return {name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None}

@@ -1,0 +1,104 @@
+"""Metrics by name, each a torchmetrics object that sums over batches and processes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, PearsonCorrCoef, SpearmanCorrCoef, SumMetric
+from torchmetrics.classification import (
+    BinaryF1Score,
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+)
+
+_CLASS_METRICS: Mapping[str, Callable[[int], Metric]] = {
+    "accuracy": lambda classes: MulticlassAccuracy(classes, average="micro"),
+    "f1": lambda classes: BinaryF1Score(),
+    "macro_f1": lambda classes: MulticlassF1Score(classes, average="macro"),
+    "matthews": lambda classes: MulticlassMatthewsCorrCoef(classes),
+}
+_VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {"pearson": PearsonCorrCoef, "spearman": SpearmanCorrCoef}
+
+
+class ClassMetrics:
+    """Metrics of predicted classes, and the mean loss.
+
+    Like the others here it is no module: a precision plugin must not lower the type of its sums.
+    """
+
+    def __init__(self, names: Sequence[str], classes: int, device: torch.device) -> None:
+        self.metrics = {name: _CLASS_METRICS[name](classes).to(device) for name in names if name != "loss"}
+        self.loss = MeanLoss(device)
+
+    def update(self, logits: Tensor, labels: Tensor, losses: Tensor) -> None:
+        """Add a batch. logits: (B, C); labels: (B); losses: (B)."""
+        predictions = logits.argmax(-1)
+        for metric in self.metrics.values():
+            metric.update(predictions, labels)
+        self.loss.update(losses.sum(), losses.numel())
+
+    def compute(self) -> dict[str, float]:
+        """Return every metric over all batches and processes, and start afresh."""
+        return _finish(self.metrics) | {"loss": self.loss.compute()}
+
+
+class ValueMetrics:
+    """Metrics of predicted numbers, and the mean squared error as the loss."""
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.metrics = {name: _VALUE_METRICS[name]().to(device) for name in names if name != "loss"}
+        self.loss = MeanLoss(device)
+
+    def update(self, values: Tensor, labels: Tensor, losses: Tensor) -> None:
+        """Add a batch. values, labels, losses: (B)."""
+        for metric in self.metrics.values():
+            metric.update(values.float(), labels.float())
+        self.loss.update(losses.sum(), losses.numel())
+
+    def compute(self) -> dict[str, float]:
+        """Return every metric over all batches and processes, and start afresh."""
+        return _finish(self.metrics) | {"loss": self.loss.compute()}
+
+
+class TokenMetrics:
+    """Loss per target token and its exponential, the perplexity."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = MeanLoss(device)
+
+    def update(self, total: Tensor, count: int) -> None:
+        """Add a batch: summed loss and number of its target tokens."""
+        self.loss.update(total, count)
+
+    def compute(self) -> dict[str, float]:
+        """Return loss and perplexity = exp(total loss / number of target tokens), and start afresh."""
+        loss = self.loss.compute()
+        return {"loss": loss, "perplexity": float(torch.tensor(loss, dtype=torch.float64).exp())}
+
+
+class MeanLoss:
+    """A mean kept as a float64 sum and a count, so that batch sizes do not matter."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.total = SumMetric().set_dtype(torch.float64).to(device)
+        self.count = SumMetric().set_dtype(torch.float64).to(device)
+
+    def update(self, total: Tensor, count: int) -> None:
+        """Add a sum over `count` items."""
+        self.total.update(total.detach().double())
+        self.count.update(count)
+
+    def compute(self) -> float:
+        """Return the mean over all batches and processes, and start afresh."""
+        value = float(self.total.compute() / self.count.compute())
+        self.total.reset()
+        self.count.reset()
+        return value
+
+
+def _finish(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    values = {name: float(metric.compute()) for name, metric in metrics.items()}
+    for metric in metrics.values():
+        metric.reset()
+    return values

@@ -1,0 +1,89 @@
+"""The beginning of a run: its directory's first files and the tables a person reads."""
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from configs import console
+from configs.files import write_text
+from configs.toml_text import toml_text
+from model.job import Job
+from model.learners.finetune import FineTuner
+
+_PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "safetensors")
+_PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
+
+
+def write_first_files(job: Job) -> None:
+    """Write `config.toml`, the plans' copies and `run.toml`; the first process alone does it."""
+    if job.directory is None or console.rank() != 0:
+        return
+    path = job.directory.path
+    write_text(path / "config.toml", job.config_text)
+    for option, name in _PLANS.items():
+        plan = getattr(job.options, option)
+        if plan is not None and Path(plan) != path / name:
+            shutil.copyfile(plan, path / name)
+    write_text(path / "run.toml", toml_text(_circumstances(job)))
+
+
+def _circumstances(job: Job) -> dict:
+    """Return everything that changes from run to run."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "action": job.action,
+        "command": shlex.join(["python", "-m", "main", *job.command]),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "git_commit": _commit(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "base": {"source": job.assembled.backbone.word, "sha256": job.assembled.backbone.digest},
+        "data": dict(job.digests),
+    }
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def show_start(job: Job, learner: FineTuner) -> None:
+    """Print matched modules per role, trained parameters by group, one example and the metric."""
+    roles = ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.matched().items())) or "none"
+    groups = learner.groups()
+    total = sum(groups.values())
+    whole = sum(p.numel() for p in learner.parameters())
+    parts = ", ".join(f"{name} {count:,}" for name, count in groups.items() if count)
+    direction = "higher is better" if job.task.maximise else "lower is better"
+    enabled = sum(attachment.active for attachment in job.assembled.attachments.values())
+    rows = [
+        ("run directory", "none (dry run)" if job.directory is None else job.directory.path),
+        ("base", f"{job.assembled.backbone.word} (sha256 {job.assembled.backbone.digest[:12]})"),
+        ("adapted modules", roles),
+        ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
+        ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
+        ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows.items())),
+        ("metric", f"{job.selected}, {direction}"),
+        ("example", job.preview),
+    ]
+    console.table("Run", ("what", "value"), rows)
+    for note in job.assembled.notes:
+        console.say(f"note: {note}")
+
+
+def is_quiet() -> bool:
+    """Tell whether progress is not watched: no terminal, or not the first process."""
+    return not sys.stderr.isatty() or console.rank() != 0 or os.environ.get("TERM") == "dumb"

@@ -1,0 +1,86 @@
+"""Score a network on its test set: by its loss and metrics, or by the answers it generates."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import nn
+
+from configs import console
+from configs.files import write_text
+from model.job import Job
+from model.learners.answers import AnswerTester
+from model.learners.finetune import FineTuner
+
+_SAMPLES = 20
+_SHOWN = 4
+
+
+def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | None) -> dict[str, float]:
+    """Return `test/...` metrics; generated answers leave `samples.jsonl` in the directory."""
+    if job.task.max_new_tokens is None or "test" not in job.data.test_names:
+        trainer.test(learner, datamodule=job.data, verbose=False)
+        return {name: value for name, value in learner.results.items() if name.startswith("test/")}
+    tester = AnswerTester(
+        learner.network,
+        learner.adapters,
+        tokenizer=job.assembled.backbone.tokenizer,
+        max_new_tokens=job.task.max_new_tokens,
+        score=job.task.score,
+        golds=job.task.golds,
+    )
+    trainer.test(tester, datamodule=job.data, verbose=False)
+    rows = [_sample(job, row, text) for row, text in list(tester.answers.items())[:_SAMPLES]]
+    if directory is not None and console.rank() == 0:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(directory / "samples.jsonl", lines)
+    show_samples(rows[:_SHOWN])
+    return tester.results
+
+
+def _sample(job: Job, row: int, answer: str) -> dict[str, Any]:
+    gold = job.task.golds[row]
+    return {
+        "row": row,
+        "prompt": job.task.prompts[row],
+        "answer": answer,
+        "gold": gold,
+        "scores": job.task.score(answer, gold),
+    }
+
+
+def show_samples(rows: list[dict[str, Any]]) -> None:
+    """Print a few answers beside their gold."""
+    cells = [
+        (row["prompt"], row["answer"].strip()[:120], row["gold"], next(iter(row["scores"].values())))
+        for row in rows
+    ]
+    console.table("Sample answers", ("prompt", "answer", "gold", "score"), cells)
+
+
+def write_predictions(job: Job, trainer: L.Trainer, learner: nn.Module, directory: Path) -> None:
+    """Write predictions for the sets without labels, one file each: index and prediction."""
+    if not job.data.predict_names:
+        console.say("note: --write-predictions: this data set has no split without labels")
+        return
+    outputs = trainer.predict(learner, datamodule=job.data)
+    per_loader = outputs if len(job.data.predict_names) > 1 else [outputs]
+    if console.rank() != 0:
+        return
+    for name, batches in zip(job.data.predict_names, per_loader):
+        pairs = [
+            (int(row), value) for rows, values in batches for row, value in zip(rows.tolist(), values.tolist())
+        ]
+        text = "".join(f"{row}\t{_label(job, value)}\n" for row, value in sorted(pairs))
+        write_text(directory / f"predictions_{name}.tsv", "index\tprediction\n" + text)
+
+
+def _label(job: Job, value: float) -> str:
+    return job.task.classes[int(value)] if job.task.classes else repr(value)
+
+
+def show_result(title: str, metrics: Mapping[str, float]) -> None:
+    """Print the closing table."""
+    console.table(title, ("metric", "value"), [(name, f"{value:.6g}") for name, value in metrics.items()])

@@ -1,0 +1,101 @@
+"""Build the Trainer of a run from its options."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from configs.faults import InputFault
+from model.checkpoint import RunCheckpointIO
+
+_PATIENCE = timedelta(minutes=30)
+
+
+def check_devices(options: Any) -> None:
+    """Refuse devices and precisions that this machine cannot serve.
+
+    Raises:
+        InputFault: naming the flag.
+    """
+    accelerated = torch.cuda.is_available()
+    if options.accelerator == "gpu" and not accelerated:
+        raise InputFault("--accelerator: no GPU is available on this machine; did you mean 'cpu'?")
+    on_gpu = accelerated and options.accelerator != "cpu"
+    if on_gpu and options.num_devices > torch.cuda.device_count():
+        raise InputFault(
+            f"--num-devices: {options.num_devices} asked for, this machine has {torch.cuda.device_count()}"
+        )
+    if options.precision == "16-mixed" and not on_gpu:
+        raise InputFault("--precision: 16-mixed needs a GPU; did you mean 'bf16-mixed'?")
+
+
+def strategy(options: Any) -> str | Strategy:
+    """Return Lightning's strategy; buffers are frozen and alike, so evaluation never waits to exchange them."""
+    if options.num_devices * options.nodes == 1 and options.strategy == "auto":
+        return "auto"
+    return DDPStrategy(
+        find_unused_parameters=options.strategy == "ddp_find_unused_parameters_true",
+        broadcast_buffers=False,
+        timeout=_PATIENCE,
+    )
+
+
+def build_trainer(
+    options: Any,
+    directory: Path | None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    quiet: bool,
+    steps: int = 0,
+) -> L.Trainer:
+    """Return a Trainer that writes nothing but through our own callbacks and TensorBoard.
+
+    Args:
+        options: the run's options.
+        directory: the run directory; None to keep no curves.
+        callbacks: beside the progress bar.
+        quiet: no progress bar, as on a pipe.
+        steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
+    """
+    bars = [] if quiet else [RichProgressBar(leave=True)]
+    logger: Any = False
+    if directory is not None:
+        logger = TensorBoardLogger(
+            str(directory), name="tensorboard", version="", purge_step=steps or None, default_hp_metric=False
+        )
+    return L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.num_devices,
+        num_nodes=options.nodes,
+        strategy=strategy(options),
+        precision=options.precision,
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        gradient_clip_val=options.gradient_clip_val,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=logger,
+        callbacks=[*callbacks, *bars],
+        plugins=[RunCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        deterministic=True,
+        default_root_dir=str(directory or Path.cwd()),
+    )
+
+
+def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:
+    """Return the callback that stops after `patience` evaluations without a better one; none without patience."""
+    if patience is None:
+        return []
+    mode = "max" if maximise else "min"
+    return [EarlyStopping(selection, mode=mode, patience=patience, check_finite=False)]

@@ -88,7 +88,9 @@ def load_backbone(
     Raises:
         InputFault: naming the file, tensor or flag.
     """
-    local = localised(source, pretrained=pretrained)
+    sources.check(source, pretrained=pretrained, tokenizer=False)
+    with _reading(source), torch.random.fork_rng(devices=[]):
+        local = localised(source, pretrained=pretrained)
     sources.check(local, pretrained=pretrained, tokenizer=False)
     family = _family(local, objective, expected)
     config = _config(local, objective, labels)
@@ -202,6 +204,8 @@ def _pretrained(
     if lines:
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise InputFault(f"{source.path}: its weights do not fit its config.json: {lines[0]}{more}")
+    if mismatched:
+        _LOG.warning("the base's head is left out and made anew: %s", ", ".join(mismatched.values()))
     require_finite(
         ((name, value) for name, value in network.named_parameters() if name not in lacking), source.word
     )

@@ -1,6 +1,8 @@
 """A source made a local directory: hub snapshots, and GGUF files converted once and kept by content."""
 
 import contextlib
+import io
+import logging
 import os
 import shutil
 import tempfile
@@ -20,9 +22,11 @@ from configs.files import sha256
 from model.gguf_files import read_gguf_header
 from model.source import Source
 
+_LOG = logging.getLogger(__name__)
 CACHE_VARIABLE = "LORA_RESEARCH_CACHE"
 _CONVERSION = 1
 """Part of a cached directory's name; raise it when the conversion below changes."""
+_SPLITTINGS_OF_THE_HOST = (None, "default", "gpt-2")
 _DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _NESTED = ["*/*"]
 
@@ -123,7 +127,8 @@ def _converted(path: Path) -> Path:
 
 def _convert(path: Path, directory: Path, splitting: str | None) -> None:
     """Unpack a GGUF file into float32 weights, configuration and tokenizer."""
-    with quiet_host():
+    # The conversion draws its bar without asking the host's logging.
+    with quiet_host(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         _restore_splitting(tokenizer, splitting)
         network = AutoModelForCausalLM.from_pretrained(
@@ -134,9 +139,9 @@ def _convert(path: Path, directory: Path, splitting: str | None) -> None:
             local_files_only=True,
             trust_remote_code=False,
         )
-        # The weights are plain by now; these two would make the host refuse to save them.
+        # The weights are plain by now; these marks would make the host refuse to save or to read them.
         network.hf_quantizer = None
-        del network.config.quantization_config
+        vars(network.config).pop("quantization_config", None)
         network.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
@@ -144,6 +149,10 @@ def _convert(path: Path, directory: Path, splitting: str | None) -> None:
 def _restore_splitting(tokenizer: PreTrainedTokenizerBase, splitting: str | None) -> None:
     """Split digits one by one where the file says so; the host's conversion leaves this field unread."""
     if splitting != "smollm":
+        if splitting not in _SPLITTINGS_OF_THE_HOST:
+            _LOG.warning(
+                "GGUF token splitting '%s': taken from the host's conversion, not verified", splitting
+            )
         return
     backend = tokenizer.backend_tokenizer
     digits = pre_tokenizers.Digits(individual_digits=True)

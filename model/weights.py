@@ -1,5 +1,6 @@
 """The one loader of tensors: safetensors first, plain state dicts second, nothing that could run code."""
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def load_state_dict_file(path: Path) -> dict[str, Tensor]:
         InputFault: naming the file, and the tensor that holds a value which is not finite.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except MemoryError:
         raise
     except Exception:

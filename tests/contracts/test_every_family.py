@@ -1,0 +1,130 @@
+"""Every family's row of paths fits the stock networks it speaks of."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from configs import kinds
+from model.family import dimensions, families, model_types, peeked_dimensions
+from model.site import LINEAR_ROLES, SiteKey
+from tests.tiny import tiny_config, tiny_network
+
+_CLASSES = {
+    "classification": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
+    "language_modeling": AutoModelForCausalLM,
+}
+_VARIANTS = {"opt": [{}, {"do_layer_norm_before": False, "word_embed_proj_dim": 16}]}
+_CASES = [
+    pytest.param(family, objective, variant, id=f"{family.name}-{objective}-{number}")
+    for family in families()
+    for objective in family.heads
+    for number, variant in enumerate(_VARIANTS.get(family.name, [{}]))
+]
+
+
+def _network(family, objective, variant):
+    return tiny_network(family, _CLASSES[objective], **variant)
+
+
+def _keys(family, network):
+    return [SiteKey(i, role) for i in range(dimensions(network.config).layers) for role in family.roles]
+
+
+def _ids(network, length=7):
+    return torch.arange(5, 5 + length).remainder(network.config.vocab_size - 5).add(5).unsqueeze(0)
+
+
+def _expected_widths(config, role):
+    width = config.hidden_size
+    inner = getattr(config, "intermediate_size", None) or config.ffn_dim
+    head = getattr(config, "head_dim", None) or width // config.num_attention_heads
+    queries, keys = head * config.num_attention_heads, head * dimensions(config).key_value_heads
+    table = {"q_proj": (width, queries), "k_proj": (width, keys), "v_proj": (width, keys)}
+    table |= {"o_proj": (queries, width), "w1": (width, inner), "gate": (width, inner), "w2": (inner, width)}
+    return table[role]
+
+
+@pytest.mark.parametrize("name", kinds.names("model.families"))
+def test_the_file_is_named_after_the_family(name):
+    family = kinds.load("model.families", name, "FAMILY")
+    assert family.name == name
+    assert all(model_types()[word] is family for word in family.model_types)
+    assert set(family.roles) <= set(LINEAR_ROLES)
+    assert {"classification", "regression"} <= set(family.heads)
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_every_site_is_a_linear_of_the_right_widths(family, objective, variant):
+    network = _network(family, objective, variant)
+    for key in _keys(family, network):
+        module = network.get_submodule(family.path(key))
+        assert type(module) is nn.Linear
+        assert (module.in_features, module.out_features) == _expected_widths(network.config, key.role)
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_every_site_is_hit_once_a_forward(family, objective, variant):
+    network, hits = _network(family, objective, variant), Counter()
+    for key in _keys(family, network):
+        module = network.get_submodule(family.path(key))
+        module.register_forward_hook(lambda *_, key=key: hits.update([key]))
+    network(_ids(network))
+    assert hits == Counter(_keys(family, network))
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_norms_stand_where_the_row_says(family, objective, variant):
+    network, order = _network(family, objective, variant), []
+    layer = network.get_submodule(family.layer.format(layer=1))
+    marks = {"attention_norm": family.attention_norm, "ffn_norm": family.ffn_norm}
+    marks |= {role: family.roles[role] for role in ("q_proj", "o_proj", "w1", "w2")}
+    for mark, path in marks.items():
+        layer.get_submodule(path).register_forward_hook(lambda *_, mark=mark: order.append(mark))
+    network(_ids(network))
+    pre = ["attention_norm", "q_proj", "o_proj", "ffn_norm", "w1", "w2"]
+    post = ["q_proj", "o_proj", "attention_norm", "w1", "w2", "ffn_norm"]
+    assert order == (pre if family.placement(network.config) == "pre" else post)
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_heads_and_optional_modules_exist(family, objective, variant):
+    network = _network(family, objective, variant)
+    for name in family.heads[objective]:
+        assert any(True for _ in network.get_submodule(name).parameters())
+    if objective != "language_modeling":
+        outside = network.base_model_prefix + "."
+        heads = tuple(f"{name}." for name in family.heads[objective])
+        names = [name for name, _ in network.named_parameters() if not name.startswith(outside)]
+        assert names
+        assert all(name.startswith(heads) for name in names)
+        for name in family.optional:
+            network.get_submodule(name)
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_positions_is_the_longest_input_that_runs(family, objective, variant):
+    network = _network(family, objective, variant)
+    longest = family.positions(network.config)
+    with torch.no_grad():
+        network(_ids(network, longest))
+        if not hasattr(network.config, "rope_parameters"):
+            with pytest.raises((IndexError, RuntimeError)):
+                network(_ids(network, longest + 1))
+
+
+def test_every_variant_of_norm_placement_was_seen():
+    seen = {
+        (f.name, f.placement(tiny_config(f, **v))) for f in families() for v in _VARIANTS.get(f.name, [{}])
+    }
+    assert {("opt", "pre"), ("opt", "post"), ("llama", "pre"), ("bert", "post"), ("roberta", "post")} <= seen
+
+
+def test_grouped_queries_are_counted_alike_with_and_without_the_library():
+    config = tiny_config(model_types()["llama"])
+    assert dimensions(config) == peeked_dimensions(config.to_dict())
+    assert dimensions(config).key_value_heads == 2 < dimensions(config).heads
+    assert peeked_dimensions({"model_type": "llama"}) is None

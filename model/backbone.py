@@ -24,7 +24,7 @@ from configs.files import sha256
 from configs.seeds import derive
 from model import source as sources
 from model.family import Family
-from model.heads import initialise, train_only
+from model.heads import initialise, reread, train_only
 from model.snapshot import localised, quiet_host
 from model.weights import assign, load_state_dict_file, require_finite
 
@@ -106,6 +106,8 @@ def load_backbone(
     new = tuple(name for name in (*family.heads[objective], *family.optional) if _below(name, lacking))
     backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word)
     train_only(network, backbone.trained_modules)
+    if pretrained and base_dtype != "float32":
+        reread(network, backbone.trained_modules, sources.weight_files(local))
     initialise(network, sorted(lacking), seed)
     return backbone
 

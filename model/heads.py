@@ -1,8 +1,10 @@
 """The parts of a backbone that train with an adapter: heads, and what the base lacked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from configs.seeds import derive
@@ -45,3 +47,25 @@ def initialise(network: nn.Module, names: Iterable[str], seed: int) -> None:
                 parameter.normal_(0.0, spread, generator=generator)
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def reread(network: nn.Module, modules: Sequence[str], files: Iterable[Path]) -> None:
+    """Give trained modules their stored values again, which a base kept in bfloat16 had rounded.
+
+    Args:
+        network: after `train_only`.
+        modules: the trained modules.
+        files: the base's weights; pickle-based ones are passed over, their heads stay rounded.
+    """
+    targets = {
+        f"{name}.{inner}": parameter
+        for name in modules
+        for inner, parameter in network.get_submodule(name).named_parameters()
+    }
+    for path in files:
+        if path.suffix != ".safetensors":
+            continue
+        with safe_open(path, "pt") as tensors, torch.no_grad():
+            for name in set(targets) & set(tensors.keys()):
+                if targets[name].shape == tensors.get_tensor(name).shape:
+                    targets[name].copy_(tensors.get_tensor(name))

@@ -153,6 +153,15 @@ def test_a_loaded_head_is_kept_and_trains(hosts, tmp_path, family):
     torch.testing.assert_close(backbone.network.state_dict(), saved.network.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loaded_head_is_not_rounded_by_a_bfloat16_base(hosts, tmp_path, family):
+    saved = _fine_tuned(hosts[family], tmp_path, ("a", "b"))
+    backbone = _load(tmp_path, base_dtype="bfloat16")
+    for name in backbone.trained_modules:
+        ours, theirs = backbone.network.get_submodule(name), saved.network.get_submodule(name)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+
+
 def test_a_head_of_another_size_is_made_anew_and_named(hosts, tmp_path, caplog):
     _fine_tuned(hosts["opt"], tmp_path, ("a", "b", "c"))
     with caplog.at_level(logging.WARNING, "model.backbone"):

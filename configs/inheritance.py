@@ -117,7 +117,8 @@ def changes(given: Layer, recorded: Layer, run: Path) -> list[str]:
 
 def _changed(where: str, name: str, old: Any, new: Any) -> str:
     old, new = ("none" if value is None else shown(value) for value in (old, new))
-    return f"{where}: {name}: the run began with {old}, got {new}"
+    named = where if where.endswith(f": {name}") else f"{where}: {name}"
+    return f"{named}: the run began with {old}, got {new}"
 
 
 def _is_same(name: str, before: Any, now: Any, run: Path) -> bool:

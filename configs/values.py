@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from configs.faults import unknown
 
-_LONGEST = 60
+_LONGEST = 200
 
 
 class ValueKind(Protocol):

@@ -1,0 +1,31 @@
+"""A command line that is right, for the tests to spoil."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import kinds
+from configs.cli import Bound, parse
+
+FAMILIES = ("bert", "llama", "opt", "roberta")
+TASKS = ("cola", "gsm8k", "local", "mrpc", "rte", "sst2")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> Path:
+    """Work in an empty directory, with fixed lists of kinds."""
+    lists = {"model.families": FAMILIES, "dataset.tasks": TASKS, "model.adapters": ("hydra", "lora")}
+    monkeypatch.setattr(kinds, "names", lists.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lora.toml").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def bound(here):
+    """Parse `train opt_lora mrpc --lora-config lora.toml` with further words."""
+
+    def make(*words: str, action: str = "train") -> Bound:
+        return parse([action, "opt_lora", "mrpc", "--lora-config", "lora.toml", *words])
+
+    return make

@@ -1,0 +1,327 @@
+"""The command line: one bad input per row, and what a right one means."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from configs.cli import HelpRequested, parse
+from configs.durations import BatchLimit
+from configs.faults import InputFault
+
+WHOLE = "must be a whole number of at least"
+BATCHES = "must be a whole number of at least 1 or a ratio in (0, 1] written with a dot"
+
+FLAGS = [
+    ("--batch-size -4", f"--batch-size: {WHOLE} 1, got -4"),
+    ("--batch-size 0", f"--batch-size: {WHOLE} 1, got 0"),
+    ("--batch-size=-4", f"--batch-size: {WHOLE} 1, got -4"),
+    ("--batch-size 1_0", f"--batch-size: {WHOLE} 1, got 1_0"),
+    ("--batch-size ４", f"--batch-size: {WHOLE} 1, got ４"),
+    ("--batch-size 1e3", f"--batch-size: {WHOLE} 1, got 1e3"),
+    ("--batch-size " + "9" * 30, "--batch-size: must be a whole number of at most 9223372036854775807"),
+    ("--batch-size " + "9" * 9000, f"--batch-size: {WHOLE} 1, got 999"),
+    ("--batch-size", "--batch-size: needs a value"),
+    ("--batch-size --offline", "--batch-size: needs a value"),
+    ("--batch-size 4 --batch-size 4", "--batch-size: given twice"),
+    ("--gpu 1 --num-devices 1", "--num-devices: given twice"),
+    ("--offline --no-offline", "--offline: given twice"),
+    ("--offline=true", "--offline: takes no value, got true"),
+    ("--model opt_lora", "--model: given twice"),
+    ("--learning-rate inf", "--learning-rate: must be a finite number of at least 0, got inf"),
+    ("--learning-rate -inf", "--learning-rate: must be a finite number of at least 0, got -inf"),
+    ("--learning-rate -1e-3", "--learning-rate: must be a finite number of at least 0, got -1e-3"),
+    ("--learning-rate nan", "--learning-rate: must be a finite number of at least 0, got nan"),
+    ("--learning-rate 1e999", "--learning-rate: must be a finite number of at least 0, got 1e999"),
+    ("--learning-rate 1_0.0", "--learning-rate: must be a finite number of at least 0, got 1_0.0"),
+    ("--metric-red-tolerance inf", "--metric-red-tolerance: must be a finite number, got inf"),
+    ("--warmup-ratio 1.5", "--warmup-ratio: must be a number in [0, 1], got 1.5"),
+    ("--max-steps 0", f"--max-steps: {WHOLE} 1 or -1 (no limit), got 0"),
+    ("--max-ep 3", "--max-ep: unknown option; did you mean '--max-epochs'?"),
+    ("--acc gpu", "--acc: unknown option; did you mean '--accelerator'?"),
+    ("--batch_size 3", "--batch_size: unknown option; did you mean '--batch-size'?"),
+    ("-batch-size 3", "-batch-size: unknown option; did you mean '--batch-size'?"),
+    ("--ofline", "--ofline: unknown option; did you mean '--offline'?"),
+    ("--xyzzy 3", "--xyzzy: unknown option"),
+    ("extra", "extra: unexpected word"),
+    ("--turn-on-percentile 1.2", "--turn-on-percentile: must be a number in (0, 1], got 1.2"),
+    ("--turn-on-percentile 0", "--turn-on-percentile: must be a number in (0, 1], got 0"),
+    ("--realloc-N often", f"--realloc-N: {BATCHES}, got often"),
+    ("--realloc-N 0", f"--realloc-N: {BATCHES}, got 0"),
+    ("--realloc-N 1.5", f"--realloc-N: {BATCHES}, got 1.5"),
+    ("--realloc-n 3", "--realloc-n: unknown option; did you mean '--realloc-N'?"),
+    ("--imp-limit-test-batches -3", f"--imp-limit-test-batches: {BATCHES}, got -3"),
+    ("--importance-test-name gradnorm", "did you mean 'grad_norm'?"),
+    ("--precision bf17", "--precision: no precision 'bf17', one of 16-mixed"),
+    ("--dyrealloc-ags-mode separated", "--dyrealloc-ags-mode: 'separated' needs a model with shortcuts"),
+    ("--dyrealloc-ags-mode combined", "got --model opt_lora"),
+    ("--seed -1", "--seed: must be a whole number in [0, 4294967295], got -1"),
+    ("--seeds 0,x", "--seeds: must be a whole number in [0, 4294967295], got x"),
+    ("--seeds 0,0", "--seeds: must be a list of different items"),
+    ("--seeds 0,1", "--seeds: runs over several seeds are not built yet"),
+    ("--compile", "--compile: compiled networks are not built yet"),
+    ("--mmlu-mode zs", "--mmlu-mode: MMLU evaluation is not built yet"),
+    ("--shortcut-config lora.toml", "--shortcut-config: shortcuts are not built yet"),
+    (
+        "--realloc-hist-path lora.toml",
+        "--realloc-hist-path: starting from a reallocation history is not built",
+    ),
+    ("--auto-requeue", "--auto-requeue: requeuing on SLURM is not built yet"),
+    ("--strategy fsdp", "--strategy: sharded strategies are not built yet"),
+    ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
+    ("--task summarization", "--task: summarization is not built yet"),
+    ("--adapter . --adapter ..", "--adapter: more than one adapter is not built yet"),
+    ("--adapter none", "--adapter: no directory"),
+    ("--dataset-dir none", "--dataset-dir: no directory"),
+    ("--dataset-saved-path none", "--dataset-dir: no directory"),
+    ("--config none.toml", "--config: cannot read"),
+    ("--config .", "--config: cannot read"),
+    ("--load ./none", "--load: no file or directory './none'"),
+    ("--load none.ckpt --load-type pl", "--load: no file 'none.ckpt'"),
+    ("--load-type pt", "--load-type: 'pt' needs --load"),
+    ("--resume-training", "--resume-training: needs --load and --load-type pl"),
+    ("--resume-training --load lora.toml --load-type pl", "is in no run directory"),
+    ("--project a/b", "--project: must be the name of one directory"),
+    ("--project ..", "--project: must be the name of one directory"),
+    ("--project-dir lora.toml/x", "lora.toml' is not a directory"),
+    ("--load a\x07b", "--load: must be a text that is not empty and has no control characters"),
+    ("--load \udc80", "--load: must be a text that is not empty and has no control characters"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), FLAGS)
+def test_a_bad_flag_is_one_line(bound, here, words, message):
+    with pytest.raises(InputFault) as refusal:
+        bound(*words.split(" "))
+    assert len(refusal.value.lines) == 1
+    assert message in refusal.value.lines[0]
+    assert refusal.value.exit_code == 2
+    assert [path.name for path in here.iterdir()] == ["lora.toml"]
+
+
+COMMANDS = [
+    ("", "ACTION: required, one of train, test"),
+    (
+        "tain opt_lora mrpc --lora-config lora.toml",
+        "no action 'tain', one of test, train; did you mean 'train'?",
+    ),
+    (
+        "imp-test opt_lora mrpc --lora-config lora.toml",
+        "ACTION: 'imp-test' is not built yet, one of train, test",
+    ),
+    (
+        "train-dyrealloc opt_lora mrpc --lora-config lora.toml",
+        "ACTION: 'train-dyrealloc' is not built yet, one of train, test",
+    ),
+    ("imp-test opt_lora mrpc --lora-config lora.toml --realloc-N often", "--realloc-N: must be"),
+    ("train opt_lora --lora-config lora.toml", "--dataset: required"),
+    ("train --dataset mrpc", "--model: required"),
+    ("train --modle opt_lora --dataset mrpc --lora-config lora.toml", "did you mean '--model'?"),
+    ("train opt_lora mrcp --lora-config lora.toml", "--dataset: no data set 'mrcp'"),
+    ("train opt_lora mrcp --lora-config lora.toml", "did you mean 'mrpc'?"),
+    ("train opt_lora mrpc", "--lora-config: required by 'opt_lora'"),
+    ("train opt_lora mrpc --lora-config none.toml", "--lora-config: no file"),
+    (
+        "train otp_lora mrpc --lora-config lora.toml",
+        "no model family 'otp', one of bert, llama, opt, roberta",
+    ),
+    ("train auto_lora mrpc --lora-config lora.toml", "--model: 'auto' is not built yet"),
+    ("train opt_lroa mrpc", "--model: no model 'opt_lroa'; did you mean 'opt_lora'?"),
+    ("train facebook/opt-125m mrpc --lora-config lora.toml", "--lora-config: the plain model"),
+    ("train ./none mrpc", "--model: no file or directory './none'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), COMMANDS)
+def test_a_bad_command_is_refused(words, message):
+    with pytest.raises(InputFault) as refusal:
+        parse(words.split())
+    assert any(message in line for line in refusal.value.lines)
+    assert len(refusal.value.lines) == (3 if not words else 1)
+
+
+def test_shortcuts_are_not_built():
+    with pytest.raises(InputFault, match="--model: shortcuts are not built yet, so 'opt_lora_ags' is not"):
+        parse(["train", "opt_lora_ags", "mrpc", "--lora-config", "lora.toml"])
+
+
+def test_all_faults_come_at_once(here):
+    (here / "a.toml").write_text("max_epochs = 0\nlerning_rate = 1\n")
+    with pytest.raises(InputFault) as refusal:
+        parse(["train", "--batch-size", "-4", "--config", "a.toml", "--max-ep", "3"])
+    starts = [line.split(":")[0] for line in refusal.value.lines]
+    path = str(here / "a.toml")
+    assert starts == ["--batch-size", "--max-ep", path, path, "--dataset", "--model"]
+
+
+TOMLS = [
+    ("learning_rte = 1e-4", "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
+    ('max_epochs = "3"', 'max_epochs: must be a whole number of at least 1, got "3"'),
+    ("max_epochs = 3.0", "max_epochs: must be a whole number of at least 1, got 3.0"),
+    ("max_epochs = true", "max_epochs: must be a whole number of at least 1, got true"),
+    ('learning_rate = "1e-4"', 'learning_rate: must be a finite number of at least 0, got "1e-4"'),
+    ("learning_rate = nan", "learning_rate: must be a finite number of at least 0, got nan"),
+    ("learning_rate = 1" + "0" * 400, "learning_rate: must be a finite number of at least 0"),
+    ('offline = "true"', 'offline: must be true or false, got "true"'),
+    ("offline = 1", "offline: must be true or false, got 1"),
+    ('realloc_N = "0.5"', f'realloc_N: {BATCHES}, got "0.5"'),
+    ("realloc_N = true", f"realloc_N: {BATCHES}, got true"),
+    ("seeds = 1", "seeds: must be a list"),
+    ("seeds = [1, 2]", "seeds: runs over several seeds are not built yet"),
+    ("optimizer = 3", "optimizer: must be a string, one of adam, sgd, adamw, got 3"),
+    ("load = 3", "load: must be a string, got 3"),
+    ('config = "x.toml"', "config: stands on the command line only"),
+    ("data = 3", "data: must be a table, [data]"),
+    ("broken line", "Expected '=' after a key"),
+    ("max_epochs = ", "Invalid value"),
+    ("[dta]\nx = 1", "unknown table 'dta'; did you mean 'data'?"),
+    ("[max_epochs]\nx = 1", "max_epochs: must be a whole number of at least 1, got a table"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), TOMLS)
+def test_a_bad_config_line_is_named(bound, here, line, message):
+    (here / "run.toml").write_text(f'# one\n\nproject_dir = "x"\n\n\n{line}\n')
+    with pytest.raises(InputFault) as refusal:
+        bound("--config", "run.toml")
+    assert len(refusal.value.lines) == 1
+    assert refusal.value.lines[0].startswith(f"{here / 'run.toml'}:6: ")
+    assert message in refusal.value.lines[0]
+
+
+def test_lines_are_found_behind_texts_that_look_like_keys(bound, here):
+    (here / "run.toml").write_text('load = """\nseed = 1\n[seed]\n"""\nseed = -1\n')
+    with pytest.raises(InputFault) as refusal:
+        bound("--config", "run.toml")
+    assert any(line.startswith(f"{here / 'run.toml'}:5: seed: ") for line in refusal.value.lines)
+
+
+def test_bytes_that_are_not_text_are_refused(bound, here):
+    (here / "run.toml").write_bytes(b"seed = 1\nload = '\xff'\n")
+    with pytest.raises(InputFault, match=r"run\.toml:2: a byte that is not UTF-8"):
+        bound("--config", "run.toml")
+    (here / "run.toml").write_text("x = " + "[" * 5000)
+    with pytest.raises(InputFault, match=r"run\.toml: TOML inline arrays/tables are nested"):
+        bound("--config", "run.toml")
+    (here / "run.toml").write_text("seed = " + "1" * 5000)
+    with pytest.raises(InputFault, match=r"run\.toml: "):
+        bound("--config", "run.toml")
+
+
+def test_one_key_under_two_names_is_refused(bound, here):
+    (here / "run.toml").write_text('load = "a"\nload_name = "b"\n')
+    with pytest.raises(InputFault, match=r"run\.toml:2: load_name: given twice"):
+        bound("--config", "run.toml")
+
+
+def test_the_command_line_wins_even_with_the_default(bound, here):
+    (here / "a.toml").write_text("max_epochs = 3\nseed = 1\nbatch_size = 2\n")
+    (here / "b.toml").write_text("seed = 2\n")
+    done = bound("--max-epochs", "20", "--config", "a.toml", "--config", "b.toml")
+    assert (done.options.max_epochs, done.options.seed, done.options.batch_size) == (20, 2, 2)
+    assert done.sources["max_epochs"] == "command line"
+    assert done.sources["seed"] == str(here / "b.toml")
+    assert done.sources["nodes"] == "default"
+    assert done.is_given("seed")
+    assert not done.is_given("nodes")
+    assert bound("--config", "b.toml", "--config", "a.toml").options.seed == 1
+
+
+def test_old_names_are_understood(bound, here):
+    (here / "a.toml").write_text(
+        'load_name = "facebook/opt-125m"\ntraining_optimizer = "sgd"\nis_pretrained = false\n'
+        'is_to_auto_requeue = false\nbackbone_model = "NA"\nlr_scheduler = "NA"\nprecision = 16\n'
+    )
+    options = bound("--config", "a.toml", "--gpu", "2", "--cpu", "3", "--head-learning-rate", "NA").options
+    assert (options.load, options.optimizer, options.pretrained) == ("facebook/opt-125m", "sgd", False)
+    assert (options.num_devices, options.num_workers, options.backbone_model) == (2, 3, None)
+    assert (options.lr_scheduler, options.precision, options.head_learning_rate) == ("none", "16-mixed", None)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("64", "64-true"), ("32", "32-true"), ("bf16", "bf16-mixed"), ("bf16-true", "bf16-true")],
+)
+def test_precision_words(bound, word, meant):
+    assert bound("--precision", word).options.precision == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [("1", BatchLimit(count=1)), ("1.0", BatchLimit(ratio=1.0)), ("1e-1", BatchLimit(ratio=0.1))],
+)
+def test_count_or_ratio(bound, here, text, limit):
+    assert bound("--realloc-N", text).options.realloc_N == limit
+    (here / "a.toml").write_text(f"realloc_N = {text}\n")
+    assert bound("--config", "a.toml").options.realloc_N == limit
+
+
+def test_pretrained_follows_load(bound):
+    assert bound().options.pretrained is False
+    assert bound("--load", "facebook/opt-125m").options.pretrained is True
+    assert bound("--load", "facebook/opt-125m", "--no-pretrained").options.pretrained is False
+
+
+def test_paths_become_absolute_and_hub_names_stay(bound, here):
+    (here / "base").mkdir()
+    options = bound("--load", "base", "--project-dir", "runs", "--dataset-dir", ".").options
+    assert (options.load, options.project_dir, options.dataset_dir) == (
+        str(here / "base"),
+        here / "runs",
+        here,
+    )
+    assert options.lora_config == here / "lora.toml"
+    assert bound().options.project_dir == here / "outputs"
+    for name in ("facebook/opt-125m", "gpt2", "package:module/model"):
+        assert bound("--load", name).options.load == name
+
+
+def test_free_tables_are_merged_by_key(bound, here):
+    (here / "a.toml").write_text("[data]\nx = 1\ny = 1\n[[data.mix]]\nname = 'p'\n")
+    (here / "b.toml").write_text("[data]\ny = 2\n")
+    done = bound("--config", "a.toml", "--config", "b.toml")
+    assert done.tables == {"data": {"x": 1, "y": 2, "mix": [{"name": "p"}]}}
+    assert done.table_files == {"data": here / "b.toml"}
+
+
+def test_unused_options_are_named_once(bound, here):
+    (here / "a.toml").write_text(
+        "turn_on_percentile = 0.5\nscore_init = 'as_is'\nconstant_warmup_epochs = 0\n"
+    )
+    done = bound("--realloc-N", "0.1", "--budget-params", "9", "--config", "a.toml")
+    assert done.notes == ("train does not use budget_params, realloc_N, score_init, turn_on_percentile",)
+    assert bound().notes == ()
+    assert bound("--learning-rate", "1", action="test").notes == ("test does not use learning_rate",)
+
+
+def test_an_adapter_or_a_checkpoint_stands_in_for_the_plan(here):
+    (here / "x.ckpt").write_text("")
+    assert parse(["train", "opt_lora", "mrpc", "--adapter", "."]).options.adapter == (here,)
+    words = ["test", "opt_lora", "mrpc", "--load", "x.ckpt", "--load-type", "pl"]
+    assert parse(words).options.load == str(here / "x.ckpt")
+
+
+def test_a_directory_without_permission_is_refused(bound, here, monkeypatch):
+    (here / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != here / "locked")
+    with pytest.raises(InputFault) as refusal:
+        bound("--project-dir", "locked/runs")
+    assert refusal.value.lines == (f"--project-dir: no permission to write in '{here / 'locked'}'",)
+
+
+def test_help_with_and_without_an_action():
+    with pytest.raises(HelpRequested) as request:
+        parse(["--help"])
+    text = request.value.text
+    flags = re.findall(r"^  (--[a-zA-Z-]+)", text, re.MULTILINE)
+    assert len(flags) == len(set(flags)) > 60
+    assert "--dataset-dir, --dataset-saved-path" in text
+    assert "--offline, --no-offline" in text
+    assert "one of constant, grad_norm, snip, synflow, alpha_test; default: constant" in " ".join(
+        text.split()
+    )
+    with pytest.raises(HelpRequested) as request:
+        parse(["test", "--help", "--batch-size", "-4"])
+    assert "main test" in request.value.text
+    assert "--learning-rate" not in request.value.text

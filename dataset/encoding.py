@@ -158,13 +158,22 @@ def end_token(tokenizer: Any) -> int:
     return tokenizer.eos_token_id
 
 
-def preview(encoded: Encoded, index: int, tokenizer: Any) -> str:
-    """Show one example as it is learned: targets stand between `[[` and `]]`, a class after `->`."""
+def preview(encoded: Encoded, index: int, tokenizer: Any, labels: Sequence[str] = ()) -> str:
+    """Show one example as it is learned: targets stand between `[[` and `]]`, a class after `->`.
+
+    Args:
+        encoded: the split.
+        index: the example.
+        tokenizer: what the split was encoded with.
+        labels: class names by id.
+    """
     item = encoded[index]
     ids = item["input_ids"].tolist()
     if encoded.borders is None:
-        label = "" if encoded.labels is None else f" -> [[{encoded.labels[index].item():g}]]"
-        return f"{tokenizer.decode(ids)}{label}"
+        if encoded.labels is None:
+            return tokenizer.decode(ids)
+        value = encoded.labels[index].item()
+        return f"{tokenizer.decode(ids)} -> [[{labels[int(value)] if labels else value}]]"
     border = int(encoded.borders[index])
     learned = f"[[{tokenizer.decode(ids[border:])}]]" if encoded.purpose == "learn" else ""
     return f"{tokenizer.decode(ids[:border])}{learned}"

@@ -71,7 +71,7 @@ class TaskData(LightningDataModule):
         if len(batches) == 0:
             needed = self.batch_size * batches.world
             raise InputFault(
-                f"--batch-size: {batches.count} training examples do not fill a batch of {needed} over all ranks"
+                f"--batch-size: {batches.count} examples do not fill a batch of {needed} over all ranks"
             )
         return self._loader("train", batches)
 

@@ -17,11 +17,11 @@ _FORMATS = "dataset.formats"
 class LocalOptions:
     """The `[data]` table of `local`. A file's ending tells its format: csv, tsv, jsonl, parquet."""
 
-    train: Path | None = None
+    train: str | None = None
     """Training file, relative to `--dataset-dir` or else to the current directory."""
-    validation: Path | None = None
+    validation: str | None = None
     """Validation file; without it the last 5 % of the training rows, shuffled with seed 42."""
-    test: Path | None = None
+    test: str | None = None
     """Test file with labels; without it `test` evaluates the validation rows."""
     objective: Literal["classification", "regression", "language_modeling"] | None = None
     """What is learned; without it language modelling when prompt, response or template is given."""

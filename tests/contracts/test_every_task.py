@@ -1,0 +1,134 @@
+"""Every data set keeps the contract; its rows stand in `tests/dataset/tasks/test_<kind>.py` (ROWS, FILES)."""
+
+from importlib import import_module
+
+import pytest
+
+from configs import kinds
+from dataset.collate import Collate
+from dataset.encoding import IGNORED, encode, preview
+from dataset.rows import Wanted, gather, wanted
+from dataset.task import RowFault
+from tests.tiny import byte_tokenizer
+
+KINDS = kinds.names("dataset.tasks")
+METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "loss", "perplexity"}
+ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
+
+
+class Case:
+    def __init__(self, kind, folder):
+        self.kind = kinds.load("dataset.tasks", kind, "TASK")
+        cases = import_module(f"tests.dataset.tasks.test_{kind}")
+        self.task = self.kind.build(getattr(cases, "OPTIONS", self.kind.options()))
+        self.rows, self.folder = cases.ROWS, folder
+        for name, text in cases.FILES.items():
+            (folder / name).write_bytes(text.encode())
+
+    def gather(self, needed):
+        return gather(self.task, needed, self.folder)
+
+    def completed(self):
+        return self.task if self.task.complete is None else self.task.complete(self.rows)
+
+
+@pytest.fixture(params=KINDS)
+def case(request, tmp_path):
+    return Case(request.param, tmp_path)
+
+
+def test_facts_agree(case, request):
+    task = case.completed()
+    assert task.name in request.node.name
+    assert task.selection.name in task.metrics
+    assert set(task.metrics) <= METRICS
+    assert (task.objective == "classification") == (len(task.labels) > 1)
+    assert (task.objective == "language_modeling") == (task.template is not None)
+    assert case.kind.actions
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_finds_its_splits(case, action):
+    needed = wanted(case.task, action, predict=True)
+    rows = case.gather(needed)
+    assert set(needed.required) <= set(rows.splits)
+    counts = rows.counts()
+    assert counts["read"] == counts["used"] > 0 == counts["refused"]
+    labelled = {name for name, split in rows.task.splits.items() if split.labelled} | {"validation"}
+    for name in labelled & set(rows.splits):
+        assert all(e.label is not None or e.response for e in rows.splits[name].examples)
+
+
+def test_files_and_hub_give_the_same_examples(case):
+    if case.task.rows is not None:
+        pytest.skip("makes its own rows")
+    task = case.completed()
+    from_files = gather(task, Wanted(("train",)), case.folder).splits["train"].examples
+    assert from_files == [task.example(row) for row in case.rows]
+
+
+def test_labels_are_in_range(case):
+    task = case.completed()
+    labels = [task.example(row).label for row in case.rows]
+    if task.objective == "classification":
+        assert sorted(set(labels)) == list(range(len(task.labels)))
+
+
+def test_a_row_without_a_field_is_refused(case):
+    task = case.completed()
+    for name in case.rows[0]:
+        for broken in ({**case.rows[0], name: ""}, {**case.rows[0], name: None}):
+            if name == "idx":
+                continue
+            with pytest.raises(RowFault):
+                task.example(broken)
+
+
+def test_prompt_is_masked_and_target_kept(case):
+    task, tokenizer = case.completed(), byte_tokenizer()
+    if task.objective != "language_modeling":
+        pytest.skip("learns no text")
+    examples = [task.example(row) for row in case.rows]
+    encoded = encode(task, "train", examples, tokenizer, 4096)
+    for index, example in enumerate(examples):
+        ids, labels = encoded[index]["input_ids"], encoded[index]["labels"]
+        learned = labels != IGNORED
+        assert tokenizer.decode(ids[learned]) == f"{example.response}</s>"
+        assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}"
+        assert (labels[learned] == ids[learned]).all()
+    assert preview(encoded, 0, tokenizer).endswith(f"[[{examples[0].response}</s>]]")
+
+
+def test_texts_carry_their_labels(case):
+    task, tokenizer = case.completed(), byte_tokenizer(encoder=True)
+    if task.objective == "language_modeling":
+        pytest.skip("learns text")
+    examples = [task.example(row) for row in case.rows]
+    encoded = encode(task, "train", examples, tokenizer, 4096)
+    batch = Collate(tokenizer.pad_token_id)([encoded[i] for i in range(len(encoded))])
+    assert batch["labels"].tolist() == pytest.approx([example.label for example in examples])
+    assert batch["labels"].dtype.is_floating_point == (task.objective == "regression")
+    texts = [
+        tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["attention_mask"])
+    ]
+    assert texts == [f"<s>{'</s>'.join(example.texts)}</s>" for example in examples]
+
+
+def test_perfect_answer_scores_one_and_wrong_answer_zero(case):
+    task = case.completed()
+    if task.generation is None:
+        pytest.skip("generates nothing")
+    for row in case.rows:
+        example = task.example(row)
+        assert set(task.generation.score(example.response, example.gold).values()) == {1.0}
+        for wrong in ("", "#### ", f"{example.response}9", "no idea"):
+            assert set(task.generation.score(wrong, example.gold).values()) == {0.0}
+
+
+def test_labels_take_no_other_word(case):
+    task = case.completed()
+    if task.objective == "classification":
+        name = "label" if "label" in case.rows[0] else "kind"
+        for label in ("7", 7, -2, "Entailment", True, 0.5, " 0"):
+            with pytest.raises(RowFault):
+                task.example({**case.rows[0], name: label})

@@ -1,0 +1,49 @@
+"""Arithmetic makes its own problems."""
+
+import pytest
+
+from configs.faults import InputFault
+from dataset.answers import score_number
+from dataset.tasks.arithmetic import TASK, ArithmeticOptions
+
+ROWS = TASK.build(ArithmeticOptions()).rows("train")[:4]
+FILES = {}
+
+
+def test_splits_are_disjoint_and_of_the_asked_size():
+    task = TASK.build(ArithmeticOptions(seed=3, train_examples=500, validation_examples=50, test_examples=70))
+    questions = {name: [row["question"] for row in task.rows(name)] for name in task.splits}
+    assert {name: len(held) for name, held in questions.items()} == {
+        "train": 500,
+        "validation": 50,
+        "test": 70,
+    }
+    assert len({question for held in questions.values() for question in held}) == 620
+
+
+def test_the_seed_alone_decides():
+    first, again, other = (TASK.build(ArithmeticOptions(seed=seed)).rows("test") for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_answers_are_right():
+    for row in TASK.build(ArithmeticOptions()).rows("test"):
+        working, gold = row["answer"].split("\n#### ")
+        left, result = working.split(" = ")
+        first, operator, second = left.split()
+        made = {"+": int(first) + int(second), "-": int(first) - int(second), "*": int(first) * int(second)}
+        assert made[operator] == int(result) == int(gold)
+        assert first in row["question"] and second in row["question"]
+        assert score_number(row["answer"], gold) == {"exact_match": 1.0, "exact_match_flexible": 1.0}
+
+
+@pytest.mark.parametrize("sizes", [{"train_examples": 0}, {"test_examples": -1}, {"train_examples": 10**9}])
+def test_impossible_sizes_are_refused(sizes):
+    with pytest.raises(InputFault, match=f"data.{next(iter(sizes))}"):
+        TASK.build(ArithmeticOptions(**sizes))
+
+
+def test_largest_size_is_made():
+    task = TASK.build(ArithmeticOptions(train_examples=19_700))
+    assert len(task.rows("train")) == 19_700

@@ -1,0 +1,118 @@
+"""Local data: formats by ending, columns by name, labels from the training file."""
+
+import json
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from configs.binding import bind
+from configs.faults import InputFault
+from dataset.rows import Wanted, gather, wanted
+from dataset.tasks.local import TASK, LocalOptions
+
+OPTIONS = LocalOptions(train="a.csv", validation="b.tsv", text="words", label="kind")
+ROWS = [{"words": 'said "no", left', "kind": "bad"}, {"words": "two\nlines", "kind": "good"}]
+FILES = {
+    "a.csv": 'kind,words\nbad,"said ""no"", left"\ngood,"two\nlines"\n',
+    "b.tsv": 'words\tkind\n"x\tgood\ny\tbad\n',
+}
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def test_labels_come_sorted_from_the_training_file(tmp_path):
+    write(tmp_path, FILES)
+    rows = gather(TASK.build(OPTIONS), Wanted(("train", "validation")), tmp_path)
+    assert rows.task.labels == ("bad", "good")
+    assert [example.label for example in rows.splits["validation"].examples] == [1, 0]
+    assert rows.task.metrics == ("accuracy", "f1", "macro_f1", "matthews")
+
+
+def test_numbers_sort_as_numbers(tmp_path):
+    write(tmp_path, {"a.jsonl": "".join(json.dumps({"text": "x", "label": n}) + "\n" for n in (10, 9, 2))})
+    rows = gather(TASK.build(LocalOptions(train="a.jsonl")), Wanted(("train",)), tmp_path)
+    assert rows.task.labels == ("2", "9", "10")
+    assert [example.label for example in rows.splits["train"].examples] == [2, 1, 0]
+
+
+def test_test_action_takes_labels_from_the_training_file(tmp_path):
+    write(tmp_path, FILES | {"c.csv": "words,kind\nz,good\n"})
+    task = TASK.build(LocalOptions(train="a.csv", test="c.csv", text="words", label="kind"))
+    rows = gather(task, wanted(task, "test"), tmp_path)
+    assert list(rows.splits) == ["test"]
+    assert rows.splits["test"].examples[0].label == 1
+
+
+def test_given_labels_need_no_training_file(tmp_path):
+    write(tmp_path, {"c.csv": "text,label\nz,b\n"})
+    task = TASK.build(LocalOptions(test="c.csv", labels=("a", "b")))
+    assert gather(task, wanted(task, "test"), tmp_path).splits["test"].examples[0].label == 1
+    task = TASK.build(LocalOptions(test="c.csv"))
+    with pytest.raises(InputFault, match="data.labels: needed"):
+        gather(task, wanted(task, "test"), tmp_path)
+
+
+def test_files_are_relative_to_the_current_directory_too(tmp_path, monkeypatch):
+    write(tmp_path, FILES)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for place in (None, tmp_path / "elsewhere"):
+        assert gather(TASK.build(OPTIONS), Wanted(("train",)), place).counts()["used"] == 2
+
+
+def test_language_modelling_from_parquet_with_a_template(tmp_path):
+    table = pyarrow.table({"ask": ["Why?", "{input}"], "input": ["", "é"], "answer": ["So.", "Yes."]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    options = LocalOptions(train="a.parquet", template="{ask}\n{input}", response="answer")
+    rows = gather(TASK.build(options), Wanted(("train",)), tmp_path)
+    assert [example.texts[0] for example in rows.splits["train"].examples] == ["Why?\n", "{input}\né"]
+    assert rows.task.objective == "language_modeling"
+    assert rows.task.selection.name == "perplexity"
+    assert not rows.task.selection.maximise
+
+
+def test_prompt_and_response_columns_have_default_names(tmp_path):
+    write(tmp_path, {"a.jsonl": '{"prompt": "p", "response": "r"}\n'})
+    task = TASK.build(LocalOptions(train="a.jsonl", objective="language_modeling"))
+    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    assert (example.texts, example.response) == (("p",), "r")
+
+
+def test_regression_of_pairs(tmp_path):
+    write(tmp_path, {"a.tsv": "text\tother\tlabel\nx\ty\t-1.5\n"})
+    task = TASK.build(LocalOptions(train="a.tsv", text_pair="other", objective="regression"))
+    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    assert (example.texts, example.label) == (("x", "y"), -1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "data.train: --dataset local needs a file"),
+        ({"train": "a.cvs"}, "data.train: a.cvs: no format 'cvs', one of csv, .*did you mean 'csv'"),
+        ({"train": "a.csv", "validation": "a.csv"}, "data.train: a.csv is also an evaluation file"),
+        ({"train": "a.csv", "labels": ("a",)}, "data.labels: must be at least 2, got 1"),
+        ({"train": "a.csv", "labels": ("a", "a")}, "data.labels: a label stands twice"),
+        ({"train": "a.csv", "template": "{a}", "prompt": "b"}, "data.prompt: give either"),
+        ({"train": "a.csv", "template": "a"}, "data.template: must hold a column"),
+    ],
+)
+def test_options_are_refused(options, message):
+    with pytest.raises(InputFault, match=message):
+        TASK.build(LocalOptions(**options))
+
+
+def test_one_label_is_too_few(tmp_path):
+    write(tmp_path, {"a.csv": "text,label\nx,1\ny,1\n"})
+    with pytest.raises(InputFault, match="must hold at least 2 labels, got 1"):
+        gather(TASK.build(LocalOptions(train="a.csv")), Wanted(("train",)), tmp_path)
+
+
+def test_options_bind_from_toml():
+    assert bind(LocalOptions, {"train": "a.csv", "labels": ["x", "y"]}, "[data]").labels == ("x", "y")
+    with pytest.raises(InputFault, match="unknown key 'trian'; did you mean 'train'"):
+        bind(LocalOptions, {"trian": "a.csv"}, "[data]")

@@ -1,0 +1,125 @@
+"""Only targets are learned, the end token among them; cutting never makes a prompt a target."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from configs.faults import InputFault
+from dataset.collate import Collate
+from dataset.encoding import (
+    IGNORED,
+    encode_pairs,
+    encode_prompts,
+    encode_texts,
+    end_token,
+    preview,
+    start_tokens,
+)
+from dataset.task import Example
+from tests.tiny import byte_tokenizer
+
+TOKENIZER = byte_tokenizer()
+PAIRS = st.lists(st.tuples(st.text(max_size=12), st.text(min_size=1, max_size=12)), min_size=1, max_size=5)
+
+
+def pair(prompt, response):
+    return Example((prompt,), response=response)
+
+
+@settings(max_examples=40, deadline=None)
+@given(PAIRS, st.integers(1, 40))
+def test_cutting_never_unmasks_a_prompt(pairs, limit):
+    encoded = encode_pairs([pair(*one) for one in pairs], TOKENIZER, limit)
+    for index in range(len(encoded)):
+        prompt, response = pairs[int(encoded.rows[index])]
+        source = [0, *TOKENIZER(prompt, add_special_tokens=False)["input_ids"]]
+        target = [*TOKENIZER(response, add_special_tokens=False)["input_ids"], 2]
+        item = encoded[index]
+        assert item["input_ids"].tolist() == (source + target)[:limit]
+        assert item["labels"].tolist() == ([IGNORED] * len(source) + target)[:limit]
+        assert (item["labels"] != IGNORED).any()
+    kept = [len(prompt.encode()) + 1 < limit for prompt, _ in pairs]
+    assert encoded.rows.tolist() == [row for row, is_kept in enumerate(kept) if is_kept]
+    assert encoded.dropped == kept.count(False)
+
+
+def test_cut_and_dropped_are_counted():
+    encoded = encode_pairs([pair("a", "b"), pair("a", "bbbbbbbb"), pair("aaaaaaaa", "b")], TOKENIZER, 5)
+    assert (len(encoded), encoded.cut, encoded.dropped) == (2, 1, 1)
+    assert encoded.share_cut == pytest.approx(2 / 3)
+
+
+def test_end_is_learned_even_when_it_is_the_pad():
+    encoded = encode_pairs([pair("a", "b"), pair("a", "bbb")], TOKENIZER, 64)
+    batch = Collate(pad_id=end_token(TOKENIZER))([encoded[0], encoded[1]])
+    assert batch["input_ids"][0].tolist()[2:] == [batch["input_ids"][0, 2].item(), 2, 2, 2]
+    assert batch["labels"][0].tolist()[3:] == [2, IGNORED, IGNORED]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 6]
+
+
+def test_start_tokens_are_those_the_tokenizer_adds():
+    assert start_tokens(TOKENIZER) == [0]
+    assert start_tokens(byte_tokenizer(encoder=True)) == [0]
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    bare = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert start_tokens(bare) == []
+    with pytest.raises(InputFault, match="no end-of-sequence token"):
+        end_token(bare)
+
+
+def test_long_prompts_keep_their_start_token_and_their_end():
+    encoded = encode_prompts([Example(("abcdef",)), Example(("xy",))], TOKENIZER, 4)
+    assert TOKENIZER.decode(encoded[0]["input_ids"]) == "<s>def"
+    assert TOKENIZER.decode(encoded[1]["input_ids"]) == "<s>xy"
+    assert (encoded.cut, encoded.purpose) == (1, "generate")
+    assert "labels" not in encoded[0]
+
+
+def test_prompts_are_padded_on_the_left():
+    encoded = encode_prompts([Example(("ab",)), Example(("abcd",))], TOKENIZER, 64)
+    batch = Collate(1, "left")([encoded[0], encoded[1]])
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]
+    assert batch["input_ids"][0].tolist()[:3] == [1, 1, 0]
+    assert batch["index"].tolist() == [0, 1]
+
+
+def test_two_segments_share_the_limit_longest_first():
+    tokenizer = byte_tokenizer(encoder=True, segments=True)
+    examples = [Example(("aaaaaaaaaa", "bb"), label=1), Example(("a", "b"), label=0)]
+    encoded = encode_texts(examples, tokenizer, 9)
+    assert tokenizer.decode(encoded[0]["input_ids"]) == "<s>aaaa</s>bb</s>"
+    assert encoded[0]["token_type_ids"].tolist() == [0] * 6 + [1] * 3
+    assert (encoded.cut, encoded.dropped) == (1, 0)
+    batch = Collate(1)([encoded[0], encoded[1]])
+    assert batch["token_type_ids"].shape == batch["input_ids"].shape == (2, 9)
+    assert batch["labels"].tolist() == [1, 0]
+    assert "index" not in batch
+
+
+def test_text_that_just_fits_is_not_counted_as_cut():
+    tokenizer = byte_tokenizer(encoder=True)
+    assert encode_texts([Example(("abc",), label=0)], tokenizer, 5).cut == 0
+    assert encode_texts([Example(("abcd",), label=0)], tokenizer, 5).cut == 1
+
+
+def test_unlabelled_texts_carry_their_row():
+    encoded = encode_texts([Example(("a",)), Example(("b",))], byte_tokenizer(encoder=True), 9)
+    assert encoded.purpose == "predict"
+    batch = Collate(1)([encoded[1], encoded[0]])
+    assert batch["index"].tolist() == [1, 0]
+    assert batch["index"].dtype == torch.int64
+    assert "labels" not in batch
+
+
+def test_previews_show_what_is_learned():
+    assert preview(encode_pairs([pair("a", "b")], TOKENIZER, 9), 0, TOKENIZER) == "<s>a[[b</s>]]"
+    assert preview(encode_prompts([Example(("a",))], TOKENIZER, 9), 0, TOKENIZER) == "<s>a"
+    tokenizer = byte_tokenizer(encoder=True)
+    encoded = encode_texts([Example(("a",), label=1)], tokenizer, 9)
+    assert preview(encoded, 0, tokenizer, ("no", "yes")) == "<s>a</s> -> [[yes]]"
+    assert preview(encode_texts([Example(("a",), label=2.5)], tokenizer, 9), 0, tokenizer).endswith("[[2.5]]")
+    assert preview(encode_texts([Example(("a",))], tokenizer, 9), 0, tokenizer) == "<s>a</s>"

@@ -1,0 +1,155 @@
+"""Lightning sees our order, epoch after epoch, and its global generators stay still."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from configs.faults import InputFault
+from dataset.encoding import encode_pairs, encode_prompts, encode_texts
+from dataset.module import TaskData
+from dataset.sampling import EpochBatches
+from dataset.task import Example
+from tests.tiny import byte_tokenizer
+
+TOKENIZER = byte_tokenizer(encoder=True)
+
+
+def letters(count):
+    return [chr(ord("a") + index % 26) * (1 + index // 26) for index in range(count)]
+
+
+def classification(train=11, labelled_test=False):
+    def labelled(count):
+        return encode_texts([Example((t,), label=i % 2) for i, t in enumerate(letters(count))], TOKENIZER, 64)
+
+    bare = encode_texts([Example((text,)) for text in letters(3)], TOKENIZER, 64)
+    return {
+        "train": labelled(train),
+        "validation": labelled(5),
+        "validation_mismatched": labelled(4),
+        "test": labelled(6) if labelled_test else bare,
+    }
+
+
+def data(splits=None, **facts):
+    return TaskData(splits or classification(), **({"batch_size": 4, "seed": 5, "pad_id": 1} | facts))
+
+
+class Recorder(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen, self.held = [], []
+
+    def training_step(self, batch):
+        self.seen.append((self.current_epoch, texts(batch)))
+        return self.weight * 0
+
+    def validation_step(self, batch, number, dataloader_idx=0):
+        self.held.append((dataloader_idx, texts(batch)))
+
+    test_step = validation_step
+
+    def predict_step(self, batch, number, dataloader_idx=0):
+        return batch["index"].tolist()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def texts(batch):
+    rows = zip(batch["input_ids"], batch["attention_mask"])
+    return [TOKENIZER.decode(ids[mask.bool()], skip_special_tokens=True) for ids, mask in rows]
+
+
+def trainer(**facts):
+    quiet = dict(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    return Trainer(accelerator="cpu", devices=1, use_distributed_sampler=False, **quiet, **facts)
+
+
+def expected(epochs, count=11):
+    sampler, names = EpochBatches(count, 4, 5), letters(count)
+    return [(epoch, [names[i] for i in batch]) for epoch in epochs for batch in sampler.batches(epoch)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_fit_takes_each_epochs_own_order(num_workers):
+    learner = Recorder()
+    trainer(max_epochs=3).fit(learner, datamodule=data(num_workers=num_workers))
+    assert learner.seen == expected(range(3))
+    assert learner.held[-1] == (1, ["a", "b", "c", "d"])
+
+
+def test_resumed_data_begin_behind_what_is_done():
+    held = data()
+    held.resume(1, 2)
+    loader = held.train_dataloader()
+    assert [texts(batch) for batch in loader] == [names for _, names in expected([1])][2:]
+    assert len(loader) == 3
+    loader.batch_sampler.sampler.set_epoch(2)
+    assert [texts(batch) for batch in loader] == [names for _, names in expected([2])]
+
+
+def test_iterating_draws_nothing_from_the_global_generator():
+    state = torch.get_rng_state()
+    held = data(length_grouped=True)
+    for loader in [held.train_dataloader(), *held.val_dataloader(), held.stored_order_dataloader()]:
+        list(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_stored_order_is_the_files():
+    assert sum((texts(batch) for batch in data().stored_order_dataloader()), []) == letters(11)
+
+
+def test_loaders_have_names():
+    held = data()
+    assert held.validation_names == held.test_names == ("validation", "validation_mismatched")
+    assert held.predict_names == ("test",)
+    assert [len(loader) for loader in held.val_dataloader()] == [2, 1]
+    assert data(classification(labelled_test=True)).test_names == ("test",)
+
+
+def test_test_samples_can_be_limited():
+    held = data(classification(labelled_test=True), limit_test_samples=3)
+    assert [texts(batch) for batch in held.test_dataloader()[0]] == [["a", "b", "c"]]
+    assert [len(batch["labels"]) for batch in held.val_dataloader()[0]] == [4, 1]
+
+
+def test_trainer_predicts_and_tests():
+    learner = Recorder()
+    assert trainer().predict(learner, datamodule=data()) == [[0, 1, 2]]
+    trainer().test(learner, datamodule=data(), verbose=False)
+    assert [names for _, names in learner.held] == [["a", "b", "c", "d"], ["e"], ["a", "b", "c", "d"]]
+
+
+def test_generative_tasks_are_tested_on_left_padded_prompts():
+    tokenizer = byte_tokenizer()
+    pairs = [Example((text,), response="yes") for text in ("a", "bbb")]
+    splits = {
+        "train": encode_pairs(pairs, tokenizer, 64),
+        "validation": encode_pairs(pairs, tokenizer, 64),
+        "test": encode_prompts(pairs, tokenizer, 64),
+    }
+    held = data(splits)
+    batch = next(iter(held.test_dataloader()[0]))
+    assert batch["attention_mask"].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    assert batch["index"].tolist() == [0, 1]
+    assert next(iter(held.train_dataloader()))["labels"].shape[0] == 2
+
+
+def test_too_few_examples_for_the_ranks_are_refused(monkeypatch):
+    held = data()
+    monkeypatch.setattr(TaskData, "_place", lambda self: (0, 4))
+    with pytest.raises(InputFault, match="11 examples do not fill a batch of 16 over all ranks"):
+        held.train_dataloader()
+
+
+def test_ranks_share_every_evaluation_example_once(monkeypatch):
+    seen = []
+    for rank in range(2):
+        monkeypatch.setattr(TaskData, "_place", lambda self, rank=rank: (rank, 2))
+        seen += [name for batch in data().val_dataloader()[0] for name in texts(batch)]
+    assert sorted(seen) == letters(5)

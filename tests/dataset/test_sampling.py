@@ -1,0 +1,107 @@
+"""Batches are a function of seed, epoch, rank and world."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset.sampling import EpochBatches, EvalBatches
+
+COUNTS = st.integers(0, 90)
+SIZES = st.integers(1, 7)
+WORLDS = st.integers(1, 4)
+SEEDS = st.integers(0, 2**40)
+
+
+def flat(batches):
+    return [index for batch in batches for index in batch]
+
+
+def some_lengths(count, is_grouped):
+    return [(index * 37) % 23 for index in range(count)] if is_grouped else None
+
+
+@given(COUNTS, SIZES, SEEDS, st.integers(0, 5), st.booleans())
+def test_an_epoch_holds_every_example_once(count, size, seed, epoch, is_grouped):
+    sampler = EpochBatches(count, size, seed, lengths=some_lengths(count, is_grouped))
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert sorted(flat(batches)) == list(range(count))
+    assert len(batches) == len(sampler)
+    assert list(sampler) == batches
+    assert sampler.dropped == 0
+
+
+@given(COUNTS, SIZES, WORLDS, SEEDS, st.booleans())
+def test_ranks_cut_the_global_batches_in_order(count, size, world, seed, is_grouped):
+    lengths = some_lengths(count, is_grouped)
+    ranks = [EpochBatches(count, size, seed, rank, world, lengths) for rank in range(world)]
+    per_rank = [sampler.batches(1) for sampler in ranks]
+    joined = [flat(parts) for parts in zip(*per_rank)]
+    assert len({len(sampler) for sampler in ranks}) == 1
+    assert all(len(batches) == len(ranks[0]) for batches in per_rank)
+    assert len(flat(joined)) == len(set(flat(joined))) == count - ranks[0].dropped
+    if world > 1:
+        assert all(len(batch) == size for batches in per_rank for batch in batches)
+    if not is_grouped or count % (size * world) == 0:
+        single = EpochBatches(count, size * world, seed, lengths=lengths).batches(1)
+        assert joined == [batch for batch in single if len(batch) == size * world or world == 1]
+
+
+@given(st.integers(1, 90), SIZES, SEEDS, st.integers(0, 3), st.data())
+def test_resuming_gives_the_tail(count, size, seed, epoch, data):
+    whole = EpochBatches(count, size, seed)
+    done = data.draw(st.integers(0, len(whole)))
+    resumed = EpochBatches(count, size, seed)
+    resumed.resume(epoch, done)
+    # Lightning may make an iterator before it sets the epoch, and another one after.
+    early = iter(resumed)
+    resumed.set_epoch(epoch)
+    assert list(resumed) == whole.batches(epoch)[done:] == list(early)
+    assert len(resumed) == len(whole)
+    resumed.set_epoch(epoch + 1)
+    assert list(resumed) == whole.batches(epoch + 1)
+
+
+def test_epochs_and_seeds_differ_and_the_global_generator_is_left_alone():
+    state = torch.get_rng_state()
+    orders = [flat(EpochBatches(50, 4, seed).batches(epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lightning_finds_set_epoch():
+    sampler = EpochBatches(50, 4, 0)
+    sampler.sampler.set_epoch(3)
+    assert list(sampler) == sampler.batches(3)
+
+
+def test_length_groups_pad_less_and_shuffle_their_order():
+    lengths = [(index * 7919) % 400 for index in range(4000)]
+
+    def padded(batches):
+        return sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+
+    plain = EpochBatches(4000, 8, 0).batches(0)
+    grouped = EpochBatches(4000, 8, 0, lengths=lengths).batches(0)
+    assert padded(grouped) < 1.05 * sum(lengths) < 0.7 * padded(plain)
+    longest = [max(lengths[i] for i in batch) for batch in grouped]
+    assert longest[:50] != sorted(longest[:50])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_tail_is_dropped_and_counted_in_distributed_runs(world):
+    sampler = EpochBatches(world * 8 + 1, 4, 0, 0, world)
+    assert sampler.dropped == 1
+    assert len(sampler) == 2
+
+
+@given(COUNTS, SIZES, WORLDS)
+def test_evaluation_sees_every_example_once(count, size, world):
+    ranks = [EvalBatches(count, size, rank, world) for rank in range(world)]
+    per_rank = [list(sampler) for sampler in ranks]
+    assert sorted(flat(flat(per_rank))) == list(range(count))
+    assert [len(sampler) for sampler in ranks] == [len(batches) for batches in per_rank]
+    assert max(map(len, per_rank)) - min(map(len, per_rank)) <= 1
+    assert all(1 <= len(batch) <= size for batches in per_rank for batch in batches)
+    assert flat(per_rank[0]) == sorted(flat(per_rank[0]))

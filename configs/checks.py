@@ -1,4 +1,7 @@
-"""Checks that need several options or the file system, but no heavy library."""
+"""Checks that need several options or the file system, but no heavy library.
+
+`os.path` is asked and not `pathlib`, which raises for names too long and for places without permission.
+"""
 
 import os
 from collections.abc import Iterator
@@ -115,11 +118,11 @@ def _paths(case: Case) -> Iterator[str]:
     options = case.options
     for name in _FILES:
         path = getattr(options, name)
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.isfile(path):
             yield f"{case.where(name)}: no file '{path}'"
     for name, paths in (("dataset_dir", [options.dataset_dir]), ("adapter", options.adapter)):
         for path in paths:
-            if path is not None and not path.is_dir():
+            if path is not None and not os.path.isdir(path):
                 yield f"{case.where(name)}: no directory '{path}'"
 
 
@@ -129,7 +132,7 @@ def _sources(case: Case) -> Iterator[str]:
         return
     if options.load is None and options.load_type != "hf":
         yield f"{case.where('load_type')}: '{options.load_type}' needs --load"
-    elif options.load is not None and options.load_type != "hf" and not Path(options.load).is_file():
+    elif options.load is not None and options.load_type != "hf" and not _is_file(options.load):
         yield f"{case.where('load')}: no file '{options.load}'"
     elif options.load is not None and options.load_type == "hf" and _is_missing(options.load):
         yield f"{case.where('load')}: no file or directory '{options.load}'"
@@ -137,9 +140,13 @@ def _sources(case: Case) -> Iterator[str]:
         yield f"{case.where('backbone_model')}: no file or directory '{options.backbone_model}'"
 
 
+def _is_file(name: str) -> bool:
+    return name.startswith("package:") or os.path.isfile(name)
+
+
 def _is_missing(name: str) -> bool:
     """Tell that a name can only be a local path and that nothing is there; hub names are `a` or `a/b`."""
-    if name.startswith("package:") or Path(name).exists():
+    if name.startswith("package:") or os.path.exists(name):
         return False
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(_LOCAL_ENDINGS)
 
@@ -150,17 +157,17 @@ def _resume(case: Case) -> Iterator[str]:
     where, load = case.where("resume_training"), case.options.load
     if load is None or case.options.load_type != "pl":
         yield f"{where}: needs --load and --load-type pl"
-    elif case.run is None and Path(load).is_file():
+    elif case.run is None and _is_file(load):
         yield f"{where}: --load '{load}' is in no run directory, RUN/checkpoints/FILE beside RUN/config.toml"
 
 
 def _project_dir(case: Case) -> Iterator[str]:
     directory = case.options.project_dir
-    existing = next(place for place in (directory, *directory.parents) if place.exists())
-    if not existing.is_dir():
+    existing = next(place for place in (directory, *directory.parents) if os.path.exists(place))
+    if not os.path.isdir(existing):
         yield f"{case.where('project_dir')}: '{existing}' is not a directory"
         return
     run = case.options.project and directory / case.options.project
-    place = run if case.options.resume_training and run and run.is_dir() else existing
+    place = run if case.options.resume_training and run and os.path.isdir(run) else existing
     if not os.access(place, os.W_OK | os.X_OK):
         yield f"{case.where('project_dir')}: no permission to write in '{place}'"

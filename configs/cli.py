@@ -1,6 +1,7 @@
 """The command line: arguments and config files become one checked set of options."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
         if run is not None:
             recorded = inheritance.recorded_run(run)
             if not _is_resumed(line, given):
-                layers.append(inheritance.for_evaluation(recorded) if line.action == "test" else Layer())
+                layers.append(inheritance.without_training(recorded, line.action))
             else:
                 given.faults += inheritance.changes(given, recorded, run)
                 return stack([recorded, given, inheritance.place_of(run)])
@@ -122,7 +123,7 @@ def _options(settings: Mapping[str, Setting]) -> Options:
     values = {name: setting.value for name, setting in settings.items()}
     for name in _PATHS_OR_NAMES:
         word = values.get(name)
-        if word is not None and Path(word).exists() and not word.endswith(("_lora", "_lora_ags")):
+        if word is not None and os.path.exists(word) and not word.endswith(("_lora", "_lora_ags")):
             values[name] = str(Path(word).absolute())
     options = Options(**values)
     pretrained = options.load is not None if options.pretrained is None else options.pretrained

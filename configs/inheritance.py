@@ -1,6 +1,7 @@
 """Options that a checkpoint's run or an adapter recorded, and what a resumed run may not change."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _EXEMPT = (
     "log_level",
     "config",
 )
+_BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
 _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
 _PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
 
@@ -52,7 +54,7 @@ def run_directory(given: Mapping[str, Setting]) -> Path | None:
         return None
     checkpoint = Path(given["load"].value or "").absolute()
     run = checkpoint.parent.parent
-    return run if checkpoint.is_file() and (run / "config.toml").is_file() else None
+    return run if os.path.isfile(checkpoint) and os.path.isfile(run / "config.toml") else None
 
 
 def recorded_run(run: Path) -> Layer:
@@ -73,15 +75,21 @@ def recorded_run(run: Path) -> Layer:
     if "pretrained" not in settings:
         settings["pretrained"] = Setting(base is not None, "run", "--load")
     for name, file in _PLANS.items():
-        if (run / file).is_file():
+        if os.path.isfile(run / file):
             settings[name] = Setting(run / file, "run", str(run / file))
     for name in _OF_THE_RUN:
         settings.pop(name, None)
     return layer
 
 
-def for_evaluation(recorded: Layer) -> Layer:
-    """Keep what decides an evaluation; adapters only where no plan says which sites there are."""
+def without_training(recorded: Layer, action: str | None) -> Layer:
+    """Keep what a checkpoint means to an action that does not resume its run.
+
+    To `test` that is all that decides an evaluation, with adapters only where no plan says which sites there
+    are; to the others it is the base and the sites.
+    """
+    if action != "test":
+        return Layer({name: one for name, one in recorded.settings.items() if name in _BASE})
     kept = {name: setting for name, setting in recorded.settings.items() if name in EVALUATION}
     if "lora_config" in kept:
         kept.pop("adapter", None)
@@ -137,7 +145,7 @@ def recorded_adapter(adapter: Path) -> Layer:
         InputFault: when the file is no JSON object.
     """
     path, layer = adapter / "metadata.json", Layer()
-    if not path.is_file():
+    if not os.path.isfile(path):
         return layer
     try:
         evaluation = json.loads(path.read_bytes()).get("evaluation", {})

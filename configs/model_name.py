@@ -1,8 +1,8 @@
 """The word of `--model`: a family with adapters, or a plain model."""
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Literal
 
 from configs import kinds
@@ -36,7 +36,7 @@ def model_name(word: str, where: str = "--model") -> ModelName:
     for method in ("lora_ags", "lora"):
         if word.endswith(f"_{method}"):
             return ModelName(_family(word.removesuffix(f"_{method}"), where), method)
-    if not Path(word).exists():
+    if not os.path.exists(word):
         words = [f"{family}_{method}" for family in kinds.names(_FAMILIES) for method in ("lora", "lora_ags")]
         near = get_close_matches(word.lower(), words, n=1, cutoff=0.8)
         if near:

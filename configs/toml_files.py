@@ -47,12 +47,13 @@ def read_document(path: Path, where: str) -> Document:
         InputFault: naming the flag when the file is missing, file and line when it is not TOML.
     """
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputFault(f"{where}: '{path}' is larger than {_LARGEST_BYTES} bytes")
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_BYTES + 1)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise InputFault(f"{where}: cannot read '{path}': {reason}") from None
+    if len(content) > _LARGEST_BYTES:
+        raise InputFault(f"{where}: '{path}' is larger than {_LARGEST_BYTES} bytes")
     try:
         text = content.decode()
         return Document(path, tomli.loads(text), text)

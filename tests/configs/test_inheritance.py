@@ -115,6 +115,13 @@ def test_test_takes_model_and_evaluation_from_the_run(run):
     assert parse(["test", "--config", str(run.parent / "again.toml")]).options == options
 
 
+def test_a_new_run_from_a_checkpoint_takes_base_and_sites_only(run):
+    load = ["--load", "runs/one/checkpoints/last.ckpt", "--load-type", "pl"]
+    options = parse(["train", "opt_lora", "rte", *load]).options
+    assert (options.backbone_model, options.lora_config) == ("facebook/opt-125m", run / "lora.toml")
+    assert (options.seed, options.batch_size, options.learning_rate) == (0, 16, 1e-4)
+
+
 def test_a_recorded_backbone_goes_before_the_recorded_load(resume, run):
     text = RECORDED.replace("[data]", 'load_type = "pl"\nbackbone_model = "org/base"\n[data]')
     (run / "config.toml").write_text(text)

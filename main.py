@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,9 +124,7 @@ def _prepare(bound: Bound) -> Prepared:
     needed = None if task is None else wanted(task, bound.action, options.write_predictions)
     rows = None
     if task is not None and (task.hub is None or options.dataset_dir is not None):
-        rows = attempt(
-            partial(gather, task, needed, options.dataset_dir, max_bad_rows=options.max_bad_rows)
-        )
+        rows = attempt(partial(gather, task, needed, options.dataset_dir, max_bad_rows=options.max_bad_rows))
     run = None
     if options.resume_training and not faults:
         run = attempt(partial(_reopen, Path(options.load)))
@@ -142,9 +140,7 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
     if not bound.is_given("task"):
         bound = dataclasses.replace(bound, options=dataclasses.replace(options, task=kind.actions[0]))
     elif options.task not in kind.actions:
-        raise InputFault(
-            f"--task: {options.dataset} serves {', '.join(kind.actions)}, got '{options.task}'"
-        )
+        raise InputFault(f"--task: {options.dataset} serves {', '.join(kind.actions)}, got '{options.task}'")
     where = f"{bound.table_files['data']}: [data]" if "data" in bound.tables else "[data]"
     table = dict(bound.tables.get("data", {}))
     known = {field.name for field in dataclasses.fields(kind.options)}
@@ -201,6 +197,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     from model.training import check_devices
 
     options = prepared.options
+    console.configure_logging(options.log_level)  # again: importing Lightning sets its own
     check_devices(options)
     prepared = prepared if prepared.rows else _fetched(prepared)
     rows, task = prepared.rows, prepared.rows.task
@@ -216,10 +213,14 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     )
     if options.load_type == "pt":
         backbone = load_from_state_dict(backbone, Path(options.load))
-    limit = max_tokens(backbone, 512 if options.max_token_len is None else options.max_token_len,
-                       given=options.max_token_len is not None)
+    limit = max_tokens(
+        backbone,
+        512 if options.max_token_len is None else options.max_token_len,
+        given=options.max_token_len is not None,
+    )
     splits = {
-        name: encode(task, name, split.examples, backbone.tokenizer, limit) for name, split in rows.splits.items()
+        name: encode(task, name, split.examples, backbone.tokenizer, limit)
+        for name, split in rows.splits.items()
     }
     data = TaskData(
         splits,
@@ -241,7 +242,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         config_text=config_text(prepared.bound),
         task=_facts(task, rows),
         data=data,
-        rows=rows.counts(),
+        rows=_counts(rows, {name: split.dropped for name, split in splits.items()}),
         digests=rows.digests(),
         assembled=assembled,
         base=str(prepared.source.path or prepared.source.word),
@@ -249,6 +250,23 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         directory=None if options.dry_run else _directory(prepared),
         command=arguments,
     )
+
+
+def _counts(rows: TaskRows, dropped: Mapping[str, int]) -> dict[str, Any]:
+    """Return rows read, used and refused, in all and by split; one left without a target is refused."""
+    splits = {
+        name: {
+            "read": split.read,
+            "used": len(split.examples) - dropped[name],
+            "refused": len(split.refused) + dropped[name],
+        }
+        for name, split in rows.splits.items()
+    }
+    total = {key: sum(split[key] for split in splits.values()) for key in ("read", "used", "refused")}
+    cut = [
+        f"{name}: no target within --max-token-len, {count} rows" for name, count in dropped.items() if count
+    ]
+    return total | {"splits": splits, "reasons": rows.reasons() + cut}
 
 
 def _facts(task: Task, rows: TaskRows) -> Any:

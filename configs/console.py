@@ -65,7 +65,10 @@ def configure_logging(level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(least)
     for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(least)
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        # Their news (devices found, tips, why fit ended) are told by our own tables.
+        library.setLevel(least if level == "debug" else max(least, logging.WARNING))
 
 
 class _OneLine(logging.Formatter):

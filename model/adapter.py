@@ -68,7 +68,7 @@ class AdapterKind:
         options: the dataclass that an entry's further TOML keys are bound to.
         joint: (x, parts) -> base and delta of several linears with one input, in as few operations as the
             kind knows; None to add the delta to the stock output.
-        export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT, or None when it has no such form.
+        export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
         load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors.
     """
 

@@ -95,7 +95,9 @@ def _base_note(backbone: Backbone, metadata: Mapping[str, Any], adapter: Path | 
     recorded = metadata.get("base_digest")
     if recorded is None or recorded == backbone.digest:
         return ()
-    return (f"{adapter}: was trained on another base (digest {recorded[:12]}, loaded {backbone.digest[:12]})",)
+    return (
+        f"{adapter}: was trained on another base (digest {recorded[:12]}, loaded {backbone.digest[:12]})",
+    )
 
 
 def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:
@@ -106,6 +108,6 @@ def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:
     """
     if facts["base_digest"] != backbone.digest:
         raise InputFault(
-            f"--backbone-model: {backbone.word} has digest {backbone.digest[:12]}, the checkpoint's run stood on"
-            f" {facts['base']} with {facts['base_digest'][:12]}"
+            f"--backbone-model: {backbone.word} has digest {backbone.digest[:12]}, the checkpoint's run stood"
+            f" on {facts['base']} with {facts['base_digest'][:12]}"
         )

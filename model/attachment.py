@@ -1,4 +1,4 @@
-"""An adapter at a site: it owns the host linear's forward while it is on, and leaves no trace while it is off."""
+"""An adapter at a site: it owns the host linear's forward while it is on and leaves no trace when off."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -74,6 +74,7 @@ class Attachment(nn.Module):
 
     def part(self) -> Part:
         """Return what a joint computation needs of this site."""
+        self._follow()
         return Part(self.linear.weight, self.linear.bias, self.adapter, self._strength)
 
     def compute(self, x: Tensor, members: "Sequence[Attachment]") -> list[Tensor]:
@@ -84,6 +85,7 @@ class Attachment(nn.Module):
         """Stand in for the host's forward. x: (..., D_in) -> (..., D_out)."""
         if self.joins:
             return self.companions.output(self, x)
+        self._follow()
         return type(self.linear).forward(self.linear, x) + self._strength * self.adapter(x)
 
     def merge(self) -> None:
@@ -116,6 +118,11 @@ class Attachment(nn.Module):
         """Give the host its stock forward back for good."""
         self.linear.__dict__.pop("forward", None)
 
+    def _follow(self) -> None:
+        """Take the host's mode over: `network.eval()` alone must silence the adapter's dropout too."""
+        if self.adapter.training != self.linear.training:
+            self.adapter.train(self.linear.training)
+
     def _install(self) -> None:
         if self.active:
             self.linear.__dict__["forward"] = self.adapted
@@ -124,9 +131,9 @@ class Attachment(nn.Module):
 
 
 class SharedInput:
-    """Attachments of one layer that read the same tensor: the first one called computes all, the others collect.
+    """Attachments of one layer that read the same tensor: the first one called computes all, the otherscollect.
 
-    It trusts nothing but identity: an output is handed out only for the very tensor it was computed from, under
+    It trusts nothing but identity: an output is handed out only for the very tensor it was computed from, in
     the same gradient mode; anything else is computed afresh. What is not collected is dropped at the next call.
     """
 
@@ -169,7 +176,9 @@ def join(attachments: Mapping[SiteKey, Attachment], groups: Sequence[Sequence[st
     """
     for layer in {key.layer for key in attachments}:
         for group in groups:
-            members = [attachments[key] for key in (SiteKey(layer, role) for role in group) if key in attachments]
+            members = [
+                attachments[key] for key in (SiteKey(layer, role) for role in group) if key in attachments
+            ]
             for kind in {member.joint for member in members if member.joint is not None}:
                 shared = SharedInput([member for member in members if member.joint is kind])
                 for member in shared.members:

@@ -133,7 +133,9 @@ class RunCheckpointIO(CheckpointIO):
         """Write what Lightning collected."""
         save_checkpoint(checkpoint, Path(path))
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
         """Read it again, on the CPU."""
         return load_checkpoint(Path(path))
 

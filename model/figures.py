@@ -58,14 +58,25 @@ def curves(
         right.spines["right"].set_color(MUTED)
         right.tick_params(colors=INK, labelsize=8)
         (line,) = right.plot(
-            list(evaluations), list(evaluations.values()), "o-", color=SECOND, markersize=4, linewidth=1.2, label=name
+            list(evaluations),
+            list(evaluations.values()),
+            "o-",
+            color=SECOND,
+            markersize=4,
+            linewidth=1.2,
+            label=name,
         )
         lines.append(line)
         right.set_ylabel(name, fontsize=9, color=SECOND)
         if best_step in evaluations:
             axes.axvline(best_step, color=SECOND, linewidth=0.8, linestyle=":")
     axes.legend(
-        lines, [line.get_label() for line in lines], fontsize=8, frameon=False, ncols=3, loc="lower center",
+        lines,
+        [line.get_label() for line in lines],
+        fontsize=8,
+        frameon=False,
+        ncols=3,
+        loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
     )
     _save(figure, path)

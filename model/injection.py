@@ -70,6 +70,6 @@ def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
 def _planned(site: Site, entry: Entry, kind: AdapterKind, where: str) -> PlannedSite:
     if entry.fan_in_fan_out:
         raise InputFault(
-            f"{where}: fan_in_fan_out: {site.path} stores its weight as (out, in); only transposed layers take it"
+            f"{where}: fan_in_fan_out: {site.path} stores its weight as (out, in), not transposed"
         )
     return PlannedSite(site, entry, bind(kind.options, entry.extra, f"{where}: {site.key}"))

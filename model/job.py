@@ -54,7 +54,7 @@ class Job:
         config_text: the content of `config.toml`.
         task: the data set's facts.
         data: its batches.
-        rows: split -> rows read, used and refused.
+        rows: rows read, used and refused, in all and by split, and the reasons.
         digests: split -> SHA-256 of its examples.
         assembled: network and adapters.
         base: path or name of the frozen base, as other tools load it.
@@ -68,7 +68,7 @@ class Job:
     config_text: str
     task: TaskFacts
     data: LightningDataModule
-    rows: Mapping[str, Mapping[str, int]]
+    rows: Mapping[str, Any]
     digests: Mapping[str, str]
     assembled: Assembled
     base: str
@@ -124,4 +124,6 @@ class Job:
     def evaluation(self) -> dict[str, Any]:
         """Return the options that decide an evaluation's number, stored with the adapter."""
         names = ("dataset", "task", "batch_size", "max_token_len", "precision", "base_dtype", "seed")
-        return {name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None}
+        return {
+            name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None
+        }

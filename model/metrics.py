@@ -18,7 +18,10 @@ _CLASS_METRICS: Mapping[str, Callable[[int], Metric]] = {
     "macro_f1": lambda classes: MulticlassF1Score(classes, average="macro"),
     "matthews": lambda classes: MulticlassMatthewsCorrCoef(classes),
 }
-_VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {"pearson": PearsonCorrCoef, "spearman": SpearmanCorrCoef}
+_VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {
+    "pearson": PearsonCorrCoef,
+    "spearman": SpearmanCorrCoef,
+}
 
 
 class ClassMetrics:

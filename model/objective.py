@@ -25,7 +25,7 @@ class Evaluation(Protocol):
 
 
 class Objective(Protocol):
-    """A loss and its metrics. The network is the stock one; it is called with inputs only, never with labels."""
+    """A loss and its metrics. The network is the stock one, called with inputs only, never with labels."""
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the batch's mean loss over its targets, a scalar in float32 or float64."""
@@ -150,7 +150,7 @@ def _only(output_layer: nn.Module, select: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _wide(logits: Tensor) -> Tensor:
-    """Return logits in at least float32, so that a loss in half precision does not lose its small differences."""
+    """Return logits in at least float32, so that a loss keeps its small differences in half precision."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

@@ -75,7 +75,7 @@ def show_start(job: Job, learner: FineTuner) -> None:
         ("adapted modules", roles),
         ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
         ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
-        ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows.items())),
+        ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows["splits"].items())),
         ("metric", f"{job.selected}, {direction}"),
         ("example", job.preview),
     ]

@@ -1,8 +1,8 @@
 """Exchange with PEFT: the files `adapter_model.safetensors` and `adapter_config.json`.
 
 Source: the format of huggingface/peft, `LoraConfig` and `get_peft_model_state_dict`.
-Differs: when ranks or scales are mixed, B is written multiplied by its alpha / R and lora_alpha = r, so that every
-reader computes scale 1, also one that knows no patterns; only keys that old releases know are written.
+Differs: when ranks or scales are mixed, B is written multiplied by its alpha / R and lora_alpha = r, so that
+every reader computes scale 1, also one that knows no patterns; only keys that old releases know are written.
 """
 
 import json
@@ -25,7 +25,13 @@ TENSORS = "adapter_model.safetensors"
 METADATA = "metadata.json"
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
-_UNSUPPORTED = ("use_dora", "lora_bias", "layer_replication", "trainable_token_indices", "alora_invocation_tokens")
+_UNSUPPORTED = (
+    "use_dora",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,9 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
     write_text(directory / METADATA, json.dumps(metadata, indent=2, sort_keys=True) + "\n")
 
 
-def _config(adapter: PeftAdapter, uniform: bool, *, task_type: str, base: str, dropout: float) -> dict[str, Any]:
+def _config(
+    adapter: PeftAdapter, uniform: bool, *, task_type: str, base: str, dropout: float
+) -> dict[str, Any]:
     ranks = {module: factors.rank for module, factors in adapter.modules.items()}
     largest = max(ranks.values())
     alpha: float = largest
@@ -116,8 +124,8 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     """Read an adapter of PEFT or of this project, checked in full.
 
     Raises:
-        InputFault: naming file and key or tensor, for a missing file, a method other than LoRA, an option that
-            is not supported, a rank that differs from its tensors, a value that is not finite, or a changed file.
+        InputFault: naming file and key or tensor, for a missing file, a method other than LoRA, an option
+            that is not supported, a rank other than its tensors', a value not finite, or a changed file.
     """
     config = _json(directory / CONFIG, flag)
     where = str(directory / CONFIG)
@@ -166,7 +174,9 @@ def _scaled(
     result = {}
     for module, factors in modules.items():
         if set(factors) != {"A", "B"}:
-            raise InputFault(f"{directory / TENSORS}: {module}: needs lora_A and lora_B, has {sorted(factors)}")
+            raise InputFault(
+                f"{directory / TENSORS}: {module}: needs lora_A and lora_B, has {sorted(factors)}"
+            )
         a, b = factors["A"], factors["B"]
         rank = _pattern(config.get("rank_pattern") or {}, module, config.get("r"))
         alpha = _pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha"))
@@ -180,7 +190,7 @@ def _scaled(
 
 
 def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Return the first pattern's value that matches the end of the module's name, as PEFT's readers choose it."""
+    """Return the first pattern's value that matches the end of the module's name, as PEFT chooses it."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ class Summary:
         metrics: every final number by name.
         trainable_parameters: adapters, router_or_gates, head, other, total.
         steps: optimiser steps taken.
-        rows: rows read, used and refused by split.
+        rows: rows read, used and refused, in all and by split, and the reasons.
         search: decisions taken, modules enabled and eligible.
     """
 
@@ -28,9 +28,7 @@ class Summary:
     trainable_parameters: Mapping[str, int]
     steps: int
     rows: Mapping[str, Any]
-    search: Mapping[str, int] = field(
-        default_factory=lambda: {"decisions": 0, "enabled": 0, "eligible": 0}
-    )
+    search: Mapping[str, int]
 
     def write(self, path: Path) -> None:
         """Write it as JSON with sorted keys."""
@@ -67,7 +65,10 @@ def write_report(
     lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
     lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
     lines += ["", "## Data", "", "| split | rows read | used | refused |", "|---|---|---|---|"]
-    lines += [f"| {name} | {c['read']} | {c['used']} | {c['refused']} |" for name, c in summary.rows.items()]
+    lines += [
+        f"| {name} | {c['read']} | {c['used']} | {c['refused']} |"
+        for name, c in summary.rows["splits"].items()
+    ]
     if losses:
         lines += ["", "## Curves", "", "![training loss and evaluations](curves.png)"]
     write_text(directory / "report.md", "\n".join(lines) + "\n")

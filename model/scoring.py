@@ -71,7 +71,9 @@ def write_predictions(job: Job, trainer: L.Trainer, learner: nn.Module, director
         return
     for name, batches in zip(job.data.predict_names, per_loader):
         pairs = [
-            (int(row), value) for rows, values in batches for row, value in zip(rows.tolist(), values.tolist())
+            (int(row), value)
+            for rows, values in batches
+            for row, value in zip(rows.tolist(), values.tolist())
         ]
         text = "".join(f"{row}\t{_label(job, value)}\n" for row, value in sorted(pairs))
         write_text(directory / f"predictions_{name}.tsv", "index\tprediction\n" + text)

@@ -1,5 +1,6 @@
 """Build the Trainer of a run from its options."""
 
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -36,7 +38,7 @@ def check_devices(options: Any) -> None:
 
 
 def strategy(options: Any) -> str | Strategy:
-    """Return Lightning's strategy; buffers are frozen and alike, so evaluation never waits to exchange them."""
+    """Return Lightning's strategy; buffers are frozen and alike, so evaluation need not exchange them."""
     if options.num_devices * options.nodes == 1 and options.strategy == "auto":
         return "auto"
     return DDPStrategy(
@@ -63,6 +65,9 @@ def build_trainer(
         quiet: no progress bar, as on a pipe.
         steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
     """
+    # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*treespec.*")
     bars = [] if quiet else [RichProgressBar(leave=True)]
     logger: Any = False
     if directory is not None:
@@ -94,7 +99,7 @@ def build_trainer(
 
 
 def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:
-    """Return the callback that stops after `patience` evaluations without a better one; none without patience."""
+    """Return the callback that stops after `patience` evaluations without a better one, if any."""
     if patience is None:
         return []
     mode = "max" if maximise else "min"

@@ -14,15 +14,20 @@ from model.tensor_files import read_header
 _NAMED_AT_MOST = 8
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     """Read a safetensors file into memory, header first.
+
+    Args:
+        path: the file.
+        finite: whether every value must be finite; a checkpoint's best score may still be infinite.
 
     Raises:
         InputFault: naming the file, and the tensor that holds a value which is not finite.
     """
     read_header(path)
     tensors = load_file(path)
-    require_finite(tensors.items(), str(path))
+    if finite:
+        require_finite(tensors.items(), str(path))
     return tensors
 
 

@@ -37,7 +37,12 @@ def run(job: Job) -> int:
             "value": metrics.get(f"test/{job.task.selection}"),
             "best_step": 0,
         }
-        summary = Summary(metric, metrics, groups | {"total": sum(groups.values())}, 0, job.rows)
+        search = {
+            "decisions": 0,
+            "enabled": len(job.assembled.attachments),
+            "eligible": len(job.assembled.attachments),
+        }
+        summary = Summary(metric, metrics, groups | {"total": sum(groups.values())}, 0, job.rows, search)
         write_report(path, summary, [], {"model": job.options.model, "data set": job.task.name})
         summary.write(job.directory.summary)
     show_result("Result", metrics)

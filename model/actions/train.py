@@ -71,6 +71,7 @@ def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[
             trainer.fit_loop.max_epochs = position["epoch"]
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
+    learner.train()  # hosts are loaded in evaluation mode
     trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_disable()
@@ -83,7 +84,9 @@ def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints
     best = trainer.strategy.broadcast(str(directory.best))
     learner.adopt(load_checkpoint(Path(best))["state_dict"], best)
     rows = read_metrics(directory.metrics) if rank == 0 else []
-    metrics = {name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"}
+    metrics = {
+        name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
+    }
     if rank == 0:
         _export(job, learner)
     if job.task.max_new_tokens is not None and "test" in job.data.test_names:
@@ -111,7 +114,13 @@ def _summary(
         "best_step": saver.best_step,
     }
     steps = max((step for step, *_ in rows), default=0)
-    return Summary(metric, metrics, groups | {"total": sum(groups.values())}, steps, job.rows)
+    attachments = job.assembled.attachments.values()
+    search = {
+        "decisions": 0,
+        "enabled": sum(attachment.active for attachment in attachments),
+        "eligible": len(attachments),
+    }
+    return Summary(metric, metrics, groups | {"total": sum(groups.values())}, steps, job.rows, search)
 
 
 def _export(job: Job, learner: FineTuner) -> None:

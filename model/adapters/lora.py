@@ -1,8 +1,8 @@
 """LoRA: a frozen linear plus a trainable product of two thin matrices.
 
 Source: Hu et al. 2021, arXiv 2106.09685, equation 3: h = W0 x + (alpha / R) B A x.
-Differs: nothing in the formula. B is kept transposed in memory, (R, D_out), so that both products of the backward
-pass run along rows; one autograd node computes the base and the delta of all linears that read the same input.
+Differs: nothing in the formula. B is kept transposed in memory, (R, D_out), so that both products of the
+backward pass run along rows; one autograd node computes base and delta of all linears that read one input.
 """
 
 import math
@@ -30,7 +30,9 @@ class Lora(nn.Module):
         dropout: probability that an input feature is dropped before A.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float
+    ) -> None:
         super().__init__()
         self.rank = rank
         self.alpha = alpha
@@ -132,7 +134,7 @@ def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     """Return base plus delta of linears with one input. x: (..., D_in) -> one (..., D_out) each.
 
-    Under autocast the products run in its type, as those of the stock layers do; A and B stay as they are stored.
+    Under autocast the products run in its type, as those of the stock layers do; A and B stay as stored.
     """
     if any(part.adapter.drops for part in parts) and len(parts) > 1:
         return [output for part in parts for output in joint(x, [part])]

@@ -19,7 +19,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 class Checkpoints(L.Callback):
     """Save at the boundaries of optimiser steps only, so that no accumulated gradient is ever lost.
 
-    A checkpoint carries the position: epoch, batches done in it, optimiser steps. The last batch of an epoch is
+    A checkpoint carries the position: epoch, batches done in it, optimiser steps. An epoch's last batch is
     never such a boundary; the epoch's checkpoint follows its evaluation and stands at (epoch + 1, 0).
 
     Args:
@@ -73,7 +73,7 @@ class Checkpoints(L.Callback):
         checkpoint |= {"position": dict(self._position), "random": states, "facts": self.facts}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states for the first batch; setting them earlier would let the set-up draw from them."""
+        """Keep the random states for the first batch; set earlier, the set-up would draw from them."""
         self._resumed = True
         self._position = dict(checkpoint["position"])
         self._random = checkpoint["random"][trainer.global_rank]
@@ -132,7 +132,9 @@ class Checkpoints(L.Callback):
         """Give the signals back."""
         self._release()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Give the signals back."""
         self._release()
 
@@ -179,7 +181,7 @@ class Checkpoints(L.Callback):
 def place(trainer: L.Trainer, position: Mapping[str, Any]) -> None:
     """Set a fresh trainer's counters to a checkpoint's position, before `fit`.
 
-    Lightning's own loop state is not used: seen from a save hook it is one batch behind, and within an epoch it
+    Lightning's own loop state is not used: seen from a save hook it is one batch behind, and in an epoch it
     restarts on assumptions about validation that a stored position does not need.
     """
     fit, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop

@@ -18,8 +18,8 @@ HEADER = "step,epoch,name,value\n"
 class MetricsRecord(L.Callback):
     """Write one row per optimiser step and per evaluation, in full precision.
 
-    Losses stay on their device until a flush, so that a step never waits for them. What was written is part of
-    the checkpoint: a resumed run cuts the file back to it.
+    Losses stay on their device until a flush, so that a step never waits for them. What was written is part
+    of the checkpoint: a resumed run cuts the file back to it.
 
     Args:
         path: `metrics.csv`.

@@ -53,7 +53,7 @@ class FineTuner(L.LightningModule):
         head: dotted names of the head modules that train beside the adapters.
         objective: loss and metrics.
         recipe: optimiser and schedule.
-        evaluations: names of the validation sets, `validation` first; further ones give their suffix to metrics.
+        evaluations: names of the validation sets, `validation` first; others give their suffix to metrics.
     """
 
     def __init__(
@@ -113,7 +113,10 @@ class FineTuner(L.LightningModule):
         """
         own = self.trained()
         faults = [f"{where}: lacks {name}" for name in sorted(set(own) - set(state))]
-        faults += [f"{where}: holds {name}, which this model does not train" for name in sorted(set(state) - set(own))]
+        faults += [
+            f"{where}: holds {name}, which this model does not train"
+            for name in sorted(set(state) - set(own))
+        ]
         faults += [
             f"{where}: {name}: shape {tuple(state[name].shape)}, this model has {tuple(own[name].shape)}"
             for name in sorted(set(own) & set(state))
@@ -174,11 +177,15 @@ class FineTuner(L.LightningModule):
     def _publish(self, split: str) -> None:
         for name, running in zip(self.evaluations, self._running):
             suffix = name.removeprefix("validation").removeprefix("test")
-            self.results |= {f"{split}/{metric}{suffix}": value for metric, value in running.compute().items()}
+            self.results |= {
+                f"{split}/{metric}{suffix}": value for metric, value in running.compute().items()
+            }
         self._running = []
         for name, value in self.results.items():
             if name.startswith(f"{split}/"):
-                self.log(name, torch.tensor(value, dtype=torch.float64), rank_zero_only=False, sync_dist=False)
+                self.log(
+                    name, torch.tensor(value, dtype=torch.float64), rank_zero_only=False, sync_dist=False
+                )
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser over adapters and head, and the schedule per update."""

@@ -93,7 +93,11 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
     """Encode classification or regression examples of one or two segments, the longest cut first."""
     segments = list(zip(*(example.texts for example in examples), strict=True))
     encoded = tokenizer(
-        *[list(segment) for segment in segments], truncation=True, max_length=max_token_len, verbose=False
+        *[list(segment) for segment in segments],
+        truncation=True,
+        max_length=max_token_len,
+        return_attention_mask=False,
+        verbose=False,
     )
     ids = encoded["input_ids"]
     is_labelled = bool(examples) and examples[0].label is not None

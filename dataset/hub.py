@@ -11,6 +11,11 @@ from dataset.fields import shown
 from dataset.task import Task
 
 
+def disable_cache() -> None:
+    """Keep nothing but the download itself (`--disable-dataset-cache`)."""
+    datasets.disable_caching()
+
+
 def load(task: Task, split: str, *, offline: bool = False, cache: Path | None = None) -> list[dict[str, Any]]:
     """Return all rows of a split.
 

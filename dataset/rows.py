@@ -17,6 +17,7 @@ from dataset.task import Example, LabelFault, Numbered, Refused, Row, RowFault, 
 Fetch = Callable[[Task, str], list[Row]]
 """(task, split name on the hub) -> rows: `dataset.hub.load` with its options bound, imported late."""
 _HOLDOUT_SEED = 42
+_MOST_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def gather(
     return TaskRows(task, splits)
 
 
-def _find(task: Task, needed: Wanted, source: Callable[[str], _Found | None]) -> dict[str, _Found]:
+def _find(task: Task, needed: Wanted, source: Callable[[str], _Found]) -> dict[str, _Found]:
     """Read every split that is needed; `validation` stands in `train` where the set has none."""
     found: dict[str, _Found] = {}
     for name in (*needed.required, *needed.optional):
@@ -201,9 +202,10 @@ def _file(task: Task, name: str, folders: Sequence[Path]) -> _Found:
     for path in (folder / file for folder in folders for file in split.files):
         if path.is_file():
             return _Found(str(path), path.name, split.read(path))
-    raise _Missing(
-        f"--dataset-dir: {folders[0]} holds no {' or '.join(split.files)}, needed for '{name}' of {task.name}"
-    )
+    wanted_files = " or ".join(split.files)
+    if task.hub is None:
+        raise _Missing(f"data.{name}: no file {wanted_files} in {' or '.join(map(str, folders))}")
+    raise _Missing(f"--dataset-dir: {folders[0]} holds no {wanted_files}, needed for '{name}' of {task.name}")
 
 
 def _hub(task: Task, name: str, fetch: Fetch) -> _Found:
@@ -250,8 +252,12 @@ def _findings(read: _Read) -> list[str]:
     of_labels = {line for lines in read.wrong_labels.values() for line in lines}
     malformed = [refused for refused in read.refused if refused.line not in of_labels]
     lines = [refusal(where, malformed, total)] if malformed else []
-    for (value, allowed), rows in read.wrong_labels.items():
+    for (value, allowed), rows in list(read.wrong_labels.items())[:_MOST_LABELS]:
         lines.append(f"{where}:{rows[0]}: label '{value}' in {len(rows)} of {total} rows, allowed {allowed}")
+    if len(read.wrong_labels) > _MOST_LABELS:
+        lines.append(
+            f"{where}: {len(read.wrong_labels) - _MOST_LABELS} further labels are not allowed either"
+        )
     return lines
 
 

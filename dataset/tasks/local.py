@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from configs.faults import InputFault, unknown
+from configs.faults import InputFault, suggestion, unknown
 from configs.kinds import load, names
 from dataset.fields import fill, label_field, number_field, placeholders, text_field, word_field
-from dataset.task import Example, Objective, Row, RowFault, Selection, Split, Task, TaskKind
+from dataset.task import Example, Objective, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 
 _FORMATS = "dataset.formats"
 
@@ -24,7 +24,9 @@ class LocalOptions:
     test: str | None = None
     """Test file with labels; without it `test` evaluates the validation rows."""
     objective: Literal["classification", "regression", "language_modeling"] | None = None
-    """What is learned; without it language modelling when prompt, response or template is given."""
+    """What is learned; without it `--task` and the columns tell: prompt, response or template mean language."""
+    task: Literal["classification", "causal_language_modeling"] = "classification"
+    """The word of `--task`, filled in by the program; `objective` and named columns go before it."""
     text: str = "text"
     """Column of the text to classify."""
     text_pair: str | None = None
@@ -79,7 +81,8 @@ def _objective(options: LocalOptions) -> Objective:
     if options.objective is not None:
         return options.objective
     is_language = any(word is not None for word in (options.prompt, options.response, options.template))
-    return "language_modeling" if is_language else "classification"
+    is_asked = options.task == "causal_language_modeling"
+    return "language_modeling" if is_language or is_asked else "classification"
 
 
 def _files(options: LocalOptions) -> dict[str, Path]:
@@ -89,13 +92,36 @@ def _files(options: LocalOptions) -> dict[str, Path]:
 
 def _splits(options: LocalOptions) -> dict[str, Split]:
     return {
-        name: Split((str(path),), None, load(_FORMATS, path.suffix.removeprefix(".").lower(), "READ"))
-        for name, path in _files(options).items()
+        name: Split((str(path),), None, partial(_read, options)) for name, path in _files(options).items()
     }
 
 
+def _read(options: LocalOptions, path: Path) -> Rows:
+    """Read a file by its ending; a column that no row has is a misspelt option, not a bad row."""
+    rows = load(_FORMATS, path.suffix.removeprefix(".").lower(), "READ")(path)
+    faults = [
+        f"{path}: no column '{column}'{suggestion(column, map(str, rows.rows[0].row))}"
+        for column in _columns(options)
+        if rows.rows and not any(column in row for _, row in rows.rows)
+    ]
+    if faults:
+        raise InputFault(*faults)
+    return rows
+
+
+def _columns(options: LocalOptions) -> list[str]:
+    if _objective(options) == "language_modeling":
+        return [*placeholders(_template(options)), options.response or "response"]
+    pair = [] if options.text_pair is None else [options.text_pair]
+    return [options.text, *pair, options.label]
+
+
+def _template(options: LocalOptions) -> str:
+    return options.template or f"{{{options.prompt or 'prompt'}}}"
+
+
 def _language_task(options: LocalOptions) -> Task:
-    template = options.template or f"{{{options.prompt or 'prompt'}}}"
+    template = _template(options)
     return Task(
         name="local",
         objective="language_modeling",
@@ -142,8 +168,7 @@ def _complete(options: LocalOptions, rows: list[Row]) -> Task:
 
 
 def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:
-    columns = [options.text] if options.text_pair is None else [options.text, options.text_pair]
-    texts = tuple(text_field(row, name) for name in columns)
+    texts = tuple(text_field(row, name) for name in _columns(options)[:-1])
     if is_regression:
         return Example(texts, label=number_field(row, options.label))
     word = word_field(row, options.label)

@@ -48,6 +48,14 @@ def test_label_outside_the_set_is_counted(tmp_path):
     )
 
 
+def test_very_many_wrong_labels_are_summed_up(tmp_path):
+    rows = "".join(f"a\tlabel{number}\n" for number in range(20))
+    with pytest.raises(InputFault) as caught:
+        sst2(tmp_path, f"sentence\tlabel\n{rows}".encode())
+    assert len(caught.value.lines) == 9
+    assert caught.value.lines[-1].endswith("train.tsv: 12 further labels are not allowed either")
+
+
 def test_crlf_quotes_and_null_change_nothing(tmp_path):
     plain = b'sentence\tlabel\nsaid " no \t0\nnull\t1\nNA\t1\n'
     first = sst2(tmp_path / "plain", plain)

@@ -82,6 +82,13 @@ def test_prompt_and_response_columns_have_default_names(tmp_path):
     assert (example.texts, example.response) == (("p",), "r")
 
 
+def test_the_asked_task_names_the_objective():
+    task = TASK.build(LocalOptions(train="a.csv", task="causal_language_modeling"))
+    assert (task.objective, task.template) == ("language_modeling", "{prompt}")
+    assert TASK.build(LocalOptions(train="a.csv", response="r")).objective == "language_modeling"
+    assert TASK.build(LocalOptions(train="a.csv")).objective == "classification"
+
+
 def test_regression_of_pairs(tmp_path):
     write(tmp_path, {"a.tsv": "text\tother\tlabel\nx\ty\t-1.5\n"})
     task = TASK.build(LocalOptions(train="a.tsv", text_pair="other", objective="regression"))
@@ -116,3 +123,31 @@ def test_options_bind_from_toml():
     assert bind(LocalOptions, {"train": "a.csv", "labels": ["x", "y"]}, "[data]").labels == ("x", "y")
     with pytest.raises(InputFault, match="unknown key 'trian'; did you mean 'train'"):
         bind(LocalOptions, {"trian": "a.csv"}, "[data]")
+
+
+def test_misspelt_columns_and_files_are_named(tmp_path):
+    write(tmp_path, FILES)
+    task = TASK.build(LocalOptions(train="a.csv", text="word", label="kid"))
+    with pytest.raises(InputFault) as caught:
+        gather(task, Wanted(("train",)), tmp_path)
+    path = tmp_path / "a.csv"
+    assert caught.value.lines == (
+        f"{path}: no column 'word'; did you mean 'words'?",
+        f"{path}: no column 'kid'; did you mean 'kind'?",
+    )
+    task = TASK.build(LocalOptions(train="none.csv"))
+    with pytest.raises(InputFault, match=f"data.train: no file none.csv in {tmp_path} or ."):
+        gather(task, Wanted(("train",)), tmp_path)
+
+
+def test_a_missing_validation_file_means_the_training_rows(tmp_path):
+    write(tmp_path, {"a.tsv": "text\tlabel\n" + "x\t0\ny\t1\n" * 20})
+    task = TASK.build(LocalOptions(train="a.tsv"))
+    rows = gather(task, wanted(task, "test"), tmp_path)
+    assert {name: len(split.examples) for name, split in rows.splits.items()} == {
+        "train": 38,
+        "validation": 2,
+    }
+    task = TASK.build(LocalOptions(test="a.tsv", labels=("0", "1")))
+    with pytest.raises(InputFault, match="data.train: 'train' of local is needed, but no file is named"):
+        gather(task, wanted(task, "train"), tmp_path)

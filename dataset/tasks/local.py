@@ -24,7 +24,7 @@ class LocalOptions:
     test: str | None = None
     """Test file with labels; without it `test` evaluates the validation rows."""
     objective: Literal["classification", "regression", "language_modeling"] | None = None
-    """What is learned; without it `--task` and the columns tell: prompt, response or template mean language."""
+    """What is learned; without it `--task` and named columns (prompt, response, template) tell."""
     task: Literal["classification", "causal_language_modeling"] = "classification"
     """The word of `--task`, filled in by the program; `objective` and named columns go before it."""
     text: str = "text"

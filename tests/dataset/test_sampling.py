@@ -105,3 +105,4 @@ def test_evaluation_sees_every_example_once(count, size, world):
     assert max(map(len, per_rank)) - min(map(len, per_rank)) <= 1
     assert all(1 <= len(batch) <= size for batches in per_rank for batch in batches)
     assert flat(per_rank[0]) == sorted(flat(per_rank[0]))
+    assert len(per_rank[0]) == max(map(len, per_rank))

@@ -112,10 +112,10 @@ class EvalBatches:
         cuts = []
         for begin in range(0, self.count, size):
             held = min(size, self.count - begin)
-            cuts.append(
-                (begin + held * self.rank // self.world, begin + held * (self.rank + 1) // self.world)
-            )
-        return [list(range(begin, end)) for begin, end in cuts if end > begin]
+            # Rounded up: what is too short for all ranks falls to the first, which reports.
+            first, last = (-(-held * rank // self.world) for rank in (self.rank, self.rank + 1))
+            cuts.append((begin + first, begin + last))
+        return [list(range(first, last)) for first, last in cuts if last > first]
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()

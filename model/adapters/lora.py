@@ -95,7 +95,7 @@ class _JointLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """grads: (N, D_out) of each linear -> gradients of x, dropped, A and B."""
+        """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, A and B."""
         d, z, *saved = ctx.saved_tensors
         count = len(ctx.scales)
         weights, downs, ups = saved[:count], saved[count : 2 * count], saved[2 * count :]
@@ -105,6 +105,7 @@ class _JointLinear(torch.autograd.Function):
             (part.t() @ g).to(up.dtype) if needs[3 + 3 * count + i] else None
             for i, (part, g, up) in enumerate(zip(z.split(ranks, 1), grads, ups))
         ]
+        biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
         dz = torch.cat([(g @ up.to(g.dtype).t()).mul_(s) for g, up, s in zip(grads, ups, ctx.scales)], 1)
         stacked = _stacked(downs, dz.dtype)
         downs_grad: Sequence[Tensor | None] = [None] * count
@@ -118,7 +119,7 @@ class _JointLinear(torch.autograd.Function):
             if ctx.shares:
                 dx.addmm_(dz, stacked)
         dropped_grad = dz @ stacked if needs[1] else None
-        return dx, dropped_grad, None, *[None] * (2 * count), *downs_grad, *ups_grad
+        return dx, dropped_grad, None, *[None] * count, *biases_grad, *downs_grad, *ups_grad
 
 
 def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
@@ -151,7 +152,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     )
     with torch.autocast(x.device.type, enabled=False):
         outputs = _JointLinear.apply(flat, dropped, scales, *tensors)
-    return [output.view(*x.shape[:-1], -1) for output in outputs]
+    return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:

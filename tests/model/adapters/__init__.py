@@ -1,0 +1,1 @@
+"""Tests of the adapters, a module for each kind."""

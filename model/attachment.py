@@ -16,7 +16,8 @@ class Attachment(nn.Module):
 
     While it is on, the host's `forward` is a bound method of this object, set on the instance: the host keeps
     its class, its place and its state-dict keys. While it is off (disabled, merged, or strength 0) that
-    override is gone and the stock forward runs, bit for bit and at its cost.
+    override is gone and the stock forward runs, bit for bit and at its cost. Switching a merged adapter, or
+    giving it another strength, unmerges it first.
 
     Args:
         site: where it sits.
@@ -44,6 +45,7 @@ class Attachment(nn.Module):
 
     @enabled.setter
     def enabled(self, value: bool) -> None:
+        self.unmerge()
         self._enabled = value
         self._install()
 
@@ -54,6 +56,7 @@ class Attachment(nn.Module):
 
     @strength.setter
     def strength(self, value: float) -> None:
+        self.unmerge()
         self._strength = value
         self._install()
 
@@ -124,6 +127,7 @@ class Attachment(nn.Module):
             self.adapter.train(self.linear.training)
 
     def _install(self) -> None:
+        self.companions.forget()
         if self.active:
             self.linear.__dict__["forward"] = self.adapted
         else:
@@ -131,10 +135,10 @@ class Attachment(nn.Module):
 
 
 class SharedInput:
-    """Attachments of one layer that read the same tensor: the first one called computes all, the otherscollect.
+    """Attachments of one layer that read one tensor: the first called computes all, the others collect.
 
     It trusts nothing but identity: an output is handed out only for the very tensor it was computed from, in
-    the same gradient mode; anything else is computed afresh. What is not collected is dropped at the next call.
+    the same gradient mode; else it is computed afresh. What is not collected is dropped at the next call.
     """
 
     def __init__(self, members: "list[Attachment]") -> None:
@@ -149,12 +153,18 @@ class SharedInput:
             if not self._pending:
                 self._source = None
             return output
-        members = [m for m in self.members if m is caller or (m.active and m.joins)]
+        # A tensor of inference mode does not count its changes, so nothing can vouch for it later.
+        alone = x.is_inference()
+        members = [m for m in self.members if m is caller or (m.active and m.joins and not alone)]
         outputs = dict(zip(map(id, members), caller.compute(x, members)))
         mine = outputs.pop(id(caller))
         self._pending = outputs
         self._source = (x, x._version, torch.is_grad_enabled()) if outputs else None
         return mine
+
+    def forget(self) -> None:
+        """Drop what was not collected."""
+        self._pending, self._source = {}, None
 
     def _matches(self, x: Tensor) -> bool:
         if self._source is None:

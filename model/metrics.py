@@ -8,15 +8,32 @@ from torchmetrics import Metric, PearsonCorrCoef, SpearmanCorrCoef, SumMetric
 from torchmetrics.classification import (
     BinaryF1Score,
     MulticlassAccuracy,
+    MulticlassConfusionMatrix,
     MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
 )
+
+
+class Matthews(MulticlassConfusionMatrix):
+    """Matthews correlation from the counts of (label, prediction) pairs.
+
+    Differs: 0 where only one class is predicted or present, as papers and sklearn have it; torchmetrics' own
+    gives such a constant prediction of two classes a value that depends on their shares, 0.47 for 8 to 2.
+    """
+
+    def compute(self) -> Tensor:
+        """Return the correlation, a scalar in float64."""
+        counts = self.confmat.double()  # (C, C), label by prediction
+        labels, predictions, total = counts.sum(1), counts.sum(0), counts.sum()
+        covariance = counts.trace() * total - labels @ predictions
+        spread = (total**2 - labels @ labels) * (total**2 - predictions @ predictions)
+        return torch.where(spread > 0, covariance / spread.clamp_min(1.0).sqrt(), 0.0)
+
 
 _CLASS_METRICS: Mapping[str, Callable[[int], Metric]] = {
     "accuracy": lambda classes: MulticlassAccuracy(classes, average="micro"),
     "f1": lambda classes: BinaryF1Score(),
     "macro_f1": lambda classes: MulticlassF1Score(classes, average="macro"),
-    "matthews": lambda classes: MulticlassMatthewsCorrCoef(classes),
+    "matthews": Matthews,
 }
 _VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {
     "pearson": PearsonCorrCoef,
@@ -39,7 +56,7 @@ class ClassMetrics:
         predictions = logits.argmax(-1)
         for metric in self.metrics.values():
             metric.update(predictions, labels)
-        self.loss.update(losses.sum(), losses.numel())
+        self.loss.update(losses.double().sum(), losses.numel())
 
     def compute(self) -> dict[str, float]:
         """Return every metric over all batches and processes, and start afresh."""
@@ -57,7 +74,7 @@ class ValueMetrics:
         """Add a batch. values, labels, losses: (B)."""
         for metric in self.metrics.values():
             metric.update(values.float(), labels.float())
-        self.loss.update(losses.sum(), losses.numel())
+        self.loss.update(losses.double().sum(), losses.numel())
 
     def compute(self) -> dict[str, float]:
         """Return every metric over all batches and processes, and start afresh."""
@@ -84,8 +101,10 @@ class MeanLoss:
     """A mean kept as a float64 sum and a count, so that batch sizes do not matter."""
 
     def __init__(self, device: torch.device) -> None:
-        self.total = SumMetric().set_dtype(torch.float64).to(device)
-        self.count = SumMetric().set_dtype(torch.float64).to(device)
+        # The type comes last, moving takes it back; by default a NaN would be left out of the sum.
+        self.total, self.count = (
+            SumMetric(nan_strategy="disable").to(device).set_dtype(torch.float64) for _ in range(2)
+        )
 
     def update(self, total: Tensor, count: int) -> None:
         """Add a sum over `count` items."""

@@ -1,6 +1,7 @@
 """The one writer: files appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -9,12 +10,18 @@ from pathlib import Path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: temporary file beside the target, fsync, replace.
+    """Write a file atomically: temporary file beside the target, fsync, reading back, replace.
 
     Raises:
-        OSError: as the system gives it; no temporary file is left and the old content stays.
+        OSError: as the system gives it, or when other bytes are read than were written; no temporary file is
+            left and the old content stays.
     """
-    with replacing(path) as temporary:
+
+    def check(temporary: Path) -> None:
+        if temporary.read_bytes() != content:
+            raise OSError(errno.EIO, "other bytes were read back than were written", str(path))
+
+    with replacing(path, check) as temporary:
         temporary.write_bytes(content)
 
 

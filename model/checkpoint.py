@@ -6,7 +6,6 @@ The trained tensors, optimiser, schedule, callbacks, random states and the posit
 import hashlib
 import json
 import random
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from configs.faults import InputFault, NonFiniteFault
-from configs.files import replacing
+from configs.files import write_bytes
 from model.tensor_files import metadata as read_metadata
 from model.weights import load_tensors
 
 FORMAT = 1
 _KEY = "run"  # one key: safetensors writes several in random order
+_FINITE = ("state.state_dict.", "state.optimizer_states.")
+_BLANK = "0" * 64
+"""Stands for the digest while it is taken."""
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -33,17 +35,18 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         path: where it goes.
 
     Raises:
-        NonFiniteFault: when a trained tensor is not finite; nothing is written.
+        NonFiniteFault: when a trained tensor or the optimiser's is not finite; nothing is written.
     """
-    for name, tensor in state.get("state_dict", {}).items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise NonFiniteFault(f"{name}: holds a value that is not finite; no checkpoint was written")
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "state", tensors)
-    text = json.dumps({"format": FORMAT, "sha256": _digest(tree, tensors), "state": tree})
+    for name, tensor in tensors.items():
+        if name.startswith(_FINITE) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            shown = name.removeprefix(_FINITE[0])
+            raise NonFiniteFault(f"{shown}: holds a value that is not finite; no checkpoint was written")
+    text = json.dumps({"format": FORMAT, "sha256": _BLANK, "state": tree})
     content = save(tensors, metadata={_KEY: text})
-    with replacing(path, check=_read_back(content)) as temporary:
-        temporary.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_bytes(path, content.replace(_BLANK.encode(), digest.encode(), 1))
 
 
 def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
@@ -64,30 +67,26 @@ def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
         raise InputFault(f"{path}: its record cannot be read: {error}") from None
     if written != FORMAT:
         raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
-    tensors = load_tensors(path, finite=False)
-    if _digest(tree, tensors) != digest:
+    if _digest(path, str(digest)) != digest:
         raise InputFault(f"{path}: its bytes are not those that were written")
-    return _restore(tree, tensors)
+    return _restore(tree, load_tensors(path, finite=False))
 
 
-def _digest(tree: Any, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps(tree).encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+def _digest(path: Path, written: str) -> str:
+    """Return the SHA-256 of the whole file as it was before its own digest was filled in."""
+    with path.open("rb") as stream:
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(length + header.replace(written.encode(), _BLANK.encode(), 1))
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
-
-
-def _read_back(content: bytes) -> Any:
-    def check(temporary: Path) -> None:
-        if temporary.read_bytes() != content:
-            raise OSError(f"{temporary.name}: read back other bytes than were written")
-
-    return check
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return the value as JSON and put its tensors aside under their place in the tree."""
+    while name in tensors:  # "a.b" of one dict and "b" of its inner dict "a" are different places
+        name += "'"
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}

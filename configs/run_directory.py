@@ -89,7 +89,7 @@ def create(project_dir: Path, project: str | None, automatic: str) -> RunDirecto
                 number += 1
     except PermissionError:
         raise InputFault(f"--project-dir: {project_dir} cannot be written") from None
-    except NotADirectoryError:
+    except (NotADirectoryError, FileExistsError):
         raise InputFault(f"--project-dir: {project_dir} is no directory") from None
     except OSError as error:
         raise SystemFault(f"{project_dir}: {error.strerror}") from None

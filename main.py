@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from configs import console, kinds, run_directory
 from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
+from configs.config_table import show_config
 from configs.faults import Fault, InputFault
 from configs.model_name import ModelName, model_name
 from configs.options import Options
@@ -86,12 +87,12 @@ def _run(arguments: Sequence[str]) -> int:
     console.configure_logging(bound.options.log_level)
     prepared = _prepare(bound)
     if bound.options.print_config:
-        _show_config(prepared.bound)
+        show_config(prepared.bound, everything=True)
         return 0
     if prepared.run is not None and prepared.run.summary.exists():
         console.say(f"complete: {prepared.run.path}")
         return 0
-    _show_config(prepared.bound)
+    show_config(prepared.bound, everything=False)
     for note in (*bound.notes, *(prepared.plan.notes if prepared.plan else ())):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -141,12 +142,22 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
         bound = dataclasses.replace(bound, options=dataclasses.replace(options, task=kind.actions[0]))
     elif options.task not in kind.actions:
         raise InputFault(f"--task: {options.dataset} serves {', '.join(kind.actions)}, got '{options.task}'")
+    bound = dataclasses.replace(bound, tables=_absolute(bound.tables, kind.paths))
     where = f"{bound.table_files['data']}: [data]" if "data" in bound.tables else "[data]"
     table = dict(bound.tables.get("data", {}))
     known = {field.name for field in dataclasses.fields(kind.options)}
     if "task" in known:
         table.setdefault("task", bound.options.task)
     return bound, kind.build(bind(kind.options, table, where))
+
+
+def _absolute(tables: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Make the files that `[data]` names absolute, so that the recorded configuration works from anywhere."""
+    data = dict(tables.get("data", {}))
+    for key in keys:
+        if isinstance(data.get(key), str) and Path(data[key]).is_file():
+            data[key] = str(Path(data[key]).absolute())
+    return {**tables, "data": data} if data else tables
 
 
 def _source(options: Options, name: ModelName) -> sources.Source:
@@ -192,7 +203,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     from dataset.encoding import encode, preview
     from dataset.module import TaskData
     from model.assembly import assemble, plain
-    from model.backbone import load_backbone, load_from_state_dict, max_tokens
+    from model.backbone import max_tokens
     from model.job import Job
     from model.training import check_devices
 
@@ -202,17 +213,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     prepared = prepared if prepared.rows else _fetched(prepared)
     rows, task = prepared.rows, prepared.rows.task
     lightning.seed_everything(derive(options.seed, "process", console.rank()) % 2**32, verbose=False)
-    backbone = load_backbone(
-        prepared.source,
-        task.objective,
-        task.labels,
-        expected=prepared.name.family,
-        pretrained=options.pretrained,
-        seed=options.seed,
-        base_dtype=options.base_dtype,
-    )
-    if options.load_type == "pt":
-        backbone = load_from_state_dict(backbone, Path(options.load))
+    backbone = _backbone(prepared, task)
     limit = max_tokens(
         backbone,
         512 if options.max_token_len is None else options.max_token_len,
@@ -242,31 +243,31 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         config_text=config_text(prepared.bound),
         task=_facts(task, rows),
         data=data,
-        rows=_counts(rows, {name: split.dropped for name, split in splits.items()}),
+        rows=rows.account({name: split.dropped for name, split in splits.items()}),
         digests=rows.digests(),
         assembled=assembled,
         base=str(prepared.source.path or prepared.source.word),
-        preview=preview(next(iter(splits.values())), 0, backbone.tokenizer),
+        preview=preview(next(iter(splits.values())), 0, backbone.tokenizer, task.labels),
         directory=None if options.dry_run else _directory(prepared),
         command=arguments,
     )
 
 
-def _counts(rows: TaskRows, dropped: Mapping[str, int]) -> dict[str, Any]:
-    """Return rows read, used and refused, in all and by split; one left without a target is refused."""
-    splits = {
-        name: {
-            "read": split.read,
-            "used": len(split.examples) - dropped[name],
-            "refused": len(split.refused) + dropped[name],
-        }
-        for name, split in rows.splits.items()
-    }
-    total = {key: sum(split[key] for split in splits.values()) for key in ("read", "used", "refused")}
-    cut = [
-        f"{name}: no target within --max-token-len, {count} rows" for name, count in dropped.items() if count
-    ]
-    return total | {"splits": splits, "reasons": rows.reasons() + cut}
+def _backbone(prepared: Prepared, task: Task) -> Any:
+    """Load network and tokenizer, with a head for the task."""
+    from model.backbone import load_backbone, load_from_state_dict
+
+    options = prepared.options
+    backbone = load_backbone(
+        prepared.source,
+        task.objective,
+        task.labels,
+        expected=prepared.name.family,
+        pretrained=options.pretrained,
+        seed=options.seed,
+        base_dtype=options.base_dtype,
+    )
+    return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
 
 
 def _facts(task: Task, rows: TaskRows) -> Any:
@@ -301,21 +302,6 @@ def _directory(prepared: Prepared) -> RunDirectory:
     directory = run_directory.create(options.project_dir, options.project, automatic)
     os.environ[run_directory.HANDED_DOWN] = str(directory.path)
     return directory
-
-
-def _show_config(bound: Bound) -> None:
-    rows = [
-        (name, _word(getattr(bound.options, name)), source)
-        for name, source in bound.sources.items()
-        if name != "config" and (bound.options.print_config or source != "default")
-    ]
-    console.table("Configuration", ("option", "value", "source"), rows)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def _lost_process(error: Exception) -> bool:

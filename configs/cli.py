@@ -126,7 +126,9 @@ def _options(settings: Mapping[str, Setting]) -> Options:
         if word is not None and os.path.exists(word) and not word.endswith(("_lora", "_lora_ags")):
             values[name] = str(Path(word).absolute())
     options = Options(**values)
-    pretrained = options.load is not None if options.pretrained is None else options.pretrained
+    pretrained = options.pretrained
+    if pretrained is None:  # a plain model's own word names weights
+        pretrained = options.load is not None or not (options.model or "").endswith(("_lora", "_lora_ags"))
     return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
 
 

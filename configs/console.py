@@ -10,11 +10,15 @@ _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
 def rank() -> int:
-    """Return this process's number among the run's: RANK, else LOCAL_RANK, else 0."""
-    for name in ("RANK", "LOCAL_RANK"):
+    """Return this process's number among the run's, from what launchers set; the first one writes files."""
+    for name in ("RANK", "SLURM_PROCID"):
         if os.environ.get(name, "").isdecimal():
             return int(os.environ[name])
-    return 0
+    node, local = (os.environ.get(name, "") for name in ("NODE_RANK", "LOCAL_RANK"))
+    number = int(local) if local.isdecimal() else 0
+    if node.isdecimal() and node != "0":
+        return max(1, number) + int(node)  # not the first; its exact number is the Trainer's to know
+    return number
 
 
 def escaped(text: str) -> str:

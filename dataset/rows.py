@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from configs.faults import InputFault
 from dataset.readers import refusal
@@ -55,10 +56,31 @@ class TaskRows:
     splits: Mapping[str, SplitRows]
 
     def counts(self) -> dict[str, int]:
-        """Return rows read, used and refused over all splits; read = used + refused."""
-        used = sum(len(split.examples) for split in self.splits.values())
-        refused = sum(len(split.refused) for split in self.splits.values())
-        return {"read": sum(split.read for split in self.splits.values()), "used": used, "refused": refused}
+        """Return rows read, used and refused over all splits."""
+        account = self.account({})
+        return {key: account[key] for key in ("read", "used", "refused")}
+
+    def account(self, dropped: Mapping[str, int]) -> dict[str, Any]:
+        """Return rows read, used and refused, in all and by split, with the reasons; read = used + refused.
+
+        Args:
+            dropped: split -> examples that encoding left without a target; they count as refused.
+        """
+        splits = {
+            name: {
+                "read": split.read,
+                "used": len(split.examples) - dropped.get(name, 0),
+                "refused": len(split.refused) + dropped.get(name, 0),
+            }
+            for name, split in self.splits.items()
+        }
+        total = {key: sum(split[key] for split in splits.values()) for key in ("read", "used", "refused")}
+        cut = [
+            f"{name}: {count} rows keep no target within --max-token-len"
+            for name, count in dropped.items()
+            if count
+        ]
+        return {**total, "splits": splits, "reasons": self.reasons() + cut}
 
     def reasons(self) -> list[str]:
         """Return `SPLIT SOURCE:LINE: REASON` for every refused row."""

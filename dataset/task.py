@@ -162,8 +162,10 @@ class TaskKind:
         build: bound options -> Task.
         options: the dataclass that the TOML table `[data]` is bound to.
         actions: words of `--task` the set can serve; the first is its own.
+        paths: keys of `[data]` that name files.
     """
 
     build: Callable[[Any], Task]
     options: type = NoOptions
     actions: tuple[str, ...] = field(default=("classification",))
+    paths: tuple[str, ...] = ()

@@ -24,7 +24,9 @@ def read_summary(directory: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise InputFault(f"{directory}: no summary.json; the run is not finished, or this is no run") from None
+        raise InputFault(
+            f"{directory}: no summary.json; the run is not finished, or this is no run"
+        ) from None
     except ValueError as error:
         raise InputFault(f"{path}: not valid JSON: {error}") from None
 
@@ -33,9 +35,7 @@ def rows(summaries: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Return a row for each metric that any run has, and for trained parameters and steps."""
     names = sorted({name for summary in summaries for name in summary["metrics"]})
     table = [[name, *[_number(summary["metrics"].get(name)) for summary in summaries]] for name in names]
-    table.append(
-        ["trainable parameters", *[f"{s['trainable_parameters']['total']:,}" for s in summaries]]
-    )
+    table.append(["trainable parameters", *[f"{s['trainable_parameters']['total']:,}" for s in summaries]])
     table.append(["steps", *[str(summary["steps"]) for summary in summaries]])
     return table
 

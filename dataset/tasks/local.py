@@ -179,4 +179,9 @@ def _pair(template: str, response: str, row: Row) -> Example:
     return Example((fill(template, row),), response=text_field(row, response))
 
 
-TASK = TaskKind(build, LocalOptions, ("classification", "causal_language_modeling"))
+TASK = TaskKind(
+    build,
+    LocalOptions,
+    ("classification", "causal_language_modeling"),
+    paths=("train", "validation", "test"),
+)

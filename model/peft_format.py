@@ -7,7 +7,7 @@ every reader computes scale 1, also one that knows no patterns; only keys that o
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,17 @@ _UNSUPPORTED = (
     "layer_replication",
     "trainable_token_indices",
     "alora_invocation_tokens",
+    "target_parameters",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
 )
+_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Words of `init_lora_weights` that leave the base as it is; others (PiSSA, OLoRA, LoftQ, …) change it."""
+_LARGEST_ALPHA = 1e30
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,20 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     """
     config = _json(directory / CONFIG, flag)
     where = str(directory / CONFIG)
+    _require_plain_lora(config, where)
+    path = directory / TENSORS
+    if not path.exists():
+        raise InputFault(f"{flag}: {directory} holds no {TENSORS}")
+    metadata = _json(directory / METADATA, flag) if (directory / METADATA).exists() else {}
+    digests = metadata.get("sha256", {})
+    if not isinstance(digests, dict) or digests.get(TENSORS, sha256(path)) != sha256(path):
+        raise InputFault(f"{path}: its bytes are not those that {METADATA} records")
+    modules, head = _split(load_tensors(path), path)
+    return PeftAdapter(_scaled(modules, config, directory), head, metadata)
+
+
+def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:
+    """Refuse every option that gives the tensors another meaning, and numbers that are none."""
     if config.get("peft_type") != "LORA":
         raise InputFault(f"{where}: peft_type: must be LORA, got {config.get('peft_type')!r}")
     for key in _UNSUPPORTED:
@@ -136,15 +160,33 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
             raise InputFault(f"{where}: {key}: not supported, got {config[key]!r}")
     if config.get("bias", "none") != "none":
         raise InputFault(f"{where}: bias: only 'none' is supported, got {config['bias']!r}")
-    path = directory / TENSORS
-    if not path.exists():
-        raise InputFault(f"{flag}: {directory} holds no {TENSORS}")
-    metadata = _json(directory / METADATA, flag) if (directory / METADATA).exists() else {}
-    expected = metadata.get("sha256", {}).get(TENSORS)
-    if expected is not None and sha256(path) != expected:
-        raise InputFault(f"{path}: its bytes are not those that {METADATA} records")
-    modules, head = _split(load_tensors(path), path)
-    return PeftAdapter(_scaled(modules, config, directory), head, metadata)
+    start = config.get("init_lora_weights")
+    if not any(start is word or start == word for word in _STARTS):
+        raise InputFault(f"{where}: init_lora_weights: not supported, {start!r} changes the base's weights")
+    _require_numbers(config, where, "r", "rank_pattern", lambda value: type(value) is int and value > 0)
+    _require_numbers(
+        config,
+        where,
+        "lora_alpha",
+        "alpha_pattern",
+        lambda value: type(value) in (int, float) and abs(value) < _LARGEST_ALPHA,
+    )
+
+
+def _require_numbers(
+    config: Mapping[str, Any], where: str, key: str, pattern_key: str, is_right: Callable[[Any], bool]
+) -> None:
+    patterns = config.get(pattern_key) or {}
+    if not isinstance(patterns, dict):
+        raise InputFault(f"{where}: {pattern_key}: must be a table of patterns, got {patterns!r}")
+    for shown, value in [(key, config.get(key)), *((f"{pattern_key}: {k}", v) for k, v in patterns.items())]:
+        if not is_right(value):
+            raise InputFault(f"{where}: {shown}: no number that fits, got {value!r}")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputFault(f"{where}: {pattern_key}: {pattern}: no valid pattern: {error}") from None
 
 
 def _split(
@@ -178,6 +220,10 @@ def _scaled(
                 f"{directory / TENSORS}: {module}: needs lora_A and lora_B, has {sorted(factors)}"
             )
         a, b = factors["A"], factors["B"]
+        if a.ndim != 2 or b.ndim != 2 or not (a.is_floating_point() and b.is_floating_point()):
+            raise InputFault(
+                f"{directory / TENSORS}: {module}: lora_A and lora_B must be matrices of real numbers"
+            )
         rank = _pattern(config.get("rank_pattern") or {}, module, config.get("r"))
         alpha = _pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha"))
         if a.shape[0] != rank or b.shape[1] != rank:
@@ -202,7 +248,7 @@ def _json(path: Path, flag: str) -> dict[str, Any]:
         raise InputFault(f"{flag}: {path.parent} holds no {path.name}")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputFault(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputFault(f"{path}: must hold a JSON object")

@@ -1,0 +1,135 @@
+"""Numbers that independent implementations gave for fixed inputs; a function for each kind of case.
+
+Cases are found by glob in `$GOLDEN_DIR`; kinds that have no function here are passed over.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from model.adapters.lora import ADAPTER, Lora, joint
+from model.assembly import assemble
+from model.attachment import Attachment, join
+from model.backbone import load_backbone
+from model.objective import Classification, LanguageModeling, inputs
+from model.site import SHARED_INPUT, Site, SiteKey
+from model.source import resolve
+
+GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
+DTYPES = (torch.float64, torch.float32)
+
+pytestmark = pytest.mark.golden
+
+
+def _cases(pattern):
+    return [pytest.param(path, id=path.stem) for path in sorted(GOLDEN.glob(pattern))]
+
+
+def _word(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def test_there_are_cases():
+    assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
+    assert _cases("saliency_*"), f"no cases in {GOLDEN}"
+
+
+def _attached(tensors, meta, dtype, roles, form):
+    """Return linears of one layer with the case's weights, and their attachments by site."""
+    attachments = {}
+    for role in roles:
+        linear = nn.Linear(meta["in_features"], meta["out_features"], bias=meta["bias"], dtype=dtype)
+        linear.weight.data.copy_(tensors["param.weight"])
+        if meta["bias"]:
+            linear.bias.data.copy_(tensors["param.bias"])
+        linear.requires_grad_(False)
+        adapter = Lora(
+            meta["in_features"], meta["out_features"], rank=meta["r"], alpha=meta["lora_alpha"], dropout=0.0
+        ).to(dtype)
+        scale = meta["lora_alpha"] / meta["r"]
+        ADAPTER.load(adapter, tensors["param.lora_A"], tensors["param.lora_B"], scale)
+        key = SiteKey(0, role)
+        site = Site(key, role, meta["in_features"], meta["out_features"])
+        attachments[key] = Attachment(site, linear, adapter, form)
+    join(attachments, SHARED_INPUT)
+    return list(attachments.values())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("manner", ["plain", "node", "joint"])
+@pytest.mark.parametrize("path", _cases("lora_*.safetensors"))
+def test_lora(path, manner, dtype):
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    roles = ("q_proj", "k_proj", "v_proj") if manner == "joint" else ("w2",)
+    attachments = _attached(tensors, meta, dtype, roles, None if manner == "plain" else joint)
+    tolerance = meta["tolerance"][_word(dtype)]
+
+    def close(ours, name):
+        torch.testing.assert_close(ours, tensors[f"expected.{name}"], **tolerance)
+
+    x = tensors["input.x"].clone().requires_grad_()
+    outputs = [attachment.linear(x) for attachment in attachments]
+    sum((y * tensors["input.g"]).sum() for y in outputs).backward()
+    close(x.grad / len(attachments), "grad.x")
+    for y, attachment in zip(outputs, attachments):
+        close(y, "y")
+        close(attachment.adapter.A.grad, "grad.lora_A")
+        close(attachment.adapter.B.grad.t(), "grad.lora_B")
+        attachment.merge()
+        close(attachment.linear.weight, "merged_weight")
+        close(attachment.linear(x), "y_merged")
+        attachment.unmerge()
+        close(attachment.linear(x), "y")
+
+
+def _assembled(path, adapter):
+    config = json.loads((path / "model" / "config.json").read_text())
+    causal = config["architectures"][0].endswith("CausalLM")
+    labels = () if causal else tuple(config.get("id2label", {"0": "0", "1": "1"}).values())
+    source = resolve(str(path / "model"), "--load")
+    backbone = load_backbone(source, "language_modeling" if causal else "classification", labels)
+    objective = LanguageModeling() if causal else Classification((), len(labels))
+    return assemble(backbone, None, path / f"adapter_{adapter}", 0), objective
+
+
+def _batches(path):
+    tensors = load_file(path / "batches.safetensors")
+    count = 1 + max(int(name.split(".")[1]) for name in tensors)
+    names = ("input_ids", "attention_mask", "labels")
+    return [{name: tensors[f"batch.{number}.{name}"] for name in names} for number in range(count)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("adapter", ["qv", "all"])
+@pytest.mark.parametrize("path", _cases("saliency_*"))
+def test_saliency_logits_and_gradients(path, adapter, dtype):
+    meta = json.loads((path / f"expected_{adapter}.json").read_text())
+    expected = load_file(path / f"expected_{adapter}.safetensors")
+    assembled, objective = _assembled(path, adapter)
+    for module in (assembled.network, *assembled.attachments.values()):
+        module.to(dtype)
+    rtol = meta["tolerance"]["grad_norm"][f"{_word(dtype)}_rtol"]
+
+    def close(ours, theirs):
+        atol = rtol * float(theirs.abs().max())
+        torch.testing.assert_close(ours.double(), theirs, rtol=rtol, atol=atol)
+
+    for number, batch in enumerate(_batches(path)):
+        with torch.no_grad():
+            close(assembled.network(**inputs(batch)).logits, expected[f"logits.{number}"])
+        loss = objective.loss(assembled.network, batch)
+        assert loss.item() == pytest.approx(meta["batch_losses"][number], rel=rtol)
+        loss.backward()
+    gradients = {}
+    for attachment in assembled.attachments.values():
+        gradients[f"grad.{attachment.site.path}.lora_A"] = attachment.adapter.A.grad
+        gradients[f"grad.{attachment.site.path}.lora_B"] = attachment.adapter.B.grad.t()
+    assert set(gradients) == {name for name in expected if name.startswith("grad.")}
+    for name, gradient in gradients.items():
+        close(gradient, expected[name])

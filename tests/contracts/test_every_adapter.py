@@ -1,0 +1,201 @@
+"""Every kind of adapter keeps the contract at every family's sites."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from configs import kinds
+from model.attachment import join
+from model.family import dimensions
+from model.injection import attach, locate
+from model.plan import Entry
+from model.site import SHARED_INPUT
+from tests.tiny import tiny_network
+
+METHODS = kinds.names("model.adapters")
+FAMILIES = kinds.names("model.families")
+everywhere = pytest.mark.parametrize(
+    ("method", "family"), [(method, family) for method in METHODS for family in FAMILIES]
+)
+of_every_kind = pytest.mark.parametrize("method", METHODS)
+
+
+class Guests:
+    """A tiny host in float64 with one kind at every site."""
+
+    def __init__(self, method, family="llama", *, seed=0, dropout=0.0):
+        self.kind = kinds.load("model.adapters", method, "ADAPTER")
+        row = kinds.load("model.families", family, "FAMILY")
+        self.network = tiny_network(row, AutoModelForSequenceClassification).requires_grad_(False).double()
+        self.stock = copy.deepcopy(self.network)
+        sites = locate(self.network, row, dimensions(self.network.config).layers)
+        entry = Entry(
+            rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method=method
+        )
+        self.attachments = attach(self.network, sites, dict.fromkeys(sites, entry), seed, "plan")
+        self.modules = nn.ModuleDict({str(key): a for key, a in self.attachments.items()}).double()
+
+    def logits(self):
+        return self.network(torch.arange(5, 17).view(2, 6)).logits
+
+    def stock_logits(self):
+        return self.stock(torch.arange(5, 17).view(2, 6)).logits
+
+    def shake(self, seed=1):
+        """Move every tensor that trains away from its start."""
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in self.trained().values():
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+
+    def trained(self):
+        return {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
+
+    def apart(self):
+        """Let every site add its delta to the stock output, the plain way."""
+        for attachment in self.attachments.values():
+            attachment.joint = None
+            join({attachment.site.key: attachment}, SHARED_INPUT)
+
+
+def _x(attachment, *leading):
+    draw = torch.Generator().manual_seed(5)
+    return torch.randn(*leading, attachment.site.in_features, generator=draw, dtype=torch.float64)
+
+
+@everywhere
+def test_it_starts_as_no_change(method, family):
+    guests = Guests(method, family)
+    torch.testing.assert_close(guests.logits(), guests.stock_logits())
+    for attachment in guests.attachments.values():
+        assert not attachment.adapter(_x(attachment, 2, 3)).any()
+
+
+@everywhere
+def test_its_delta_has_the_base_outputs_shape(method, family):
+    for attachment in Guests(method, family).attachments.values():
+        for leading in ((), (4,), (2, 3)):
+            x = _x(attachment, *leading)
+            assert attachment.adapter(x).shape == attachment.linear(x).shape
+            assert attachment.adapter(x).dtype == x.dtype
+
+
+@everywhere
+def test_gradients_reach_everything_that_trains_once_it_left_its_start(method, family):
+    guests = Guests(method, family)
+    guests.shake()
+    guests.logits().square().sum().backward()
+    assert guests.trained()
+    for name, parameter in guests.trained().items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    assert all(parameter.grad is None for parameter in guests.network.parameters())
+
+
+@everywhere
+def test_off_is_the_base_bit_for_bit(method, family):
+    guests = Guests(method, family)
+    guests.shake()
+    on = guests.logits()
+    assert not torch.allclose(on, guests.stock_logits())
+    for attachment in guests.attachments.values():
+        attachment.enabled = False
+    assert torch.equal(guests.logits(), guests.stock_logits())
+    assert list(guests.network.state_dict()) == list(guests.stock.state_dict())
+    for attachment in guests.attachments.values():
+        attachment.enabled = True
+    assert torch.equal(guests.logits(), on)
+
+
+@everywhere
+def test_its_joint_form_is_base_plus_delta(method, family):
+    guests, plain = Guests(method, family), Guests(method, family)
+    plain.apart()
+    values = []
+    for one in (guests, plain):
+        one.shake()
+        output = one.logits()
+        values.append([output, *torch.autograd.grad(output.square().sum(), list(one.trained().values()))])
+    torch.testing.assert_close(*values, rtol=1e-9, atol=1e-11)
+
+
+@of_every_kind
+def test_its_state_dict_carries_all_of_it(method):
+    one, two = Guests(method), Guests(method, seed=9)
+    one.shake()
+    two.shake(seed=3)
+    assert not torch.allclose(one.logits(), two.logits())
+    state = {name: value.contiguous() for name, value in one.modules.state_dict().items()}
+    two.modules.load_state_dict(load(save(state)))
+    assert torch.equal(one.logits(), two.logits())
+
+
+@of_every_kind
+def test_export_and_load_carry_the_effect(method):
+    one, two = Guests(method), Guests(method, seed=9)
+    if one.kind.export is None or one.kind.load is None:
+        pytest.skip(f"{method} has no form that PEFT reads")
+    one.shake()
+    for key, attachment in one.attachments.items():
+        a, b, scale = one.kind.export(attachment.adapter)
+        x = _x(attachment, 4)
+        torch.testing.assert_close(attachment.adapter(x), scale * (x @ a.t()) @ b.t())
+        one.kind.load(two.attachments[key].adapter, a / 2, b * 2, scale)
+    torch.testing.assert_close(one.logits(), two.logits())
+
+
+@of_every_kind
+def test_merging_agrees_with_the_forward_pass_or_is_refused(method):
+    guests = Guests(method)
+    guests.shake()
+    for attachment in guests.attachments.values():
+        attachment.strength = 0.5
+        x, delta = _x(attachment, 4), attachment.adapter.merged_delta()
+        if delta is not None:
+            torch.testing.assert_close(attachment.adapter(x), x @ delta.t())
+    before = guests.logits()
+    for attachment in guests.attachments.values():
+        if attachment.adapter.merged_delta() is None:
+            with pytest.raises(ValueError, match="cannot be merged"):
+                attachment.merge()
+        else:
+            attachment.merge()
+    torch.testing.assert_close(guests.logits(), before)
+    for attachment in guests.attachments.values():
+        attachment.unmerge()
+    torch.testing.assert_close(guests.logits(), before)
+
+
+@of_every_kind
+def test_it_names_its_tensors_and_its_rank(method):
+    for attachment in Guests(method).attachments.values():
+        adapter = attachment.adapter
+        assert adapter.rank == 3
+        owned = {parameter.data_ptr() for parameter in adapter.parameters()}
+        assert {factor.data_ptr() for factor in adapter.factors().values()} <= owned
+
+
+@of_every_kind
+def test_its_start_depends_on_the_seed_alone(method):
+    state = torch.get_rng_state()
+    one, two = Guests(method), Guests(method)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(one.modules.state_dict(), two.modules.state_dict(), rtol=0, atol=0)
+    other = Guests(method, seed=1).modules.state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in one.modules.state_dict().items())
+
+
+@of_every_kind
+def test_dropout_belongs_to_training(method):
+    guests = Guests(method, dropout=0.5)
+    guests.shake()
+    assert torch.equal(guests.logits(), guests.logits())
+    for module in guests.network.modules():
+        if type(module) is nn.Linear:
+            module.train()
+    assert not torch.equal(guests.logits(), guests.logits())

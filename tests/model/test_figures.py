@@ -1,0 +1,35 @@
+"""Pictures are drawn without a screen, whole, and alike for alike numbers."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot
+
+from model.figures import curves, smoothed
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(0.0, 0.99))
+def test_the_running_mean_is_the_weighted_mean_of_what_came(values, weight):
+    for count, mean in enumerate(smoothed(values, weight), start=1):
+        weights = [weight ** (count - 1 - i) for i in range(count)]
+        expected = sum(w * v for w, v in zip(weights, values)) / sum(weights)
+        assert mean == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_a_constant_stays_itself():
+    assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
+    assert smoothed([]) == []
+
+
+@pytest.mark.parametrize("evaluations", [{}, {2: 0.5, 3: 0.75}])
+def test_the_curves_are_a_picture_and_nothing_stays_open(tmp_path, evaluations):
+    for name in ("a.png", "b.png"):
+        curves(tmp_path / name, {1: 2.0, 2: 1.0, 3: 0.5}, evaluations, "val/accuracy", 3)
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == (tmp_path / "b.png").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
+    assert pyplot.get_fignums() == []

@@ -127,8 +127,8 @@ def _options(settings: Mapping[str, Setting]) -> Options:
             values[name] = str(Path(word).absolute())
     options = Options(**values)
     pretrained = options.pretrained
-    if pretrained is None:  # a plain model's own word names weights
-        pretrained = options.load is not None or not (options.model or "").endswith(("_lora", "_lora_ags"))
+    if pretrained is None:
+        pretrained = inheritance.names_weights(options.load, options.model)
     return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
 
 

@@ -73,13 +73,24 @@ def recorded_run(run: Path) -> Layer:
     if base and is_from_hub_format and "backbone_model" not in settings:
         settings["backbone_model"] = Setting(base.value, "run", base.where)
     if "pretrained" not in settings:
-        settings["pretrained"] = Setting(base is not None, "run", "--load")
+        settings["pretrained"] = Setting(_has_weights(settings), "run", "--load")
     for name, file in _PLANS.items():
         if os.path.isfile(run / file):
             settings[name] = Setting(run / file, "run", str(run / file))
     for name in _OF_THE_RUN:
         settings.pop(name, None)
     return layer
+
+
+def names_weights(load: str | None, model: str | None) -> bool:
+    """Tell the default of `pretrained`: --load names weights, and so does a plain model's own word."""
+    word = model or ""
+    return load is not None or "/" in word or not word.endswith(("_lora", "_lora_ags"))
+
+
+def _has_weights(settings: Mapping[str, Setting]) -> bool:
+    load, model = (settings[name].value if name in settings else None for name in ("load", "model"))
+    return names_weights(load, model)
 
 
 def without_training(recorded: Layer, action: str | None) -> Layer:

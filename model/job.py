@@ -87,6 +87,9 @@ class Job:
         Args:
             evaluations: names of the sets it is evaluated on.
         """
+        for attachment in self.assembled.attachments.values():
+            if not attachment.active:  # what stays off gets no gradient, no update and no decay
+                attachment.adapter.requires_grad_(False)
         options = self.options
         head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
         recipe = Recipe(

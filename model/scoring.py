@@ -27,7 +27,7 @@ def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | No
         learner.network,
         learner.adapters,
         tokenizer=job.assembled.backbone.tokenizer,
-        max_new_tokens=job.task.max_new_tokens,
+        max_new_tokens=_new_tokens(job),
         score=job.task.score,
         golds=job.task.golds,
     )
@@ -38,6 +38,19 @@ def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | No
         write_text(directory / "samples.jsonl", lines)
     show_samples(rows[:_SHOWN])
     return tester.results
+
+
+def _new_tokens(job: Job) -> int:
+    """Return the cut-off of answers: the task's, or what the network's positions leave.
+
+    The longest prompt of the whole set decides, so that an answer does not depend on its batch.
+    """
+    backbone = job.assembled.backbone
+    longest = int(max(job.data.splits["test"].lengths))
+    room = backbone.family.positions(backbone.network.config) - longest + 1  # the last token is never fed
+    if room < job.task.max_new_tokens:
+        console.say(f"note: answers end after {room} tokens, the network has no further positions")
+    return min(job.task.max_new_tokens, room)
 
 
 def _sample(job: Job, row: int, answer: str) -> dict[str, Any]:

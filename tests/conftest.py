@@ -10,6 +10,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tests.runs import Ground  # noqa: E402
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
@@ -21,3 +23,9 @@ def one_thread() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what tests convert away from the user's cache."""
     monkeypatch.setenv("LORA_RESEARCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """Tiny hosts, plans and rows that the system tests share."""
+    return Ground(tmp_path_factory.mktemp("ground"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs import console
 from model.assembly import require_base
+from model.callbacks.record import close_metrics
 from model.checkpoint import load_checkpoint
 from model.job import Job
 from model.opening import is_quiet, show_start, write_first_files
@@ -29,6 +30,7 @@ def run(job: Job) -> int:
     if job.options.write_predictions:
         write_predictions(job, trainer, learner, path)
     if console.rank() == 0:
+        close_metrics(job.directory.metrics, 0, 0, metrics)
         groups = learner.groups()
         metric = {
             "name": job.selected,

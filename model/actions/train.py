@@ -8,7 +8,7 @@ import lightning as L
 from configs import console
 from model.assembly import require_base
 from model.callbacks.checkpoints import Checkpoints, place
-from model.callbacks.record import MetricsRecord, read_metrics
+from model.callbacks.record import MetricsRecord, close_metrics, read_metrics
 from model.checkpoint import load_checkpoint
 from model.exchange import collect, export
 from model.job import Job
@@ -23,9 +23,6 @@ _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
 
 def run(job: Job) -> int:
     """Train from the beginning or from the checkpoint of `--resume-training`."""
-    for attachment in job.assembled.attachments.values():
-        if not attachment.active:  # what stays off gets no gradient, no update and no decay
-            attachment.adapter.requires_grad_(False)
     learner = job.learner(job.data.validation_names)
     checkpoint = None
     if job.options.load_type == "pl":
@@ -90,7 +87,11 @@ def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints
     if rank == 0:
         _export(job, learner)
     if job.task.max_new_tokens is not None and "test" in job.data.test_names:
-        metrics |= score(job, trainer, learner, directory.path)
+        tested = score(job, trainer, learner, directory.path)
+        metrics |= tested
+        if rank == 0:
+            epoch = next((epoch for step, epoch, *_ in reversed(rows) if step == saver.best_step), 0)
+            close_metrics(directory.metrics, saver.best_step, epoch, tested)
     if job.options.write_predictions:
         write_predictions(job, trainer, learner, directory.path)
     if rank == 0:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from configs.faults import NonFiniteFault
+from configs.files import write_text
 
 HEADER = "step,epoch,name,value\n"
 
@@ -101,6 +102,14 @@ class MetricsRecord(L.Callback):
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
+
+
+def close_metrics(path: Path, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    """Write the closing test's rows behind those of training; rows of an interrupted try are replaced."""
+    text = path.read_text(encoding="utf-8") if path.exists() else HEADER
+    kept = [line for line in text.splitlines(keepends=True) if ",test/" not in line]
+    closing = [f"{step},{epoch},{name},{value!r}\n" for name, value in values.items()]
+    write_text(path, "".join(kept + closing))
 
 
 def read_metrics(path: Path) -> list[tuple[int, int, str, float]]:

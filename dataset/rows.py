@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.faults import InputFault
+from dataset.places import Fetch, Found, Missing, source_of
 from dataset.readers import refusal
-from dataset.task import Example, LabelFault, Numbered, Refused, Row, RowFault, Rows, Task
+from dataset.task import Example, LabelFault, Refused, RowFault, Rows, Task
 
-Fetch = Callable[[Task, str], list[Row]]
-"""(task, split name on the hub) -> rows: `dataset.hub.load` with its options bound, imported late."""
 _HOLDOUT_SEED = 42
 _MOST_LABELS = 8
 
@@ -96,17 +95,8 @@ class TaskRows:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Where a split's rows were found: `where` for messages, `source` without a path for the record."""
-
-    where: str
-    source: str
-    rows: Rows
-
-
-@dataclass(frozen=True)
 class _Read:
-    found: _Found
+    found: Found
     examples: list[Example] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     wrong_labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
@@ -143,7 +133,7 @@ def gather(
     Raises:
         InputFault: when a file is missing, or more rows are bad than allowed; one line per finding.
     """
-    source = _source(task, dataset_dir, fetch)
+    source = source_of(task, dataset_dir, fetch)
     found = _find(task, needed, source)
     if task.complete is not None:
         train = found.get("train") or _labels_source(task, source)
@@ -156,9 +146,9 @@ def gather(
     return TaskRows(task, splits)
 
 
-def _find(task: Task, needed: Wanted, source: Callable[[str], _Found]) -> dict[str, _Found]:
+def _find(task: Task, needed: Wanted, source: Callable[[str], Found]) -> dict[str, Found]:
     """Read every split that is needed; `validation` stands in `train` where the set has none."""
-    found: dict[str, _Found] = {}
+    found: dict[str, Found] = {}
     for name in (*needed.required, *needed.optional):
         stands_in = "train" if name == "validation" and name not in task.splits else name
         if stands_in in found:
@@ -167,7 +157,7 @@ def _find(task: Task, needed: Wanted, source: Callable[[str], _Found]) -> dict[s
             raise InputFault(f"data.{stands_in}: '{name}' of {task.name} is needed, but no file is named")
         try:
             place = source(stands_in)
-        except _Missing as missing:
+        except Missing as missing:
             if name in needed.required:
                 raise InputFault(str(missing)) from None
             continue
@@ -175,73 +165,16 @@ def _find(task: Task, needed: Wanted, source: Callable[[str], _Found]) -> dict[s
     return found
 
 
-def _labels_source(task: Task, source: Callable[[str], _Found]) -> _Found:
+def _labels_source(task: Task, source: Callable[[str], Found]) -> Found:
     if "train" not in task.splits:
         raise InputFault("data.labels: needed where no training file tells the labels")
     try:
         return source("train")
-    except _Missing as missing:
+    except Missing as missing:
         raise InputFault(f"data.labels: needed where no training file tells the labels; {missing}") from None
 
 
-class _Missing(Exception):
-    """A split's file is not there."""
-
-
-def _source(task: Task, dataset_dir: Path | None, fetch: Fetch | None) -> Callable[[str], _Found]:
-    if task.rows is not None:
-        return lambda name: _Found(task.name, "made", _numbered(task.rows(name)))
-    if dataset_dir is not None or task.hub is None:
-        # Without a hub copy the files were named by the user, relative to the current directory.
-        folders = _folders(task, dataset_dir)
-        return lambda name: _file(task, name, folders)
-    if fetch is None:
-        raise InputFault(f"--dataset-dir: needed for {task.name}, the hub is not asked")
-    return lambda name: _hub(task, name, fetch)
-
-
-def _folders(task: Task, dataset_dir: Path | None) -> list[Path]:
-    if dataset_dir is None:
-        return [Path()]
-    if not dataset_dir.is_dir():
-        raise InputFault(f"--dataset-dir: {dataset_dir} is no directory")
-    if task.hub is None:
-        return [dataset_dir, Path()]
-    children = dict.fromkeys(name for name in (task.folder, task.name) if name is not None)
-    places = [dataset_dir, *(dataset_dir / name for name in children)]
-    files = [file for split in task.splits.values() for file in split.files]
-    held = [place for place in places if any((place / file).is_file() for file in files)]
-    if not held:
-        raise InputFault(
-            f"--dataset-dir: {dataset_dir} holds no files of {task.name}: looked for {', '.join(files)}"
-            f" there and in {', '.join(children)}"
-        )
-    return held[:1]
-
-
-def _file(task: Task, name: str, folders: Sequence[Path]) -> _Found:
-    split = task.splits[name]
-    for path in (folder / file for folder in folders for file in split.files):
-        if path.is_file():
-            return _Found(str(path), path.name, split.read(path))
-    wanted_files = " or ".join(split.files)
-    if task.hub is None:
-        raise _Missing(f"data.{name}: no file {wanted_files} in {' or '.join(map(str, folders))}")
-    raise _Missing(f"--dataset-dir: {folders[0]} holds no {wanted_files}, needed for '{name}' of {task.name}")
-
-
-def _hub(task: Task, name: str, fetch: Fetch) -> _Found:
-    split = task.splits[name]
-    if split.hub is None or task.hub is None:
-        raise _Missing(f"--dataset-dir: needed, the hub has no '{name}' of {task.name}")
-    return _Found(f"{task.hub[0]} {split.hub}", "hub", _numbered(fetch(task, split.hub)))
-
-
-def _numbered(rows: Sequence[Row]) -> Rows:
-    return Rows([Numbered(number, row) for number, row in enumerate(rows, start=1)])
-
-
-def _examples(task: Task, name: str, found: _Found) -> _Read:
+def _examples(task: Task, name: str, found: Found) -> _Read:
     read = _Read(found, refused=list(found.rows.refused))
     is_labelled = task.splits[name].labelled
     for line, row in found.rows.rows:
@@ -294,7 +227,7 @@ def _held_out(task: Task, read: _Read) -> dict[str, SplitRows]:
     held = set(order[total - count :])
     train = [example for index, example in enumerate(read.examples) if index not in held]
     validation = [read.examples[index] for index in sorted(held)]
-    source = _Found(read.found.where, read.found.source, Rows())
+    source = Found(read.found.where, read.found.source, Rows())
     return {"train": _split_rows(read, train), "validation": _split_rows(_Read(source), validation)}
 
 

@@ -3,7 +3,6 @@
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 import torch
 
 from configs import console
-from configs.files import write_text
+from configs.files import write_bytes, write_text
 from configs.toml_text import toml_text
 from model.job import Job
 from model.learners.finetune import FineTuner
@@ -31,7 +30,7 @@ def write_first_files(job: Job) -> None:
     for option, name in _PLANS.items():
         plan = getattr(job.options, option)
         if plan is not None and Path(plan) != path / name:
-            shutil.copyfile(plan, path / name)
+            write_bytes(path / name, Path(plan).read_bytes())
     write_text(path / "run.toml", toml_text(_circumstances(job)))
 
 

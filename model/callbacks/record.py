@@ -48,7 +48,7 @@ class MetricsRecord(L.Callback):
         if self.offset is None:
             self.offset = len(HEADER)
             if trainer.is_global_zero:
-                self.path.write_text(HEADER)
+                write_text(self.path, HEADER)
         elif trainer.is_global_zero:
             os.truncate(self.path, self.offset)
 

@@ -96,6 +96,8 @@ def _run(arguments: Sequence[str]) -> int:
     for note in (*bound.notes, *(prepared.plan.notes if prepared.plan else ())):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _compose(prepared, arguments)
     return kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")(job)
 

@@ -103,4 +103,8 @@ def early_stopping(selection: str, maximise: bool, patience: int | None) -> list
     if patience is None:
         return []
     mode = "max" if maximise else "min"
-    return [EarlyStopping(selection, mode=mode, patience=patience, check_finite=False)]
+    # At an epoch's end Lightning would ask it after our own callbacks, too late for their checkpoint.
+    stop = EarlyStopping(
+        selection, mode=mode, patience=patience, check_finite=False, check_on_train_epoch_end=False
+    )
+    return [stop]

@@ -1,31 +1,65 @@
-"""Run `main` in this process and die, or be signalled, right after a chosen optimiser step.
+"""Run `main` and die, or be signalled, at a chosen point of the run.
 
-Usage: python -m tests.killed SIGNAL STEP -- ARGUMENTS
+In a process of its own: python -m tests.killed POINT STEP SIGNAL ARGUMENTS..., ranks above 0 unharmed.
 """
 
 import os
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+
+import main as program
+from model.actions import train
 from model.callbacks.checkpoints import Checkpoints
+from model.callbacks.record import MetricsRecord
+from model.learners.finetune import FineTuner
+
+POINTS: dict[str, tuple[Any, str]] = {
+    "recorded": (MetricsRecord, "on_train_batch_end"),
+    "step": (Checkpoints, "on_train_batch_end"),
+    "validation": (FineTuner, "on_validation_epoch_start"),
+    "best": (Checkpoints, "on_validation_end"),
+    "epoch": (Checkpoints, "on_train_epoch_end"),
+    "export": (train, "_export"),
+    "report": (train, "write_report"),
+}
+"""Word -> what was just called when the signal comes; SIGTERM comes just before it."""
 
 
-def _arm(number: int, step: int) -> None:
-    original = Checkpoints.on_train_batch_end
+def arm(point: str, step: int, name: str) -> None:
+    """Let the signal come at the point, in the given optimiser step where the point is within training."""
+    owner, function = POINTS[point]
+    original: Callable = getattr(owner, function)
 
-    def after(self: Checkpoints, trainer: Any, *arguments: Any) -> None:
-        if trainer.global_step == step and number != signal.SIGKILL:
-            os.kill(os.getpid(), number)
-        original(self, trainer, *arguments)
-        if trainer.global_step == step and number == signal.SIGKILL:
-            os.kill(os.getpid(), number)
+    def armed(*arguments: Any) -> Any:
+        trainer = arguments[0].trainer if isinstance(arguments[0], FineTuner) else arguments[1]
+        is_due = getattr(trainer, "global_step", step) == step
+        if is_due and name != "SIGKILL":
+            os.kill(os.getpid(), getattr(signal, name))
+        result = original(*arguments)
+        if is_due and name == "SIGKILL":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
-    Checkpoints.on_train_batch_end = after
+    setattr(owner, function, armed)
+
+
+def child(point: str | None, step: int, name: str, words: Sequence[str], log: Path) -> None:
+    """Be a process of `tests.runs.fork`: print into a file, run, exit with the program's code."""
+    with log.open("wb") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
+    torch.set_num_threads(1)
+    if point is not None:
+        arm(point, step, name)
+    sys.exit(program.main(list(words)))
 
 
 if __name__ == "__main__":
-    _arm(getattr(signal, sys.argv[1]), int(sys.argv[2]))
-    from main import main
-
-    sys.exit(main(sys.argv[4:]))
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        arm(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    sys.exit(program.main(sys.argv[4:]))

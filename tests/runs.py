@@ -121,8 +121,13 @@ def program(
     )
 
 
-def fork(target: Any, *arguments: Any) -> int:
+def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
     """Call a function of `tests.killed` in a process that has the libraries but has run nothing yet.
+
+    Args:
+        target: the function.
+        arguments: its arguments.
+        after: seconds after which the process is killed.
 
     Returns:
         The exit code; minus the signal's number where a signal ended the process.
@@ -131,8 +136,11 @@ def fork(target: Any, *arguments: Any) -> int:
     context.set_forkserver_preload(["tests.killed"])
     process = context.Process(target=target, args=arguments)
     process.start()
-    process.join(120)
-    if process.is_alive():
+    process.join(120 if after is None else after)
+    if process.is_alive() and after is not None:
+        process.kill()
+        process.join()
+    elif process.is_alive():
         process.kill()
         raise AssertionError("the process did not end within 120 s")
     return process.exitcode

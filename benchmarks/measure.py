@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS = 9
+ROUNDS = 7
 Step = Callable[[], object]
 Times = Mapping[str, Sequence[float]]
 
@@ -118,7 +118,7 @@ def pin(core: int | None = None) -> None:
     os.sched_setaffinity(0, {allowed[-1] if core is None else allowed[core % len(allowed)]})
 
 
-def compare(steps: Mapping[str, Step], *, rounds: int = ROUNDS, warmup: int = 2, repeats: int = 1) -> Times:
+def compare(steps: Mapping[str, Step], *, rounds: int = ROUNDS, warmup: int = 1, repeats: int = 1) -> Times:
     """Run every step once a round and return its CPU seconds per round.
 
     Args:

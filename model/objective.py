@@ -8,12 +8,14 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.metrics import ClassMetrics, TokenMetrics, ValueMetrics
 
 Batch = Mapping[str, Tensor]
 IGNORED = -100
 """The label of a position that is no target."""
+_LOGITS_AT_ONCE = 2**23
 
 
 class Evaluation(Protocol):
@@ -109,9 +111,21 @@ class LanguageModeling:
     """
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean over the batch's target tokens."""
-        logits, targets = self._targets(network, batch)
-        return F.cross_entropy(logits, targets)
+        """Return the mean over the batch's target tokens; under a frozen plain head without whole logits."""
+        head = network.get_output_embeddings()
+        if not _is_frozen_plain(head, network.config):
+            logits, targets = self._targets(network, batch)
+            return F.cross_entropy(logits, targets)
+        chosen, targets = _chosen(batch)
+        held: list[Tensor] = []
+
+        def keep(hidden: Tensor) -> Tensor:
+            held.append(hidden[chosen])
+            return hidden[:, :0]
+
+        with _only(head, keep):
+            network(**inputs(batch), use_cache=False)
+        return frozen_head_loss(held[0], head, targets)
 
     def evaluation(self, device: torch.device) -> TokenMetrics:
         """Return fresh metrics."""
@@ -131,12 +145,67 @@ class LanguageModeling:
 
     def _targets(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (M, vocabulary) and targets (M) of the M target positions."""
-        shifted = batch["labels"][:, 1:]  # position t predicts token t + 1
-        wanted = shifted != IGNORED
-        chosen = F.pad(wanted, (0, 1))  # (B, T), the last position predicts nothing
+        chosen, targets = _chosen(batch)
         with _only(network.get_output_embeddings(), lambda hidden: hidden[chosen].unsqueeze(0)):
             logits = network(**inputs(batch), use_cache=False).logits  # (1, M, vocabulary)
-        return _wide(logits.squeeze(0)), shifted[wanted]
+        return _wide(logits.squeeze(0)), targets
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Mean cross-entropy of hidden W^T + b, a few rows of logits at a time; a gradient of hidden alone."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+        """hidden: (M, D), weight: (V, D), bias: (V), all of one type; targets: (M) -> scalar."""
+        rows = max(1, _LOGITS_AT_ONCE // weight.shape[0])
+        total = _wide(hidden.new_zeros(()))
+        pulls = []
+        for part, wanted in zip(hidden.split(rows), targets.split(rows)):
+            logs = F.log_softmax(_wide(F.linear(part, weight, bias)), -1)  # (rows, V)
+            total += F.nll_loss(logs, wanted, reduction="sum")
+            if ctx.needs_input_grad[0]:
+                slope = logs.exp_()
+                slope[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
+                # Not yet divided by M: in float16 the quotient would vanish before a scaler sees it.
+                pulls.append(slope.to(weight.dtype) @ weight)  # (rows, D)
+        ctx.save_for_backward(*pulls)
+        ctx.count = len(targets)
+        return total / len(targets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """grad: scalar -> gradient of hidden."""
+        pull = torch.cat(ctx.saved_tensors)
+        return (pull * (grad / ctx.count)).to(pull.dtype), None, None, None
+
+
+def frozen_head_loss(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy under a frozen head, in the products' type of autocast if it is on.
+
+    Args:
+        hidden: (M, D).
+        head: from D to the vocabulary.
+        targets: (M).
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+    bias = None if head.bias is None else head.bias.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return _FrozenHeadLoss.apply(hidden.to(dtype), head.weight.to(dtype), bias, targets)
+
+
+def _is_frozen_plain(head: nn.Module, config: Any) -> bool:
+    """Tell whether logits are nothing but a frozen linear of the hidden states."""
+    is_plain = type(head) is nn.Linear and "forward" not in head.__dict__
+    return is_plain and not head.weight.requires_grad and not getattr(config, "final_logit_softcapping", None)
+
+
+def _chosen(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return which positions predict a target (B, T) and the M targets (M)."""
+    shifted = batch["labels"][:, 1:]  # position t predicts token t + 1
+    wanted = shifted != IGNORED
+    return F.pad(wanted, (0, 1)), shifted[wanted]  # the last position predicts nothing
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Entry:
     @property
     def is_on(self) -> bool:
         """Tell whether the adapter exists and works."""
-        return self.rank > 0 and not self.disabled
+        return self.rank > 0 and not self.disabled and self.importance != 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,10 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
                 sites[SiteKey(layer, role)] = entry
         layers.append(found)
     if not faults and not any(entry.is_on for entry in sites.values()):
-        faults.append(f"{plan.path}: turns on no site: every r is 0, disabled, or of a role the model lacks")
+        faults.append(
+            f"{plan.path}: turns on no site: every one is disabled, has r = 0 or importance_alpha = 0, or is of a"
+            " role the model lacks"
+        )
     if faults:
         raise InputFault(*faults)
     names = ", ".join(role for role in LINEAR_ROLES if role in absent)

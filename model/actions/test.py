@@ -41,7 +41,7 @@ def run(job: Job) -> int:
         }
         search = {
             "decisions": 0,
-            "enabled": len(job.assembled.attachments),
+            "enabled": sum(attachment.active for attachment in job.assembled.attachments.values()),
             "eligible": len(job.assembled.attachments),
         }
         summary = Summary(metric, metrics, groups | {"total": sum(groups.values())}, 0, job.rows, search)

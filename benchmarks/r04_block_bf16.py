@@ -12,7 +12,7 @@ def main() -> None:
     report = Report("04", "block of seven linears, bf16, r 8, 512 tokens, ratio to PEFT")
     for base, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
         steps = block_steps(8, base=base, autocast=torch.bfloat16)
-        times = compare(steps, rounds=21, repeats=10)
+        times = compare(steps, rounds=9, repeats=8)
         goal = 0.75 if base == torch.bfloat16 else None
         report.add(f"autocast, base {name}: LoRA / PEFT", ratios(times, "lora", "peft"), goal=goal, peer="1")
         report.add(f"autocast, base {name}: LoRA / floor", ratios(times, "lora", "floor"))

@@ -5,16 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.hosts import Host, add_lora, add_peft, roberta, smollm2, step, trained
+from benchmarks.hosts import Host, add_lora, add_peft, roberta, smollm2, step, store_frozen, trained
 from benchmarks.measure import Report, compare, pin, ratios
-from model.precision import frozen_stored_for
 
 
 def _ours(make: Callable[..., Host], attention: str, *, stored: bool) -> Callable[[], Tensor]:
     host = make(autocast=torch.bfloat16, attention=attention)
     run = step(host, trained(host.network, add_lora(host)))
-    if stored:  # for the rest of the process
-        frozen_stored_for(host.network, "bf16-mixed").__enter__()
+    if stored:
+        store_frozen(host)
     return run
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import lightning as L
 
 from configs import console
-from model.assembly import require_base
 from model.callbacks.checkpoints import Checkpoints, place
 from model.callbacks.record import MetricsRecord, close_metrics, read_metrics
 from model.checkpoint import load_checkpoint
@@ -14,6 +13,7 @@ from model.exchange import collect, export
 from model.job import Job
 from model.learners.finetune import FineTuner
 from model.opening import is_quiet, show_start, write_first_files
+from model.precision import frozen_stored_for
 from model.report import Summary, write_report
 from model.scoring import score, show_result, write_predictions
 from model.training import build_trainer, early_stopping
@@ -24,15 +24,10 @@ _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
 def run(job: Job) -> int:
     """Train from the beginning or from the checkpoint of `--resume-training`."""
     learner = job.learner(job.data.validation_names)
-    checkpoint = None
-    if job.options.load_type == "pl":
-        checkpoint = load_checkpoint(Path(job.options.load))
-        require_base(job.assembled.backbone, checkpoint["facts"])
-        learner.adopt(checkpoint["state_dict"], job.options.load)
     show_start(job, learner)
     if job.directory is None:
         return 0
-    resumed = checkpoint if job.options.resume_training else None
+    resumed = job.checkpoint if job.options.resume_training else None
     if resumed is None:
         write_first_files(job)
     trainer, saver = _fit(job, learner, resumed)
@@ -69,7 +64,8 @@ def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     learner.train()  # hosts are loaded in evaluation mode
-    trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
+    with frozen_stored_for(learner.network, options.precision):
+        trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_disable()
     return trainer, saver

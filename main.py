@@ -206,6 +206,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     from dataset.module import TaskData
     from model.assembly import assemble, plain
     from model.backbone import max_tokens
+    from model.checkpoint import load_checkpoint
     from model.job import Job
     from model.training import check_devices
 
@@ -239,7 +240,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     else:
         adapter = options.adapter[0] if options.adapter else None
         assembled = assemble(backbone, prepared.plan, adapter, options.seed)
-    return Job(
+    job = Job(
         action=prepared.bound.action,
         options=options,
         config_text=config_text(prepared.bound),
@@ -249,10 +250,13 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         digests=rows.digests(),
         assembled=assembled,
         base=str(prepared.source.path or prepared.source.word),
+        checkpoint=load_checkpoint(Path(options.load)) if options.load_type == "pl" else None,
         preview=preview(next(iter(splits.values())), 0, backbone.tokenizer, task.labels),
-        directory=None if options.dry_run else _directory(prepared),
+        directory=None,
         command=arguments,
     )
+    job.adopt()
+    return job if options.dry_run else dataclasses.replace(job, directory=_directory(prepared))
 
 
 def _backbone(prepared: Prepared, task: Task) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from configs.run_directory import RunDirectory
-from model.assembly import Assembled
+from model.assembly import Assembled, require_base
 from model.learners.finetune import FineTuner, Recipe
 from model.objective import build
 
@@ -58,6 +58,7 @@ class Job:
         digests: split -> SHA-256 of its examples.
         assembled: network and adapters.
         base: path or name of the frozen base, as other tools load it.
+        checkpoint: what `--load` with `--load-type pl` holds; its tensors are in place already.
         preview: one decoded example with its loss mask.
         directory: the run directory, open and locked; None for a dry run.
         command: the command line as typed.
@@ -72,6 +73,7 @@ class Job:
     digests: Mapping[str, str]
     assembled: Assembled
     base: str
+    checkpoint: Mapping[str, Any] | None
     preview: str
     directory: RunDirectory | None
     command: Sequence[str]
@@ -110,6 +112,16 @@ class Job:
             recipe=recipe,
             evaluations=evaluations,
         )
+
+    def adopt(self) -> None:
+        """Put the checkpoint's tensors in place, before anything of the run is written.
+
+        Raises:
+            InputFault: when they are not those that train here, or stood on another base.
+        """
+        if self.checkpoint is not None:
+            require_base(self.assembled.backbone, self.checkpoint["facts"])
+            self.learner(()).adopt(self.checkpoint["state_dict"], self.options.load)
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint says about the base it stands on."""

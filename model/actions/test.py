@@ -1,11 +1,7 @@
 """`test`: evaluate a plain, pretrained or trained model."""
 
-from pathlib import Path
-
 from configs import console
-from model.assembly import require_base
 from model.callbacks.record import close_metrics
-from model.checkpoint import load_checkpoint
 from model.job import Job
 from model.opening import is_quiet, show_start, write_first_files
 from model.report import Summary, write_report
@@ -16,10 +12,6 @@ from model.training import build_trainer
 def run(job: Job) -> int:
     """Score the model on the test set, or on the validation sets of a task whose test set has no labels."""
     learner = job.learner(job.data.test_names)
-    if job.options.load_type == "pl":
-        checkpoint = load_checkpoint(Path(job.options.load))
-        require_base(job.assembled.backbone, checkpoint["facts"])
-        learner.adopt(checkpoint["state_dict"], job.options.load)
     show_start(job, learner)
     if job.directory is None:
         return 0

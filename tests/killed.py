@@ -1,6 +1,7 @@
 """Run `main` and die, or be signalled, at a chosen point of the run.
 
-In a process of its own: python -m tests.killed POINT STEP SIGNAL ARGUMENTS..., ranks above 0 unharmed.
+In a process of its own: python -m tests.killed POINT STEP RANK SIGNAL ARGUMENTS..., one rank alone is hit.
+"raise" in place of a signal raises an error.
 """
 
 import os
@@ -38,6 +39,8 @@ def arm(point: str, step: int, name: str) -> None:
     def armed(*arguments: Any) -> Any:
         trainer = arguments[0].trainer if isinstance(arguments[0], FineTuner) else arguments[1]
         is_due = getattr(trainer, "global_step", step) == step
+        if is_due and name == "raise":
+            raise RuntimeError("an invented fault")
         if is_due and name != "SIGKILL":
             os.kill(os.getpid(), getattr(signal, name))
         result = original(*arguments)
@@ -60,6 +63,7 @@ def child(point: str | None, step: int, name: str, words: Sequence[str], log: Pa
 
 
 if __name__ == "__main__":
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        arm(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-    sys.exit(program.main(sys.argv[4:]))
+    place, at, rank, kind = sys.argv[1:5]
+    if os.environ.get("LOCAL_RANK", "0") == rank:
+        arm(place, int(at), kind)
+    sys.exit(program.main(sys.argv[5:]))

@@ -14,7 +14,7 @@ from configs import console, kinds, run_directory
 from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
 from configs.config_table import show_config
-from configs.faults import Fault, InputFault
+from configs.faults import Fault, InputFault, is_lost_process
 from configs.model_name import ModelName, model_name
 from configs.options import Options
 from configs.run_directory import RunDirectory
@@ -26,6 +26,7 @@ from model import source as sources
 from model.plan import Plan, read_plan
 
 _DEFECT, _SYSTEM = 1, 4
+_MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if console.rank():
             console.fault(f"{type(error).__name__}: {error}")
         traceback.print_exc()
-        return _SYSTEM if _lost_process(error) else _DEFECT
+        return _SYSTEM if is_lost_process(error) else _DEFECT
 
 
 def _run(arguments: Sequence[str]) -> int:
     bound = parse(arguments)
     console.configure_logging(bound.options.log_level)
     prepared = _prepare(bound)
+    try:
+        return _act(prepared, arguments)
+    finally:
+        if prepared.run is not None:
+            prepared.run.release()
+
+
+def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
+    bound = prepared.bound
     if bound.options.print_config:
         show_config(prepared.bound, everything=True)
         return 0
@@ -99,7 +109,11 @@ def _run(arguments: Sequence[str]) -> int:
     # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _compose(prepared, arguments)
-    return kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")(job)
+    try:
+        return kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")(job)
+    finally:
+        if job.directory is not None:
+            job.directory.release()
 
 
 def _prepare(bound: Bound) -> Prepared:
@@ -130,7 +144,7 @@ def _prepare(bound: Bound) -> Prepared:
         rows = attempt(partial(gather, task, needed, options.dataset_dir, max_bad_rows=options.max_bad_rows))
     run = None
     if options.resume_training and not faults:
-        run = attempt(partial(_reopen, Path(options.load)))
+        run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
     if faults:
         raise InputFault(*faults)
     return Prepared(bound, name, task, needed, rows, source, plan, run)
@@ -144,7 +158,7 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
         bound = dataclasses.replace(bound, options=dataclasses.replace(options, task=kind.actions[0]))
     elif options.task not in kind.actions:
         raise InputFault(f"--task: {options.dataset} serves {', '.join(kind.actions)}, got '{options.task}'")
-    bound = dataclasses.replace(bound, tables=_absolute(bound.tables, kind.paths))
+    bound = bound.with_absolute("data", kind.paths)
     where = f"{bound.table_files['data']}: [data]" if "data" in bound.tables else "[data]"
     table = dict(bound.tables.get("data", {}))
     known = {field.name for field in dataclasses.fields(kind.options)}
@@ -153,37 +167,13 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
     return bound, kind.build(bind(kind.options, table, where))
 
 
-def _absolute(tables: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Make the files that `[data]` names absolute, so that the recorded configuration works from anywhere."""
-    data = dict(tables.get("data", {}))
-    for key in keys:
-        if isinstance(data.get(key), str) and Path(data[key]).is_file():
-            data[key] = str(Path(data[key]).absolute())
-    return {**tables, "data": data} if data else tables
-
-
 def _source(options: Options, name: ModelName) -> sources.Source:
     """Return where network and tokenizer come from, after checking the files that are there."""
-    if options.load_type == "hf":
-        word, flag = (options.load, "--load") if options.load else (options.model, "--model")
-        if name.family is not None and options.load is None:
-            word, flag = options.backbone_model, "--load"
-    else:
-        word, flag = options.backbone_model, "--backbone-model"
-        if word is None and name.method == "full":
-            word, flag = options.model, "--model"
-    if word is None:
-        raise InputFault(f"{flag}: required, it names the frozen base: a directory, a .gguf file, a hub name")
-    source = sources.resolve(word, flag, offline=options.offline)
+    source = sources.of_base(options, is_plain=name.method == "full")
     sources.check(source, pretrained=options.pretrained)
     if options.load_type != "hf" and not Path(options.load).is_file():
         raise InputFault(f"--load: no file '{options.load}'")
     return source
-
-
-def _reopen(checkpoint: Path) -> RunDirectory:
-    path = checkpoint.absolute().parent.parent
-    return run_directory.reopen(path) if console.rank() == 0 else RunDirectory(path)
 
 
 def _fetched(prepared: Prepared) -> Prepared:
@@ -202,10 +192,6 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     """Load the network, encode the data and put the run together: the one place where both meet."""
     import lightning
 
-    from dataset.encoding import encode, preview
-    from dataset.module import TaskData
-    from model.assembly import assemble, plain
-    from model.backbone import max_tokens
     from model.checkpoint import load_checkpoint
     from model.job import Job
     from model.training import check_devices
@@ -217,13 +203,37 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     rows, task = prepared.rows, prepared.rows.task
     lightning.seed_everything(derive(options.seed, "process", console.rank()) % 2**32, verbose=False)
     backbone = _backbone(prepared, task)
-    limit = max_tokens(
-        backbone,
-        512 if options.max_token_len is None else options.max_token_len,
-        given=options.max_token_len is not None,
+    data, example = _data(prepared, backbone)
+    job = Job(
+        action=prepared.bound.action,
+        options=options,
+        config_text=config_text(prepared.bound),
+        task=_facts(task, rows),
+        data=data,
+        rows=rows.account(data.dropped),
+        digests=rows.digests(),
+        assembled=_assembled(prepared, backbone),
+        base=str(prepared.source.path or prepared.source.word),
+        checkpoint=load_checkpoint(Path(options.load)) if options.load_type == "pl" else None,
+        preview=example,
+        directory=None,
+        command=arguments,
     )
+    job.adopt()
+    return job if options.dry_run else dataclasses.replace(job, directory=_directory(prepared))
+
+
+def _data(prepared: Prepared, backbone: Any) -> tuple[Any, str]:
+    """Encode every split; return the data module and one example as it is learned."""
+    from dataset.encoding import encode, preview
+    from dataset.module import TaskData
+    from model.backbone import max_tokens
+
+    options, rows = prepared.options, prepared.rows
+    given = options.max_token_len is not None
+    limit = max_tokens(backbone, options.max_token_len if given else _MAX_TOKENS, given=given)
     splits = {
-        name: encode(task, name, split.examples, backbone.tokenizer, limit)
+        name: encode(rows.task, name, split.examples, backbone.tokenizer, limit)
         for name, split in rows.splits.items()
     }
     data = TaskData(
@@ -235,28 +245,17 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         num_workers=options.num_workers,
         limit_test_samples=options.limit_test_samples,
     )
+    return data, preview(next(iter(splits.values())), 0, backbone.tokenizer, rows.task.labels)
+
+
+def _assembled(prepared: Prepared, backbone: Any) -> Any:
+    """Attach what the plan or the adapter says; a plain model trains whole."""
+    from model.assembly import assemble, plain
+
     if prepared.name.method == "full":
-        assembled = plain(backbone)
-    else:
-        adapter = options.adapter[0] if options.adapter else None
-        assembled = assemble(backbone, prepared.plan, adapter, options.seed)
-    job = Job(
-        action=prepared.bound.action,
-        options=options,
-        config_text=config_text(prepared.bound),
-        task=_facts(task, rows),
-        data=data,
-        rows=rows.account({name: split.dropped for name, split in splits.items()}),
-        digests=rows.digests(),
-        assembled=assembled,
-        base=str(prepared.source.path or prepared.source.word),
-        checkpoint=load_checkpoint(Path(options.load)) if options.load_type == "pl" else None,
-        preview=preview(next(iter(splits.values())), 0, backbone.tokenizer, task.labels),
-        directory=None,
-        command=arguments,
-    )
-    job.adopt()
-    return job if options.dry_run else dataclasses.replace(job, directory=_directory(prepared))
+        return plain(backbone)
+    adapter = prepared.options.adapter[0] if prepared.options.adapter else None
+    return assemble(backbone, prepared.plan, adapter, prepared.options.seed)
 
 
 def _backbone(prepared: Prepared, task: Task) -> Any:
@@ -298,24 +297,12 @@ def _facts(task: Task, rows: TaskRows) -> Any:
 
 
 def _directory(prepared: Prepared) -> RunDirectory:
-    """Open the run's directory: the one that goes on, the first process's, or a new one."""
+    """Return the directory of the run that goes on, or a new one."""
     if prepared.run is not None:
         return prepared.run
     options = prepared.options
-    if console.rank() != 0:
-        return RunDirectory(Path(os.environ.get(run_directory.HANDED_DOWN, options.project_dir)))
     automatic = "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
-    directory = run_directory.create(options.project_dir, options.project, automatic)
-    os.environ[run_directory.HANDED_DOWN] = str(directory.path)
-    return directory
-
-
-def _lost_process(error: Exception) -> bool:
-    """Tell whether a collective failed because another process of the run is gone."""
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        word in text for word in ("connection closed by peer", "connection reset by peer", "gloo", "nccl")
-    )
+    return run_directory.hand_down(options.project_dir, options.project, automatic, console.rank())
 
 
 if __name__ == "__main__":

@@ -51,6 +51,14 @@ class Bound:
         """Tell whether an option has a value that is not the built-in default's."""
         return self.sources[name] != "default"
 
+    def with_absolute(self, table: str, keys: Sequence[str]) -> "Bound":
+        """Return it with the files a table names made absolute, so that its record works from anywhere."""
+        content = dict(self.tables.get(table, {}))
+        for key in keys:
+            if isinstance(content.get(key), str) and Path(content[key]).is_file():
+                content[key] = str(Path(content[key]).absolute())
+        return dataclasses.replace(self, tables={**self.tables, table: content}) if content else self
+
 
 def parse(argv: Sequence[str]) -> Bound:
     """Read and check everything that needs no heavy library.

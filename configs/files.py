@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,31 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path`; when the body ends its files are synced and it takes the place.
+
+    Files that belong together appear together. An older directory steps aside first: a kill between the two
+    moves leaves it as `.NAME.old.tmp`, and nothing half written ever bears the name.
+    """
+    draft, old = (path.with_name(f".{path.name}.{word}") for word in ("tmp", "old.tmp"))
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for file in draft.rglob("*"):
+            _sync(file)
+        _sync(draft)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(draft, path)
+        _sync(path.parent)
+    finally:
+        for leftover in (draft, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

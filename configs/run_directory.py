@@ -111,6 +111,29 @@ def reopen(path: Path) -> RunDirectory:
     return RunDirectory(path, _lock(path))
 
 
+def of_checkpoint(checkpoint: Path, rank: int) -> RunDirectory:
+    """Open the directory that holds a checkpoint; the first process locks it for all.
+
+    Raises:
+        InputFault: as `reopen`.
+    """
+    path = checkpoint.absolute().parent.parent
+    return reopen(path) if rank == 0 else RunDirectory(path)
+
+
+def hand_down(project_dir: Path, project: str | None, automatic: str, rank: int) -> RunDirectory:
+    """Make the new run's directory once; processes that the first one starts learn it from the environment.
+
+    Raises:
+        InputFault: as `create`.
+    """
+    if rank != 0:
+        return RunDirectory(Path(os.environ.get(HANDED_DOWN, project_dir)))
+    directory = create(project_dir, project, automatic)
+    os.environ[HANDED_DOWN] = str(directory.path)
+    return directory
+
+
 def _lock(path: Path) -> int:
     """Lock the directory itself: no lock file is left behind, and a killed process frees it."""
     handle = os.open(path, os.O_RDONLY)

@@ -48,6 +48,11 @@ class TaskData(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._resumed = (0, 0)
 
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Examples of each split that encoding left without a target."""
+        return {name: split.dropped for name, split in self.splits.items()}
+
     def resume(self, epoch: int, done_batches: int) -> None:
         """Let training begin at an epoch behind the batches that are done; call it before `fit`."""
         self._resumed = (epoch, done_batches)

@@ -1,7 +1,5 @@
 """Take adapters out of a network and into one, in PEFT's format: every export is read back and compared."""
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from configs import kinds
 from configs.faults import InputFault
+from configs.files import replacing_directory
 from model.adapter import AdapterKind
 from model.attachment import Attachment
 from model.injection import attach
@@ -69,20 +68,12 @@ def export(
     Raises:
         RuntimeError: when the files give other logits; they are removed.
     """
-    draft = directory.with_name(f".{directory.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
+    with replacing_directory(directory) as draft:
         write(draft, adapter, **facts)
         expected = logits(network, probe)
         difference = largest_difference(expected, _reread(draft, network, attachments, probe))
         if not difference <= _ROUNDING[next(network.parameters()).dtype]:
             raise RuntimeError(f"the exported adapter gives other logits: {difference:.3g} relative")
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(draft, directory)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return difference
 
 
@@ -164,10 +155,13 @@ def load_peft(
         InputFault: when sites or ranks differ from the plan's.
     """
     paths = {attachment.site.path: key for key, attachment in attachments.items()}
-    if set(paths) != set(file.modules):
-        odd = sorted(set(paths) ^ set(file.modules))
+    on = {path for path, key in paths.items() if attachments[key].active}
+    odd = sorted((set(file.modules) - set(paths)) | (on - set(file.modules)))
+    if odd:
         raise InputFault(f"{where}: its sites differ from the LoRA configuration's, first at {odd[0]}")
     for path, key in paths.items():
+        if path not in file.modules:  # off, and left out of the file
+            continue
         factors, adapter = file.modules[path], attachments[key].adapter
         if factors.rank != adapter.rank:
             raise InputFault(

@@ -50,6 +50,27 @@ class Source:
     offline: bool = False
 
 
+def of_base(options: Any, *, is_plain: bool) -> Source:
+    """Return the source of the frozen base that the options name.
+
+    Args:
+        options: reads model, load, load_type, backbone_model and offline.
+        is_plain: whether `--model` itself may name it.
+
+    Raises:
+        InputFault: naming the flag, when no base is named or it is not there.
+    """
+    if options.load_type == "hf":
+        word, flag = options.load or options.backbone_model, "--load"
+    else:
+        word, flag = options.backbone_model, "--backbone-model"
+    if word is None and is_plain:
+        word, flag = options.model, "--model"
+    if word is None:
+        raise InputFault(f"{flag}: required, it names the frozen base: a directory, a .gguf file, a hub name")
+    return resolve(word, flag, offline=options.offline)
+
+
 def resolve(word: str, flag: str, *, offline: bool = False) -> Source:
     """Say what a word of `--load` or `--backbone-model` means; a local path is never looked up on the hub.
 

@@ -94,6 +94,7 @@ def build_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         deterministic=True,
+        inference_mode=False,  # under it sites that share an input cannot know that they do
         default_root_dir=str(directory or Path.cwd()),
     )
 

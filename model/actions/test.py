@@ -40,7 +40,6 @@ def run(job: Job) -> int:
         write_report(path, summary, [], {"model": job.options.model, "data set": job.task.name})
         summary.write(job.directory.summary)
     show_result("Result", metrics)
-    job.directory.release()
     return 0
 
 

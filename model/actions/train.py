@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 
 from configs import console
+from configs.files import replacing_directory
 from model.callbacks.checkpoints import Checkpoints, place
 from model.callbacks.record import MetricsRecord, close_metrics, read_metrics
 from model.checkpoint import load_checkpoint
@@ -32,7 +33,6 @@ def run(job: Job) -> int:
         write_first_files(job)
     trainer, saver = _fit(job, learner, resumed)
     _finish(job, trainer, learner, saver)
-    job.directory.release()
     return 0
 
 
@@ -124,8 +124,9 @@ def _export(job: Job, learner: FineTuner) -> None:
     """Write `adapter/`, or `model/` after full fine-tuning."""
     assembled, path = job.assembled, job.directory.path
     if not assembled.attachments:
-        assembled.network.save_pretrained(path / "model")
-        assembled.backbone.tokenizer.save_pretrained(path / "model")
+        with replacing_directory(path / "model") as draft:
+            assembled.network.save_pretrained(draft)
+            assembled.backbone.tokenizer.save_pretrained(draft)
         return
     metadata = {
         "base_digest": assembled.backbone.digest,

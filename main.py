@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from configs import console, kinds, run_directory
 from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
 from configs.config_table import show_config
-from configs.faults import Fault, InputFault, is_lost_process
+from configs.faults import InputFault
 from configs.model_name import ModelName, model_name
 from configs.options import Options
 from configs.run_directory import RunDirectory
@@ -25,7 +24,6 @@ from dataset.task import Task, TaskKind
 from model import source as sources
 from model.plan import Plan, read_plan
 
-_DEFECT, _SYSTEM = 1, 4
 _MAX_TOKENS = 512
 
 
@@ -66,21 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HelpRequested as request:
         console.say(request.text)
         return 0
-    except Fault as fault:
-        for line in fault.lines:
-            console.fault(line)
-        return fault.exit_code
-    except (OSError, MemoryError) as error:
-        console.fault(f"{getattr(error, 'filename', None) or 'memory'}: {error}")
-        return _SYSTEM
-    except KeyboardInterrupt:
-        console.fault("stopped by signal 2")
-        return 130
-    except Exception as error:
-        if console.rank():
-            console.fault(f"{type(error).__name__}: {error}")
-        traceback.print_exc()
-        return _SYSTEM if is_lost_process(error) else _DEFECT
+    except (Exception, KeyboardInterrupt) as error:
+        return console.tell(error)
 
 
 def _run(arguments: Sequence[str]) -> int:

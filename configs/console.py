@@ -3,8 +3,11 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, TextIO
+
+from configs.faults import Fault, SystemFault, is_lost_process
 
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
 
@@ -38,6 +41,27 @@ def fault(line: str) -> None:
     number = rank()
     speaker = f"rank {number}: " if number else ""
     _write(sys.stderr, f"error: {speaker}{escaped(line)}")
+
+
+def tell(error: BaseException) -> int:
+    """Print what ended the program and return its exit code; only a defect of its own shows a traceback."""
+    if isinstance(error, Fault):
+        for line in error.lines:
+            fault(line)
+        return error.exit_code
+    if isinstance(error, (OSError, MemoryError)):
+        fault(f"{getattr(error, 'filename', None) or 'memory'}: {error}")
+        return SystemFault.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        fault("stopped by signal 2")
+        return 130
+    if is_lost_process(error):
+        fault(f"another process of the run is gone: {str(error).splitlines()[0]}")
+        return SystemFault.exit_code
+    if rank():
+        fault(f"{type(error).__name__}: {error}")
+    traceback.print_exception(error)
+    return Fault.exit_code
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -52,7 +52,7 @@ def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
     return f"no {what} '{word}', one of {', '.join(names)}{suggestion(word, names)}"
 
 
-def is_lost_process(error: Exception) -> bool:
+def is_lost_process(error: BaseException) -> bool:
     """Tell whether an exchange between processes failed because another one of the run is gone."""
     words = ("connection closed by peer", "connection reset by peer", "gloo", "nccl")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

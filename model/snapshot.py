@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,12 +48,13 @@ def localised(source: Source, *, pretrained: bool = True) -> Source:
 
 @contextlib.contextmanager
 def quiet_host() -> Iterator[None]:
-    """Silence the progress bars and advice of `transformers`; its errors still come as exceptions."""
+    """Silence the bars, warnings and advice of `transformers`; its errors still come as exceptions."""
     verbosity, bars = host_logging.get_verbosity(), host_logging.is_progress_bar_enabled()
     host_logging.set_verbosity_error()
     host_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         host_logging.set_verbosity(verbosity)
         if bars:

@@ -78,6 +78,8 @@ def test_an_error_in_one_process_ends_both(place, words):
     done = _both(place / "raising", words(4), 4, ("recorded", 3, 1, "raise"))
     named = [line for line in done.stderr.splitlines() if "rank 1" in line and "an invented fault" in line]
     assert named == ["error: rank 1: RuntimeError: an invented fault"]
+    # The other process sees that it is alone; the defect's traceback is that of rank 1.
+    assert "error: another process of the run is gone: " in done.stderr
     assert not (place / "raising" / "summary.json").exists()
 
 
@@ -128,7 +130,10 @@ def test_a_killed_run_of_two_processes_goes_on_exactly(place, words, ground):
 @pytest.mark.slow
 def test_a_lost_process_ends_the_run(place, words):
     done = _both(place / "lost", words(4), 4, ("step", 3, 1, "SIGKILL"))
-    assert "Traceback" not in done.stderr or "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    faults = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(faults) == 1
+    assert faults[0].startswith("error: another process of the run is gone: ")
     assert not (place / "lost" / "summary.json").exists()
 
 

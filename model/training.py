@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
@@ -68,9 +68,11 @@ def build_trainer(
     # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec.*")
-    bars = [] if quiet else [RichProgressBar(leave=True)]
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
+    watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
     logger: Any = False
     if directory is not None:
+        watchers.append(LearningRateMonitor("step"))
         logger = TensorBoardLogger(
             str(directory), name="tensorboard", version="", purge_step=steps or None, default_hp_metric=False
         )
@@ -86,7 +88,7 @@ def build_trainer(
         gradient_clip_val=options.gradient_clip_val,
         log_every_n_steps=options.log_every_n_steps,
         logger=logger,
-        callbacks=[*callbacks, *bars],
+        callbacks=[*callbacks, *watchers],
         plugins=[RunCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=not quiet,

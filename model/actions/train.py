@@ -38,6 +38,7 @@ def run(job: Job) -> int:
 
 def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[L.Trainer, Checkpoints]:
     options, directory = job.options, job.directory
+    record = MetricsRecord(directory.metrics, options.log_every_n_steps)
     saver = Checkpoints(
         directory.last.parent,
         selection=job.selected,
@@ -45,9 +46,10 @@ def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[
         every_steps=options.checkpoint_every_n_steps,
         max_steps=options.max_steps,
         facts=job.facts(),
+        before_save=record.flush,
     )
     callbacks = [
-        MetricsRecord(directory.metrics, options.log_every_n_steps),
+        record,
         *early_stopping(job.selected, job.task.maximise, options.early_stopping_patience),
         saver,
     ]

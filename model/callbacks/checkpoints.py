@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +28,8 @@ class Checkpoints(L.Callback):
         maximise: its direction.
         every_steps: optimiser steps between checkpoints within an epoch; None for the epochs' ends alone.
         max_steps: updates after which the run ends with an evaluation; -1 for no limit.
-        facts: plain values stored in every checkpoint: the base, the options.
+        facts: plain values stored in every checkpoint: the base, the data.
+        before_save: brings the log up to the step that is saved.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Checkpoints(L.Callback):
         every_steps: int | None,
         max_steps: int,
         facts: Mapping[str, Any],
+        before_save: Callable[[L.Trainer], None],
     ) -> None:
         self.folder = folder
         self.selection = selection
@@ -47,6 +49,7 @@ class Checkpoints(L.Callback):
         self.every_steps = every_steps
         self.max_steps = max_steps
         self.facts = dict(facts)
+        self.before_save = before_save
         self.best_value: float | None = None
         self.best_step = 0
         self._position = {"epoch": 0, "batches": 0, "steps": 0, "finished": False}
@@ -148,9 +151,7 @@ class Checkpoints(L.Callback):
     def _save(
         self, trainer: L.Trainer, path: Path, *, epoch: int, batches: int, finished: bool = False
     ) -> None:
-        for callback in trainer.callbacks:
-            if hasattr(callback, "flush"):
-                callback.flush(trainer)
+        self.before_save(trainer)
         self._position = {
             "epoch": epoch,
             "batches": batches,

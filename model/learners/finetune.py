@@ -136,6 +136,7 @@ class FineTuner(L.LightningModule):
         """Return the loss, weighted so that an update uses the mean over its own accumulation window."""
         loss = self.objective.loss(self.network, batch)
         self.last_loss = loss.detach()
+        self.log("train/loss", self.last_loss, prog_bar=True)
         accumulate = self.trainer.accumulate_grad_batches
         # Lightning divides every batch by `accumulate`; the last window of an epoch may be shorter.
         return loss * (accumulate / self.window(batch_idx))

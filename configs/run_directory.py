@@ -93,9 +93,7 @@ def create(project_dir: Path, project: str | None, automatic: str) -> RunDirecto
         raise InputFault(f"--project-dir: {project_dir} is no directory") from None
     except OSError as error:
         raise SystemFault(f"{project_dir}: {error.strerror}") from None
-    run = RunDirectory(path, _lock(path))
-    (path / "checkpoints").mkdir()
-    return run
+    return RunDirectory(path, _lock(path))
 
 
 def reopen(path: Path) -> RunDirectory:

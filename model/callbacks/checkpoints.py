@@ -158,6 +158,8 @@ class Checkpoints(L.Callback):
             "steps": trainer.global_step,
             "finished": finished,
         }
+        if trainer.is_global_zero:
+            path.parent.mkdir(exist_ok=True)
         trainer.save_checkpoint(path)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:

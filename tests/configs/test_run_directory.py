@@ -68,7 +68,7 @@ def test_automatic_names_are_numbered(tmp_path):
     runs = [create(parent, None, "opt_rte") for _ in range(3)]
     assert [run.path.name for run in runs] == ["opt_rte", "opt_rte_1", "opt_rte_2"]
     for run in runs:
-        assert sorted(os.listdir(run.path)) == ["checkpoints"]
+        assert sorted(os.listdir(run.path)) == []
         run.release()
     (parent / "opt_rte_3").write_text("a file takes a name too")
     assert create(parent, None, "opt_rte").path.name == "opt_rte_4"
@@ -118,7 +118,7 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
     run.release()
     run.release()
     reopen(run.path).release()
-    assert os.listdir(run.path) == ["checkpoints"]
+    assert os.listdir(run.path) == []
 
 
 @pytest.mark.parametrize("how", ["create", "reopen"])
@@ -131,7 +131,7 @@ def test_kill_frees_the_lock_of_another_process(tmp_path, held, how):
     process.send_signal(signal.SIGKILL)
     process.wait()
     reopen(path).release()
-    assert os.listdir(path) == ["checkpoints"]
+    assert os.listdir(path) == []
 
 
 def test_the_lock_is_not_handed_to_started_processes(tmp_path):

@@ -27,6 +27,7 @@ FLOORS = {
     **dict.fromkeys(KINDS, 2),
     **dict.fromkeys(("dataset.hub", "dataset.module"), 3),
     **dict.fromkeys(("model.assembly", "model.backbone", "model.exchange", "model.injection"), 3),
+    **dict.fromkeys(("model.merging", "model.parameter_counts"), 3),
     "model.learners": 4,
     "model.callbacks": 5,
     **dict.fromkeys(("model.job", "model.opening", "model.scoring", "model.training"), 6),
@@ -40,7 +41,7 @@ LIGHT = (
     "configs",
     *(f"dataset.{name}" for name in ("answers", "fields", "glue", "readers", "rows", "task", "tasks")),
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
-    *(f"model.{name}" for name in ("source", "tensor_files")),
+    *(f"model.{name}" for name in ("adapter_files", "source", "tensor_files")),
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "numpy", "matplotlib", "rich")
 IMPORT_IN_FUNCTIONS = ("main.py", "configs/kinds.py", "configs/console.py", "model/figures.py")

@@ -1,0 +1,97 @@
+"""An adapter's directory as far as it can be read without torch: tables, shapes, what it was trained for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.faults import InputFault
+from model.source import read_json
+from model.tensor_files import TensorInfo, read_header
+
+_CONFIG, _TENSORS, _METADATA = "adapter_config.json", "adapter_model.safetensors", "metadata.json"
+_OBJECTIVES = {
+    "CAUSAL_LM": "language_modeling",
+    "SEQ_CLS": "classification",
+    "causal_language_modeling": "language_modeling",
+    "classification": "classification",
+}
+TASKS = ("classification", "causal_language_modeling")
+"""Words of `--task` that say what a network with an adapter is for."""
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """What an adapter's directory says of itself.
+
+    Args:
+        path: the directory.
+        config: adapter_config.json.
+        metadata: metadata.json; empty for an adapter of another tool.
+        tensors: what the header of adapter_model.safetensors lists.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    @property
+    def head(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of tensors that belong to no low-rank factor."""
+        return {name: info.shape for name, info in self.tensors.items() if "lora_" not in name}
+
+    @property
+    def template(self) -> str | None:
+        """The prompt template the adapter was trained with."""
+        return self.metadata.get("template")
+
+
+def find(path: Path, flag: str) -> Path:
+    """Return the directory of an adapter, which may be named by its run.
+
+    Raises:
+        InputFault: naming the flag.
+    """
+    for place in (path, path / "adapter"):
+        if (place / _CONFIG).is_file():
+            return place
+    raise InputFault(f"{flag}: '{path}' is neither an adapter (it holds no {_CONFIG}) nor a run with one")
+
+
+def read_files(path: Path, flag: str) -> AdapterFiles:
+    """Read the tables and the tensors' header of an adapter or of a run's adapter.
+
+    Raises:
+        InputFault: naming the flag or the file.
+    """
+    place = find(path, flag)
+    if not (place / _TENSORS).is_file():
+        raise InputFault(f"{flag}: {place} holds no {_TENSORS}")
+    metadata = read_json(place / _METADATA) if (place / _METADATA).exists() else {}
+    return AdapterFiles(place, read_json(place / _CONFIG), metadata, read_header(place / _TENSORS))
+
+
+def objective(files: AdapterFiles, task: str | None) -> str:
+    """Return what the network with this adapter is for; `task` says it where the files do not.
+
+    Raises:
+        InputFault: when nobody says it, or the word of `--task` contradicts the files.
+    """
+    recorded = files.metadata.get("evaluation", {}).get("task") or files.config.get("task_type")
+    found = _OBJECTIVES.get(recorded)
+    if found is None and task is None:
+        raise InputFault(f"--task: required, {files.path} does not say what it was trained for")
+    if found is not None and task is not None and _OBJECTIVES[task] != found:
+        raise InputFault(f"--task: {files.path} was trained for {recorded}, got '{task}'")
+    served = found or _OBJECTIVES[task]
+    return "regression" if served == "classification" and len(labels(files)) == 1 else served
+
+
+def labels(files: AdapterFiles) -> tuple[str, ...]:
+    """Return the class names: the recorded ones, else one for each row of the head's last matrix."""
+    recorded = files.metadata.get("labels")
+    if recorded:
+        return tuple(recorded)
+    rows = [shape[0] for name, shape in files.head.items() if len(shape) == 2 and "pooler" not in name]
+    return tuple(f"LABEL_{number}" for number in range(min(rows, default=0)))

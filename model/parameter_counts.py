@@ -1,0 +1,135 @@
+"""Count what a network with adapters holds, from its configuration alone: no weight is made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from configs.faults import InputFault
+from model.attachment import Attachment
+from model.family import Family, dimensions
+from model.injection import attach, check_keys, locate
+from model.plan import Plan, resolve
+from model.site import SiteKey
+from model.snapshot import quiet_host
+
+_MIXING = ("router", "gate", "gates")
+"""Names of the tensors that weigh several adapters."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters by what they are; every tensor counts once.
+
+    Args:
+        base: frozen parameters.
+        adapters: trained tensors of adapters.
+        router_or_gates: trained tensors that weigh adapters.
+        head: the task's head.
+        other: what else trains.
+        sites_on: adapters that work.
+        sites: adapters there are.
+        active: parameters of the adapters that work.
+    """
+
+    base: int
+    adapters: int
+    router_or_gates: int
+    head: int
+    other: int
+    sites_on: int
+    sites: int
+    active: int
+
+    @property
+    def trainable(self) -> int:
+        """All that trains."""
+        return self.adapters + self.router_or_gates + self.head + self.other
+
+    @property
+    def total(self) -> int:
+        """All there is."""
+        return self.base + self.trainable
+
+    @property
+    def share_of_base(self) -> float:
+        """Trained parameters in percent of the frozen ones."""
+        return 100 * self.trainable / self.base
+
+    @property
+    def share_of_total(self) -> float:
+        """Trained parameters in percent of all."""
+        return 100 * self.trainable / self.total
+
+
+def planned_counts(path: Path, family: Family, objective: str, outputs: int, plan: Plan) -> Counts:
+    """Count a network, its head and the adapters a plan puts there, all on the meta device.
+
+    Args:
+        path: a directory with config.json.
+        family: the network's.
+        objective: classification, regression or language_modeling.
+        outputs: rows of a new head.
+        plan: where adapters go.
+
+    Raises:
+        InputFault: when plan and network do not fit each other.
+    """
+    with quiet_host(), torch.device("meta"):
+        network = _network(path, objective, outputs)
+        size = dimensions(network.config)
+        entries = resolve(plan, size, tuple(family.roles)).sites
+        check_keys(entries, str(plan.path))
+        sites = locate(network, family, size.layers)
+        attachments = attach(network, sites, entries, 0, str(plan.path))
+    return counts(network, attachments, family.heads[objective])
+
+
+def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Iterable[str]) -> Counts:
+    """Count a network with adapters; `head` names the modules that train with them."""
+    heads = [p for name in head for p in network.get_submodule(name).parameters()]
+    trained = {id(p) for p in heads}
+    base = sum(p.numel() for p in network.parameters() if id(p) not in trained)
+    named = _adapter_parameters(attachments.values())
+    mixing = {key: p for key, (name, p) in named.items() if set(name.split(".")) & set(_MIXING)}
+    on = [attachment for attachment in attachments.values() if attachment.active]
+    return Counts(
+        base=base,
+        adapters=sum(p.numel() for key, (_, p) in named.items() if key not in mixing),
+        router_or_gates=sum(p.numel() for p in mixing.values()),
+        head=sum(p.numel() for p in {id(p): p for p in heads}.values()),
+        other=0,
+        sites_on=len(on),
+        sites=len(attachments),
+        active=sum(p.numel() for _, p in _adapter_parameters(on).values()),
+    )
+
+
+def _adapter_parameters(attachments: Iterable[Attachment]) -> dict[int, tuple[str, nn.Parameter]]:
+    """Return every trained tensor of adapters once, also where several share it."""
+    return {
+        id(p): (name, p)
+        for attachment in attachments
+        for name, p in attachment.adapter.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if objective == "language_modeling":
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        config.num_labels = outputs
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        # The host raises anything over a damaged configuration.
+        raise InputFault(f"--load: '{path}' makes no network ({type(error).__name__}: {error})") from None

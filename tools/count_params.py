@@ -1,0 +1,111 @@
+"""Count the parameters of a network with adapters from its configuration; no weight is read or made.
+
+Usage: python -m tools.count_params --model FAMILY_lora --load DIR_WITH_CONFIG --lora-config FILE [--json]
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from configs import console
+from configs.faults import InputFault
+from configs.model_name import ModelName, model_name
+from configs.number_values import Whole
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, PathText, Switch, Word
+from model.adapter_files import TASKS
+from model.family import Family
+from model.plan import Plan, read_plan
+from model.source import Source, check, family_of, peek_config, resolve
+
+GROUPS = ("base", "adapters", "router_or_gates", "head", "other", "trainable", "total")
+SHARES = ("share_of_base", "share_of_total")
+_FLAGS = (
+    Flag("--model", Word(), "FAMILY_lora, for example llama_lora.", required=True),
+    Flag("--load", Word(), "Directory that holds config.json.", required=True),
+    Flag("--task", Choice("task", TASKS), "What the head is for.", default="classification"),
+    Flag("--lora-config", PathText(), "The LoRA TOML.", required=True),
+    Flag("--num-labels", Whole(1, 1_000_000), "Outputs of a classification head.", default=2),
+    Flag("--json", Switch(), "Print JSON instead of a table.", default=False),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the counts and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.count_params", "Count parameters from a configuration.", _FLAGS, words)
+        source, family, plan = checked(given)
+        from model.parameter_counts import planned_counts
+
+        purpose = objective(given.task, given.num_labels)
+        counts = planned_counts(source.path, family, purpose, given.num_labels, plan)
+        if given.json:
+            console.say(json.dumps(record(counts), indent=2))
+        else:
+            console.table(f"{given.model} on {given.load}", ("parameters", "count"), rows(counts))
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan]:
+    """Read what the words name, as far as that needs no heavy library.
+
+    Raises:
+        InputFault: with the faults of all of them, a line each.
+    """
+    faults: list[str] = []
+    found: list[Any] = []
+    for step in (lambda: _located(given), lambda: read_plan(Path(given.lora_config))):
+        try:
+            found.append(step())
+        except InputFault as fault:
+            faults += fault.lines
+    if faults:
+        raise InputFault(*faults)
+    (source, family), plan = found
+    if objective(given.task, given.num_labels) not in family.heads:
+        raise InputFault(f"--task: a {family.name} network does not serve '{given.task}'")
+    return source, family, plan
+
+
+def objective(task: str, outputs: int) -> str:
+    """Return what the head is for; one output is a number, not a class."""
+    if task == "causal_language_modeling":
+        return "language_modeling"
+    return "regression" if outputs == 1 else "classification"
+
+
+def record(counts: Any) -> dict[str, int | float]:
+    """Return the counts under the keys that other programs read."""
+    return {name: getattr(counts, name) for name in (*GROUPS, *SHARES)}
+
+
+def rows(counts: Any) -> list[tuple[str, str]]:
+    """Return the table: counts, shares in percent, and how many adapters work."""
+    table = [(name.replace("_", " "), f"{getattr(counts, name):,}") for name in GROUPS]
+    table += [(f"{name.replace('_', ' ')}, %", f"{getattr(counts, name):.4f}") for name in SHARES]
+    on = f"{counts.sites_on} of {counts.sites}"
+    return [*table, ("modules on", on), ("parameters of modules on", f"{counts.active:,}")]
+
+
+def _located(given: SimpleNamespace) -> tuple[Source, Family]:
+    name: ModelName = model_name(given.model, "--model")
+    if name.method != "lora":
+        raise InputFault(f"--model: counts FAMILY_lora, got '{given.model}'")
+    source = resolve(given.load, "--load", offline=True)
+    if source.kind != "directory":
+        raise InputFault(f"--load: '{given.load}' is no directory that holds config.json")
+    check(source, pretrained=False, tokenizer=False)
+    family = family_of(peek_config(source), source)
+    if family.name != name.family:
+        raise InputFault(f"--model: expects a {name.family} network, but '{given.load}' is of {family.name}")
+    return source, family
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Fold an adapter into its base and write a plain `transformers` checkpoint, compared before it is reported.
+
+Usage: python -m tools.merge --load BASE --adapter DIR --output DIR [--task TASK]
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from configs import console
+from configs.faults import InputFault
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, PathText, Switch, Word
+from model import source as sources
+from model.adapter_files import TASKS, AdapterFiles, labels, objective, read_files
+
+_FLAGS = (
+    Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
+    Flag("--adapter", PathText(), "A directory in PEFT format, or a run's.", required=True),
+    Flag("--output", PathText(), "Directory that is made.", required=True),
+    Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
+    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Merge, compare and write; return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.merge", "Fold an adapter into its base.", _FLAGS, words)
+        source, files = checked(given)
+        purpose, names = objective(files, given.task), labels(files)
+        console.configure_logging("warning")
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        from model.assembly import assemble
+        from model.backbone import load_backbone
+        from model.merging import merge
+
+        classes = names if purpose == "classification" else ()
+        assembled = assemble(load_backbone(source, purpose, classes), None, files.path, 0)
+        for note in assembled.notes:
+            console.say(f"note: {note}")
+        difference = merge(assembled, given.output, classes)
+        console.say(f"merged: {given.output} (read back, logits differ by {difference:.1e} at most)")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
+    """Read what the words name, as far as that needs no heavy library.
+
+    Raises:
+        InputFault: with the faults of all of them, a line each.
+    """
+    faults: list[str] = []
+    source = files = None
+    try:
+        source = sources.resolve(given.load, "--load", offline=given.offline)
+        sources.check(source)
+    except InputFault as fault:
+        faults += fault.lines
+    try:
+        files = read_files(given.adapter, "--adapter")
+        objective(files, given.task)
+    except InputFault as fault:
+        faults += fault.lines
+    faults += place_faults(given.output)
+    if faults:
+        raise InputFault(*faults)
+    return source, files
+
+
+def place_faults(output: Path) -> list[str]:
+    """Say why a directory cannot be made."""
+    if os.path.lexists(output):
+        return [f"--output: '{output}' exists, nothing is written over"]
+    if not output.parent.is_dir():
+        return [f"--output: no directory '{output.parent}' to make it in"]
+    return []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,8 @@ from configs import kinds
 from configs.faults import InputFault, unknown
 
 Method = Literal["full", "lora", "lora_ags"]
+AUTO = "auto"
+"""The FAMILY that is taken from the loaded network."""
 _FAMILIES = "model.families"
 
 
@@ -17,7 +19,7 @@ class ModelName:
     """What the word says.
 
     Args:
-        family: a kind of `model.families`; None for a plain model, whose network decides.
+        family: a kind of `model.families`; None where the network decides: a plain model, or `auto`.
         method: full fine-tuning, adapters, or adapters and shortcuts.
     """
 
@@ -37,20 +39,17 @@ def model_name(word: str, where: str = "--model") -> ModelName:
         if word.endswith(f"_{method}"):
             return ModelName(_family(word.removesuffix(f"_{method}"), where), method)
     if not os.path.exists(word):
-        words = [f"{family}_{method}" for family in kinds.names(_FAMILIES) for method in ("lora", "lora_ags")]
+        families = (AUTO, *kinds.names(_FAMILIES))
+        words = [f"{family}_{method}" for family in families for method in ("lora", "lora_ags")]
         near = get_close_matches(word.lower(), words, n=1, cutoff=0.8)
         if near:
             raise InputFault(f"{where}: no model '{word}'; did you mean '{near[0]}'?")
     return ModelName(None, "full")
 
 
-def _family(family: str, where: str) -> str:
-    if family == "auto":
-        raise InputFault(f"{where}: 'auto' is not built yet, name the family: {_listed()}")
+def _family(family: str, where: str) -> str | None:
+    if family == AUTO:
+        return None
     if family not in kinds.names(_FAMILIES):
-        raise InputFault(f"{where}: {unknown('model family', family, kinds.names(_FAMILIES))}")
+        raise InputFault(f"{where}: {unknown('model family', family, (AUTO, *kinds.names(_FAMILIES)))}")
     return family
-
-
-def _listed() -> str:
-    return ", ".join(kinds.names(_FAMILIES))

@@ -1,6 +1,6 @@
 """Put a backbone and its adapters together as a plan, a PEFT adapter or a checkpoint says."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def assemble(backbone: Backbone, plan: Plan | None, adapter: Path | None, seed: 
     if file is not None:
         load_peft(attachments, methods, file, str(adapter))
         load_head(backbone.network, file, str(adapter))
-        notes += _base_note(backbone, file.metadata, adapter)
+        notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata = None if file is None else file.metadata
     return Assembled(backbone, sites, attachments, methods, backbone.trained_modules, notes, metadata)
 
@@ -98,6 +98,14 @@ def _base_note(backbone: Backbone, metadata: Mapping[str, Any], adapter: Path | 
     return (
         f"{adapter}: was trained on another base (digest {recorded[:12]}, loaded {backbone.digest[:12]})",
     )
+
+
+def _head_note(backbone: Backbone, head: Collection[str], adapter: Path | None) -> tuple[str, ...]:
+    """Name what neither base nor adapter holds: by itself PEFT saves DeBERTa's classifier, not its pooler."""
+    lacking = [m for m in backbone.new_modules if not any(name.startswith(f"{m}.") for name in head)]
+    if not lacking:
+        return ()
+    return (f"{adapter}: does not hold {', '.join(lacking)}, nor does the base; drawn at random",)
 
 
 def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def collect(
         for name, parameter in network.named_parameters()
         if any(name.startswith(f"{module}.") for module in head)
     }
-    return PeftAdapter(modules, trained, metadata)
+    return PeftAdapter(modules, trained, metadata, tuple(head))
 
 
 def export(

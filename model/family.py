@@ -1,7 +1,7 @@
 """The contract of a model family: rows of attribute paths on stock `transformers` networks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from configs import kinds
@@ -26,6 +26,7 @@ class Family:
             objectives that are absent cannot be served. Language models train no head.
         positions: config -> the longest input in tokens the network can take.
         tiny: keyword arguments of a config small enough for offline tests and smoke runs.
+        ffn_norms: model_type -> path of the feed-forward part's norm, where it is not `ffn_norm`.
         optional: modules of the classification network which a base may lack; they then train and travel
             with the head (BERT's pooler).
     """
@@ -40,11 +41,16 @@ class Family:
     heads: Mapping[str, tuple[str, ...]]
     positions: Callable[[Any], int]
     tiny: Mapping[str, Any]
+    ffn_norms: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
 
     def path(self, key: SiteKey) -> str:
         """Return the dotted path of a linear site in the network."""
         return f"{self.layer.format(layer=key.layer)}.{self.roles[key.role]}"
+
+    def norms(self, config: Any) -> tuple[str, str]:
+        """Return the paths below the layer of attention's norm and of the feed-forward part's."""
+        return self.attention_norm, self.ffn_norms.get(config.model_type, self.ffn_norm)
 
 
 def families() -> tuple[Family, ...]:

@@ -7,7 +7,7 @@ every reader computes scale 1, also one that knows no patterns; only keys that o
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,13 @@ class PeftAdapter:
         modules: full module name -> factors.
         head: full parameter name -> tensor of the modules trained and saved whole.
         metadata: what PEFT has no place for; empty for an adapter of another tool.
+        saved: full names of the modules that the head's tensors belong to; only a writer knows them.
     """
 
     modules: Mapping[str, Factors]
     head: Mapping[str, Tensor] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    saved: Sequence[str] = ()
 
 
 def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, dropout: float) -> None:
@@ -106,7 +108,6 @@ def _config(
     if uniform:
         alpha = next(iter(adapter.modules.values())).scale * largest
     patterns = {} if uniform else {f"^{re.escape(module)}$": rank for module, rank in sorted(ranks.items())}
-    heads = sorted({name.rsplit(".", 1)[0] for name in adapter.head})
     return {
         "peft_type": "LORA",
         "task_type": task_type,
@@ -117,17 +118,12 @@ def _config(
         "target_modules": sorted(adapter.modules),
         "rank_pattern": patterns,
         "alpha_pattern": patterns,
-        "modules_to_save": _roots(heads) or None,
+        "modules_to_save": sorted(adapter.saved) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         "inference_mode": True,
     }
-
-
-def _roots(modules: list[str]) -> list[str]:
-    """Return the names PEFT looks for: `classifier.dense` and `classifier.out_proj` are one `classifier`."""
-    return sorted({".".join(m.split(".")[:2]) if m.startswith("bert.") else m.split(".")[0] for m in modules})
 
 
 def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:

@@ -13,7 +13,7 @@ from model.backbone import load_backbone
 from model.checkpoint import load_checkpoint
 from model.source import resolve
 from tests.runs import ENTRY, comparable, files, flags, launch, pair_rows, rows, run, summary
-from tests.tiny import rte_rows
+from tests.tiny import rte_rows, save_host
 
 RECORD = {"config.toml", "run.toml", "lora.toml", "metrics.csv", "summary.json", "report.md", "curves.png"}
 ADAPTER = {
@@ -156,6 +156,27 @@ def test_encoders_learn_pairs_and_give_their_number_again(ground, place, family)
     assert min(evaluations) < evaluations[0]
     words = ("--model", f"{family}_lora", "--dataset", "rte", "--dataset-dir", ground.rte())
     _agree(done, place, ground.host(family), *words)
+
+
+def test_auto_takes_the_family_from_the_network(ground, place, tmp_path, capsys):
+    host, data = ground.host("deberta"), ground.rte()
+    words = ("--model", "auto_lora", "--dataset", "rte", "--dataset-dir", data)
+    options = {"load": host, "lora_config": ground.plan(), "batch_size": 8, "max_steps": 2}
+    done = run(place / "auto", "train", *words, *flags(options))
+    assert 'model = "auto_lora"' in (done / "config.toml").read_text()
+    config = json.loads((done / "adapter" / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["classifier", "pooler"]
+    _agree(done, place, host, *words)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    assert launch("train", *words, *flags(options | {"load": tmp_path})) == 2
+    assert "no architecture 'gpt2', one of bert, deberta-v2, gemma, gemma2," in capsys.readouterr().err
+
+
+def test_capped_logits_train_and_answer(ground, tmp_path):
+    host = save_host("gemma", tmp_path / "gemma2", model_type="gemma2", final_logit_softcapping=5.0)
+    options = {"load": host, "lora_config": ground.plan(), "dataset_dir": ground.gsm8k(), "max_steps": 2}
+    done = run(tmp_path / "run", "train", "gemma_lora", "gsm8k", *flags(options))
+    assert "test/exact_match" in summary(done)["metrics"]
 
 
 @pytest.fixture(scope="module")

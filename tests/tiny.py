@@ -59,9 +59,15 @@ def tokenizer_for(family: Family) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(family: Family, **overrides: Any) -> Any:
-    """Return a family's tiny configuration, its special ids those of the byte tokenizer."""
+    """Return a family's tiny configuration, its special ids those of the byte tokenizer.
+
+    Args:
+        family: gives the keys; its first `model_type` is taken if no other is among the overrides.
+        overrides: keys that take the place of the family's.
+    """
     ids = dict(bos_token_id=0, pad_token_id=1, eos_token_id=2)
-    return AutoConfig.for_model(family.model_types[0], **{**family.tiny, **ids, **overrides})
+    keys = {"model_type": family.model_types[0], **family.tiny, **ids, **overrides}
+    return AutoConfig.for_model(keys.pop("model_type"), **keys)
 
 
 def tiny_network(family: Family, auto_class: Any, *, seed: int = 0, **overrides: Any) -> PreTrainedModel:

@@ -9,6 +9,7 @@ import pytest
 from configs.cli import HelpRequested, parse
 from configs.durations import BatchLimit
 from configs.faults import InputFault
+from configs.model_name import ModelName, model_name
 
 WHOLE = "must be a whole number of at least"
 BATCHES = "must be a whole number of at least 1 or a ratio in (0, 1] written with a dot"
@@ -128,9 +129,10 @@ COMMANDS = [
     ("train opt_lora mrpc --lora-config none.toml", "--lora-config: no file"),
     (
         "train otp_lora mrpc --lora-config lora.toml",
-        "no model family 'otp', one of bert, llama, opt, roberta",
+        "no model family 'otp', one of auto, bert, llama, opt, roberta",
     ),
-    ("train auto_lora mrpc --lora-config lora.toml", "--model: 'auto' is not built yet"),
+    ("train auto_lora mrpc", "--lora-config: required by 'auto_lora'"),
+    ("train auto_lroa mrpc", "--model: no model 'auto_lroa'; did you mean 'auto_lora'?"),
     ("train opt_lroa mrpc", "--model: no model 'opt_lroa'; did you mean 'opt_lora'?"),
     ("train facebook/opt-125m mrpc --lora-config lora.toml", "--lora-config: the plain model"),
     ("train ./none mrpc", "--model: no file or directory './none'"),
@@ -143,6 +145,12 @@ def test_a_bad_command_is_refused(words, message):
         parse(words.split())
     assert any(message in line for line in refusal.value.lines)
     assert len(refusal.value.lines) == (3 if not words else 1)
+
+
+def test_auto_leaves_the_family_to_the_network(here):
+    assert model_name("auto_lora") == ModelName(None, "lora")
+    done = parse(["train", "auto_lora", "mrpc", "--lora-config", "lora.toml"])
+    assert done.options.model == "auto_lora"
 
 
 def test_shortcuts_are_not_built():

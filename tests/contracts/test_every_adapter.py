@@ -10,27 +10,28 @@ from transformers import AutoModelForSequenceClassification
 
 from configs import kinds
 from model.attachment import join
-from model.family import dimensions
+from model.family import dimensions, model_types
 from model.injection import attach, locate
 from model.plan import Entry
 from model.site import SHARED_INPUT
 from tests.tiny import tiny_network
 
 METHODS = kinds.names("model.adapters")
-FAMILIES = kinds.names("model.families")
+HOSTS = sorted(model_types())
 everywhere = pytest.mark.parametrize(
-    ("method", "family"), [(method, family) for method in METHODS for family in FAMILIES]
+    ("method", "host"), [(method, host) for method in METHODS for host in HOSTS]
 )
 of_every_kind = pytest.mark.parametrize("method", METHODS)
 
 
 class Guests:
-    """A tiny host in float64 with one kind at every site."""
+    """A tiny host of a `model_type` in float64 with one kind at every site."""
 
-    def __init__(self, method, family="llama", *, seed=0, dropout=0.0):
+    def __init__(self, method, host="llama", *, seed=0, dropout=0.0):
         self.kind = kinds.load("model.adapters", method, "ADAPTER")
-        row = kinds.load("model.families", family, "FAMILY")
-        self.network = tiny_network(row, AutoModelForSequenceClassification).requires_grad_(False).double()
+        row = model_types()[host]
+        network = tiny_network(row, AutoModelForSequenceClassification, model_type=host)
+        self.network = network.requires_grad_(False).double()
         self.stock = copy.deepcopy(self.network)
         sites = locate(self.network, row, dimensions(self.network.config).layers)
         entry = Entry(
@@ -68,16 +69,16 @@ def _x(attachment, *leading):
 
 
 @everywhere
-def test_it_starts_as_no_change(method, family):
-    guests = Guests(method, family)
+def test_it_starts_as_no_change(method, host):
+    guests = Guests(method, host)
     torch.testing.assert_close(guests.logits(), guests.stock_logits())
     for attachment in guests.attachments.values():
         assert not attachment.adapter(_x(attachment, 2, 3)).any()
 
 
 @everywhere
-def test_its_delta_has_the_base_outputs_shape(method, family):
-    for attachment in Guests(method, family).attachments.values():
+def test_its_delta_has_the_base_outputs_shape(method, host):
+    for attachment in Guests(method, host).attachments.values():
         for leading in ((), (4,), (2, 3)):
             x = _x(attachment, *leading)
             assert attachment.adapter(x).shape == attachment.linear(x).shape
@@ -85,8 +86,8 @@ def test_its_delta_has_the_base_outputs_shape(method, family):
 
 
 @everywhere
-def test_gradients_reach_everything_that_trains_once_it_left_its_start(method, family):
-    guests = Guests(method, family)
+def test_gradients_reach_everything_that_trains_once_it_left_its_start(method, host):
+    guests = Guests(method, host)
     guests.shake()
     guests.logits().square().sum().backward()
     assert guests.trained()
@@ -98,8 +99,8 @@ def test_gradients_reach_everything_that_trains_once_it_left_its_start(method, f
 
 
 @everywhere
-def test_off_is_the_base_bit_for_bit(method, family):
-    guests = Guests(method, family)
+def test_off_is_the_base_bit_for_bit(method, host):
+    guests = Guests(method, host)
     guests.shake()
     on = guests.logits()
     assert not torch.allclose(on, guests.stock_logits())
@@ -113,8 +114,8 @@ def test_off_is_the_base_bit_for_bit(method, family):
 
 
 @everywhere
-def test_its_joint_form_is_base_plus_delta(method, family):
-    guests, plain = Guests(method, family), Guests(method, family)
+def test_its_joint_form_is_base_plus_delta(method, host):
+    guests, plain = Guests(method, host), Guests(method, host)
     plain.apart()
     values = []
     for one in (guests, plain):

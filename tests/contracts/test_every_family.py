@@ -17,12 +17,24 @@ _CLASSES = {
     "regression": AutoModelForSequenceClassification,
     "language_modeling": AutoModelForCausalLM,
 }
-_VARIANTS = {"opt": [{}, {"do_layer_norm_before": False, "word_embed_proj_dim": 16}]}
+_VARIANTS = {
+    "opt": [{}, {"do_layer_norm_before": False, "word_embed_proj_dim": 16}],
+    "deberta": [{}, {"share_att_key": False, "position_biased_input": True}],
+}
+
+
+def _variants(family):
+    """Return every variant of every `model_type`, as overrides of the tiny configuration."""
+    return [
+        {"model_type": word, **v} for word in family.model_types for v in _VARIANTS.get(family.name, [{}])
+    ]
+
+
 _CASES = [
     pytest.param(family, objective, variant, id=f"{family.name}-{objective}-{number}")
     for family in families()
     for objective in family.heads
-    for number, variant in enumerate(_VARIANTS.get(family.name, [{}]))
+    for number, variant in enumerate(_variants(family))
 ]
 
 
@@ -36,6 +48,16 @@ def _keys(family, network):
 
 def _ids(network, length=7):
     return torch.arange(5, 5 + length).remainder(network.config.vocab_size - 5).add(5).unsqueeze(0)
+
+
+def _runs(config, role):
+    """Return how often a forward pass runs a role: shared keys project relative positions too."""
+    return 2 if role in ("q_proj", "k_proj") and getattr(config, "share_att_key", False) else 1
+
+
+def _positions_end(config):
+    """Tell whether positions are a table; rotary and relative ones only grow worse."""
+    return not hasattr(config, "rope_parameters") and getattr(config, "position_biased_input", True)
 
 
 def _expected_widths(config, role):
@@ -67,27 +89,28 @@ def test_every_site_is_a_linear_of_the_right_widths(family, objective, variant):
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
-def test_every_site_is_hit_once_a_forward(family, objective, variant):
+def test_every_site_is_hit_as_often_as_its_linear_runs(family, objective, variant):
     network, hits = _network(family, objective, variant), Counter()
     for key in _keys(family, network):
         module = network.get_submodule(family.path(key))
         module.register_forward_hook(lambda *_, key=key: hits.update([key]))
     network(_ids(network))
-    assert hits == Counter(_keys(family, network))
+    assert hits == {key: _runs(network.config, key.role) for key in _keys(family, network)}
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
 def test_norms_stand_where_the_row_says(family, objective, variant):
     network, order = _network(family, objective, variant), []
     layer = network.get_submodule(family.layer.format(layer=1))
-    marks = {"attention_norm": family.attention_norm, "ffn_norm": family.ffn_norm}
+    marks = dict(zip(("attention_norm", "ffn_norm"), family.norms(network.config)))
     marks |= {role: family.roles[role] for role in ("q_proj", "o_proj", "w1", "w2")}
     for mark, path in marks.items():
         layer.get_submodule(path).register_forward_hook(lambda *_, mark=mark: order.append(mark))
     network(_ids(network))
     pre = ["attention_norm", "q_proj", "o_proj", "ffn_norm", "w1", "w2"]
     post = ["q_proj", "o_proj", "attention_norm", "w1", "w2", "ffn_norm"]
-    assert order == (pre if family.placement(network.config) == "pre" else post)
+    # Linears of queries and keys may run once more, for relative positions.
+    assert list(dict.fromkeys(order)) == (pre if family.placement(network.config) == "pre" else post)
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
@@ -111,15 +134,13 @@ def test_positions_is_the_longest_input_that_runs(family, objective, variant):
     longest = family.positions(network.config)
     with torch.no_grad():
         network(_ids(network, longest))
-        if not hasattr(network.config, "rope_parameters"):
+        if _positions_end(network.config):
             with pytest.raises((IndexError, RuntimeError)):
                 network(_ids(network, longest + 1))
 
 
 def test_every_variant_of_norm_placement_was_seen():
-    seen = {
-        (f.name, f.placement(tiny_config(f, **v))) for f in families() for v in _VARIANTS.get(f.name, [{}])
-    }
+    seen = {(f.name, f.placement(tiny_config(f, **v))) for f in families() for v in _variants(f)}
     assert {("opt", "pre"), ("opt", "post"), ("llama", "pre"), ("bert", "post"), ("roberta", "post")} <= seen
 
 

@@ -31,9 +31,17 @@ HOSTS = {
     "roberta": ("roberta", {}),
     "bert": ("bert", {}),
     "llama": ("llama", {}),
+    "gemma": ("gemma", {}),
+    "gemma2": ("gemma", {"model_type": "gemma2"}),
+    "gemma3": ("gemma", {"model_type": "gemma3_text"}),
+    "qwen2": ("qwen2", {}),
+    "mistral": ("mistral", {}),
+    "deberta_v2": ("deberta", {"share_att_key": False, "position_biased_input": True}),
+    "deberta_v3": ("deberta", {}),
 }
+_ENCODERS = ("roberta", "bert", "deberta_v2", "deberta_v3")
 CASES = [(host, "classification") for host in HOSTS] + [
-    (host, "language_modeling") for host in ("opt", "opt_post", "llama")
+    (host, "language_modeling") for host in HOSTS if host not in _ENCODERS
 ]
 TASK_TYPES = {"classification": "SEQ_CLS", "language_modeling": "CAUSAL_LM"}
 
@@ -170,10 +178,15 @@ PEFT_CONFIGS = {
     "patterns": {
         "r": 4,
         "lora_alpha": 6,
-        "rank_pattern": {"v_proj|value": 2, r"layers?\.1\..*(q_proj|query)": 3},
-        "alpha_pattern": {r".*\.0\..*(q_proj|query)": 5, "q_proj|query": 2},
+        "rank_pattern": {"v_proj|value(_proj)?": 2, r"layers?\.1\..*(q_proj|query(_proj)?)": 3},
+        "alpha_pattern": {r".*\.0\..*(q_proj|query(_proj)?)": 5, "q_proj|query(_proj)?": 2},
     },
-    "patterns_rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True, "rank_pattern": {"q_proj|query": 9}},
+    "patterns_rslora": {
+        "r": 4,
+        "lora_alpha": 6,
+        "use_rslora": True,
+        "rank_pattern": {"q_proj|query(_proj)?": 9},
+    },
 }
 
 
@@ -183,13 +196,16 @@ PEFT_CONFIGS = {
     + [("opt", "classification", manner) for manner in ("plain", "rslora", "patterns_rslora")],
 )
 def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, objective, manner):
-    targets = (
-        ["query", "value", "intermediate.dense"] if host in ("bert", "roberta") else ["q_proj", "v_proj"]
-    )
+    targets = ["q_proj", "v_proj"]
+    if host in _ENCODERS:
+        word = "_proj" if host.startswith("deberta") else ""
+        targets = [f"query{word}", f"value{word}", "intermediate.dense"]
     config = peft.LoraConfig(
         task_type=TASK_TYPES[objective],
         target_modules=targets,
         init_lora_weights=False,
+        # By itself PEFT saves `classifier` and `score` alone.
+        modules_to_save=["pooler"] if host.startswith("deberta") else None,
         **PEFT_CONFIGS[manner],
     )
     torch.manual_seed(0)
@@ -201,6 +217,15 @@ def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, obje
     assert {key.role for key in ours.attachments} == {"q_proj", "v_proj"} | (
         {"w1"} if len(targets) > 2 else set()
     )
+
+
+def test_a_head_that_nobody_holds_is_noted(hosts, tmp_path):
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"])
+    with quiet_host():
+        theirs = peft.get_peft_model(_stock(hosts["deberta_v3"], "classification"), config)
+        theirs.save_pretrained(tmp_path / "adapter")
+    (note,) = assemble(_backbone(hosts["deberta_v3"]), None, tmp_path / "adapter", 0).notes
+    assert note.endswith("adapter: does not hold pooler, nor does the base; drawn at random")
 
 
 def test_a_plan_with_another_scale_takes_the_adapters_effect(hosts, exported):

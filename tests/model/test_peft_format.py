@@ -27,8 +27,8 @@ def _factors(rank, scale=2.0, *, seed=0, wide=6, out=5):
     return Factors(torch.randn(rank, wide, generator=draw), torch.randn(out, rank, generator=draw), scale)
 
 
-def _written(directory, modules, head=None, metadata=None):
-    write(directory, PeftAdapter(modules, head or {}, metadata or {}), **FACTS)
+def _written(directory, modules, head=None, metadata=None, saved=()):
+    write(directory, PeftAdapter(modules, head or {}, metadata or {}, saved), **FACTS)
     return json.loads((directory / CONFIG).read_text())
 
 
@@ -92,7 +92,7 @@ def test_a_mixed_adapter_has_scale_one_for_every_reader(tmp_path, ranks, scales)
 def test_what_was_written_is_read(tmp_path, scales):
     modules = {f"a.{i}": _factors(3, scale, seed=i) for i, scale in enumerate(scales)}
     head = {"classifier.dense.weight": torch.randn(2, 2), "classifier.out_proj.bias": torch.randn(2)}
-    config = _written(tmp_path, modules, head, {"labels": ["a", "b"]})
+    config = _written(tmp_path, modules, head, {"labels": ["a", "b"]}, ("classifier",))
     assert config["modules_to_save"] == ["classifier"]
     file = read(tmp_path)
     assert file.metadata["labels"] == ["a", "b"]
@@ -100,6 +100,14 @@ def test_what_was_written_is_read(tmp_path, scales):
     for name, factors in modules.items():
         ours, theirs = file.modules[name], factors
         torch.testing.assert_close(ours.scale * ours.b @ ours.a, theirs.scale * theirs.b @ theirs.a)
+
+
+@pytest.mark.parametrize("saved", [(), ("score",), ("pooler", "classifier"), ("classifier", "host.pooler")])
+def test_modules_saved_whole_keep_their_names_whatever_the_host_is_called(tmp_path, saved):
+    head = {f"{module}.inner.dense.weight": torch.ones(1) for module in saved}
+    config = _written(tmp_path, {"a.w": _factors(2)}, head, saved=saved)
+    assert config["modules_to_save"] == (sorted(saved) or None)
+    assert set(read(tmp_path).head) == set(head)
 
 
 def test_equal_adapters_give_equal_bytes_without_a_path_of_ours(tmp_path):

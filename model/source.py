@@ -20,6 +20,8 @@ _FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
+_GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
+"""Words of GGUF that differ from the host's `model_type`."""
 _GGUF_KEYS = {
     "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",
@@ -181,7 +183,8 @@ def peek_config(source: Source) -> dict[str, Any] | None:
         fields = read_gguf_header(source.path).fields
         kind = fields.get("general.architecture")
         found = {ours: fields.get(f"{kind}.{theirs}") for ours, theirs in _GGUF_KEYS.items()}
-        return {"model_type": kind, **{key: value for key, value in found.items() if value is not None}}
+        word = _GGUF_ARCHITECTURES.get(str(kind), kind)
+        return {"model_type": word, **{key: value for key, value in found.items() if value is not None}}
     if not _config_path(source).exists():
         adapter = (source.path / "adapter_config.json").exists()
         hint = "; this is an adapter, give it as --adapter" if adapter else ""

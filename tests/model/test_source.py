@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from configs.faults import InputFault
 from model.source import Source, check, digest, family_of, peek_config, resolve, weight_files
+from tests.model.test_tensor_files import gguf_bytes
 from tests.tiny import save_host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,18 @@ def test_the_three_kinds_of_word(host, tmp_path, monkeypatch):
     assert resolve(str(host), "--load").kind == "directory"
     assert resolve("host", "--load").path == Path("host")
     assert resolve("x.gguf", "--load").kind == "gguf"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "family"),
+    [("llama", "llama"), ("qwen2", "qwen2"), ("gemma3", "gemma"), ("bert", "bert")],
+)
+def test_a_gguf_file_names_its_family_in_its_own_words(tmp_path, architecture, family):
+    (tmp_path / "x.gguf").write_bytes(gguf_bytes(architecture))
+    source = resolve(str(tmp_path / "x.gguf"), "--load")
+    config = peek_config(source)
+    assert config["num_hidden_layers"] == 2
+    assert family_of(config, source).name == family
 
 
 @pytest.mark.parametrize(

@@ -89,15 +89,15 @@ def test_a_missing_file_is_named(tmp_path):
         read_header(tmp_path / "none.safetensors")
 
 
-def gguf_bytes():
+def gguf_bytes(architecture="llama"):
     """Return a small GGUF file with one tensor."""
 
     def text(word):
         return struct.pack("<Q", len(word)) + word.encode()
 
     fields = [
-        text("general.architecture") + struct.pack("<I", 8) + text("llama"),
-        text("llama.block_count") + struct.pack("<II", 4, 2),
+        text("general.architecture") + struct.pack("<I", 8) + text(architecture),
+        text(f"{architecture}.block_count") + struct.pack("<II", 4, 2),
         text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 100) + text("t") * 100,
         text("tokenizer.ggml.scores") + struct.pack("<IIQ", 9, 6, 100) + bytes(400),
         text("short") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 3),

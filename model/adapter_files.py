@@ -1,5 +1,6 @@
 """An adapter's directory as far as it can be read without torch: tables, shapes, what it was trained for."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def read_files(path: Path, flag: str) -> AdapterFiles:
     place = find(path, flag)
     if not (place / _TENSORS).is_file():
         raise InputFault(f"{flag}: {place} holds no {_TENSORS}")
-    metadata = read_json(place / _METADATA) if (place / _METADATA).exists() else {}
+    metadata = _metadata(place / _METADATA) if (place / _METADATA).exists() else {}
     return AdapterFiles(place, read_json(place / _CONFIG), metadata, read_header(place / _TENSORS))
 
 
@@ -79,7 +80,7 @@ def objective(files: AdapterFiles, task: str | None) -> str:
         InputFault: when nobody says it, or the word of `--task` contradicts the files.
     """
     recorded = files.metadata.get("evaluation", {}).get("task") or files.config.get("task_type")
-    found = _OBJECTIVES.get(recorded)
+    found = _OBJECTIVES.get(recorded) if isinstance(recorded, str) else None
     if found is None and task is None:
         raise InputFault(f"--task: required, {files.path} does not say what it was trained for")
     if found is not None and task is not None and _OBJECTIVES[task] != found:
@@ -95,3 +96,25 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
         return tuple(recorded)
     rows = [shape[0] for name, shape in files.head.items() if len(shape) == 2 and "pooler" not in name]
     return tuple(f"LABEL_{number}" for number in range(min(rows, default=0)))
+
+
+def place_faults(output: Path) -> list[str]:
+    """Say why the directory of `--output` cannot be made."""
+    if os.path.lexists(output):
+        return [f"--output: '{output}' exists, nothing is written over"]
+    if not output.parent.is_dir():
+        return [f"--output: no directory '{output.parent}' to make it in"]
+    return []
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """Read metadata.json and check the keys that decide something here."""
+    table = read_json(path)
+    if not isinstance(table.get("evaluation", {}), dict):
+        raise InputFault(f"{path}: evaluation: must be a table")
+    if not isinstance(table.get("template"), str | None):
+        raise InputFault(f"{path}: template: must be a text or null")
+    names = table.get("labels") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputFault(f"{path}: labels: must be a list of texts")
+    return table

@@ -6,7 +6,6 @@ Usage: python -m tools.merge --load BASE --adapter DIR --output DIR [--task TASK
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 
 from configs import console
@@ -14,7 +13,7 @@ from configs.faults import InputFault
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
-from model.adapter_files import TASKS, AdapterFiles, labels, objective, read_files
+from model.adapter_files import TASKS, AdapterFiles, labels, objective, place_faults, read_files
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -71,15 +70,6 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     if faults:
         raise InputFault(*faults)
     return source, files
-
-
-def place_faults(output: Path) -> list[str]:
-    """Say why a directory cannot be made."""
-    if os.path.lexists(output):
-        return [f"--output: '{output}' exists, nothing is written over"]
-    if not output.parent.is_dir():
-        return [f"--output: no directory '{output.parent}' to make it in"]
-    return []
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from model.peft_format import write
 from model.plan import read_plan
 from model.source import resolve
 from tests.tools.words import refused
-from tools.merge import main, place_faults
+from tools.merge import main
 
 _CLASSES = {"llama": AutoModelForCausalLM, "roberta": AutoModelForSequenceClassification}
 
@@ -56,13 +56,6 @@ def test_the_label_names_go_with_it(ground, tmp_path):
     assert main([str(word) for word in words]) == 0
     network = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert network.config.id2label == {0: "no", 1: "so", 2: "yes"}
-
-
-def test_a_place_that_exists_or_has_no_parent_is_refused(tmp_path):
-    assert place_faults(tmp_path / "new") == []
-    assert place_faults(tmp_path) == [f"--output: '{tmp_path}' exists, nothing is written over"]
-    missing = tmp_path / "a" / "b"
-    assert place_faults(missing) == [f"--output: no directory '{tmp_path / 'a'}' to make it in"]
 
 
 def test_faults_come_together_and_before_torch(tmp_path):

@@ -1,0 +1,125 @@
+"""What vLLM's reader refuses is named before anything is written; the copy is one that it takes."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.adapter_files import read_files
+from tests.tools.words import refused
+from tools.export import RANKS, largest_rank, least_rank, main, refusals, scales
+
+_Q, _V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
+
+
+def _adapter(directory, ranks=None, extra=None, **config):
+    """Write an adapter with q and v of the given ranks."""
+    directory.mkdir(parents=True)
+    ranks = ranks or {_Q: 4, _V: 4}
+    table = {"peft_type": "LORA", "r": max(ranks.values()), "lora_alpha": 8, "target_modules": [_Q, _V]}
+    table |= {"task_type": "CAUSAL_LM", "bias": "none", "modules_to_save": None, **config}
+    (directory / "adapter_config.json").write_text(json.dumps(table))
+    tensors = dict(extra or {})
+    torch.manual_seed(0)
+    for module, rank in ranks.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = torch.randn(rank, 6)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = torch.randn(5, rank)
+    save_file(tensors, directory / "adapter_model.safetensors")
+    return directory
+
+
+def _lines(directory, max_rank=16):
+    where = f"{directory}/adapter_config.json: "
+    return [line.removeprefix(where) for line in refusals(read_files(directory, "A"), max_rank, folds=False)]
+
+
+def test_a_plain_adapter_passes_with_the_flag_to_use(tmp_path, capsys):
+    adapter = _adapter(tmp_path / "run" / "adapter")
+    assert main([str(tmp_path / "run"), "--check", "vllm"]) == 0
+    assert capsys.readouterr().out == (
+        f"vllm: serve with --enable-lora --max-lora-rank 8 --lora-modules NAME={adapter}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"bias": "all"}, "bias: vLLM takes no biases of an adapter, got 'all'"),
+        ({"use_dora": True}, "use_dora: vLLM does not read DoRA"),
+        ({"peft_type": "IA3"}, "peft_type: vLLM reads LORA alone, got 'IA3'"),
+        ({"r": 24}, "r: rank 24 is above --max-lora-rank 16; serve with --max-lora-rank 32"),
+        ({"r": 513}, "r: rank 513 is above 512, the largest that vLLM takes"),
+        (
+            {"modules_to_save": ["score"]},
+            "modules_to_save: vLLM takes no modules saved whole (score), and without them it would be another"
+            " network; merge it with tools.merge instead",
+        ),
+        (
+            {"alpha_pattern": {"v_proj": 2}},
+            "alpha_pattern: vLLM gives every module the scale 2, this adapter has others; --output writes a"
+            " copy with the scales folded into B",
+        ),
+        ({"rank_pattern": []}, None),
+        ({"rank_pattern": [1]}, "rank_pattern: must be a table of patterns"),
+        ({"alpha_pattern": {"v_proj": "x"}}, "alpha_pattern: v_proj: must be a number other than 0, got 'x'"),
+    ],
+)
+def test_each_thing_is_named(tmp_path, config, line):
+    assert _lines(_adapter(tmp_path / "a", **config)) == ([line] if line else [])
+
+
+def test_a_head_is_found_without_its_being_named(tmp_path):
+    adapter = _adapter(tmp_path / "a", extra={"base_model.model.score.weight": torch.zeros(2, 6)})
+    assert "modules_to_save: vLLM takes no modules" in _lines(adapter)[0]
+
+
+def test_a_rank_is_read_from_the_tensors_too(tmp_path):
+    adapter = _adapter(tmp_path / "a", {_Q: 32, _V: 4}, r=4, rank_pattern={"q_proj": 32})
+    assert largest_rank(read_files(adapter, "A")) == 32
+    assert "serve with --max-lora-rank 32" in _lines(adapter)[0]
+
+
+def test_the_flag_is_the_smallest_that_fits():
+    assert [least_rank(rank) for rank in (1, 2, 8, 9, 257, 512)] == [1, 8, 8, 16, 320, 512]
+    assert all(least_rank(rank) == rank for rank in RANKS)
+
+
+def test_scales_follow_patterns_and_rslora(tmp_path):
+    files = read_files(_adapter(tmp_path / "a", rank_pattern={"v_proj": 4}, alpha_pattern={_Q: 4}), "A")
+    assert scales(files) == {_Q: 1.0, _V: 2.0}
+    assert set(scales(read_files(_adapter(tmp_path / "b", use_rslora=True), "A")).values()) == {4.0}
+
+
+def test_the_copy_has_one_scale_and_the_same_delta(tmp_path, capsys):
+    ranks = {_Q: 8, _V: 4}
+    adapter = _adapter(tmp_path / "a", ranks, rank_pattern={"v_proj": 4}, alpha_pattern={"q_proj": 4})
+    assert main([str(adapter), "--check", "vllm"]) == 2
+    assert main([str(adapter), "--check", "vllm", "--output", str(tmp_path / "copy")]) == 0
+    shown = capsys.readouterr().out
+    assert f"exported: {tmp_path / 'copy'} (read back)\n" in shown
+    assert f"--max-lora-rank 8 --lora-modules NAME={tmp_path / 'copy'}\n" in shown
+    config = json.loads((tmp_path / "copy" / "adapter_config.json").read_text())
+    assert config["lora_alpha"] == config["r"] == 8
+    before, after = (load_file(d / "adapter_model.safetensors") for d in (adapter, tmp_path / "copy"))
+    for module, scale in {_Q: 4 / 8, _V: 8 / 4}.items():
+        a, b = (f"base_model.model.{module}.lora_{factor}.weight" for factor in "AB")
+        torch.testing.assert_close(after[b] @ after[a], scale * before[b] @ before[a])
+
+
+def test_nothing_is_written_of_what_is_refused(tmp_path):
+    adapter = _adapter(tmp_path / "a", modules_to_save=["score"], use_dora=True, r=24)
+    lines = refused("tools.export", adapter, "--check", "vllm", "--output", tmp_path / "copy")
+    assert [line.split(": ")[2] for line in lines] == ["use_dora", "modules_to_save", "r"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a"}
+
+
+def test_words_are_refused_before_torch(tmp_path):
+    assert refused("tools.export", tmp_path, "--check", "vlm", "--max-lora-rank", 17) == [
+        "error: --check: no reader 'vlm', one of vllm; did you mean 'vllm'?",
+        "error: --max-lora-rank: must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, got 17",
+    ]
+    adapter = _adapter(tmp_path / "a")
+    assert refused("tools.export", adapter, "--check", "vllm", "--output", adapter) == [
+        f"error: --output: '{adapter}' exists, nothing is written over"
+    ]

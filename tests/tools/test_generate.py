@@ -1,0 +1,107 @@
+"""Answers come from the template the adapter was trained with, and nothing else is on standard output."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from configs.faults import InputFault
+from model.assembly import assemble
+from model.backbone import load_backbone
+from model.exchange import collect
+from model.peft_format import write
+from model.plan import read_plan
+from model.source import resolve
+from tests.tools.words import refused
+from tools.generate import lines_of, main, prompts_of, read_rows, shown
+
+TEMPLATE = "Question: {question}\nAnswer:"
+
+
+@pytest.fixture(scope="module")
+def run(ground, tmp_path_factory):
+    """Return a run directory with a random adapter of a language model."""
+    backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
+    made = assemble(backbone, read_plan(ground.plan("generate-start", init_lora_weights=False)), None, 3)
+    metadata = {"template": TEMPLATE, "base_digest": "0" * 64}
+    file = collect(made.network, made.attachments, made.methods, made.head, metadata)
+    directory = tmp_path_factory.mktemp("run") / "adapter"
+    directory.mkdir()
+    write(directory, file, task_type="CAUSAL_LM", base="base", dropout=0.0)
+    return directory.parent
+
+
+def _answers(capsys, ground, run, *words):
+    arguments = ["--load", ground.host("llama"), "--adapter", run, "--max-new-tokens", 8, *words]
+    assert main([str(word) for word in arguments]) == 0
+    return capsys.readouterr()
+
+
+def test_prompts_of_all_three_kinds_give_one_answer(ground, run, capsys, tmp_path, monkeypatch):
+    one = _answers(capsys, ground, run, "--prompt", "How many?")
+    assert one.out.strip()
+    assert "was trained on another base" in one.err
+    rows, lines = tmp_path / "rows.jsonl", tmp_path / "lines.txt"
+    rows.write_text(json.dumps({"question": "How many?"}) + "\n" + json.dumps({"question": "Why?"}) + "\n")
+    lines.write_text("How many?\n\nWhy?\n")
+    many = _answers(capsys, ground, run, "--file", rows).out
+    assert len(many.splitlines()) == 2
+    assert many.splitlines()[0] == shown(one.out, alone=False)
+    assert _answers(capsys, ground, run, "--file", lines).out == many
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How many?\nWhy?\n"))
+    assert _answers(capsys, ground, run).out == many
+
+
+def test_draws_repeat_with_their_seed(ground, run, capsys):
+    words = ["--prompt", "How many?", "--sample", "--temperature", 3, "--top-p", 0.9, "--seed"]
+    first, again, other = (_answers(capsys, ground, run, *words, seed).out for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_template_is_filled_as_the_data_set_does():
+    assert prompts_of(["a {b}"], TEMPLATE) == ["Question: a {b}\nAnswer:"]
+    assert prompts_of(["as it is"], None) == ["as it is"]
+    two = "{instruction}|{input}"
+    assert prompts_of(["do", {"instruction": "x", "input": "y"}], two) == ["do|", "x|y"]
+    with pytest.raises(InputFault) as refusal:
+        prompts_of([{"instruction": "x"}, {"instruction": 3, "input": ""}], two)
+    assert refusal.value.lines == (
+        "prompt 1: field 'input' is missing",
+        "prompt 2: field 'instruction' must be text, got int",
+    )
+    with pytest.raises(InputFault, match="--prompt: there is none"):
+        prompts_of([], TEMPLATE)
+    with pytest.raises(InputFault, match="prompt 1: the adapter has no template"):
+        prompts_of([{"question": "x"}], None)
+
+
+def test_files_are_read_whole_or_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "b"}\n{"a": ')
+    with pytest.raises(InputFault, match="rows.jsonl:2: is no JSON row of fields"):
+        read_rows(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputFault, match="is not UTF-8"):
+        read_rows(path)
+    with pytest.raises(InputFault, match="--file: cannot read"):
+        read_rows(tmp_path / "none")
+    assert lines_of("a\r\n\n b\n") == ["a", " b"]
+
+
+def test_one_of_many_answers_stands_on_one_line():
+    assert shown(" a\nb ", alone=False) == "a\\nb"
+    assert shown(" a\nb ", alone=True) == "a\nb"
+
+
+def test_faults_come_together_and_before_torch(ground, run, tmp_path):
+    words = ["--load", "./none", "--adapter", tmp_path, "--prompt", "x", "--file", "y", "--seed", 3]
+    assert refused("tools.generate", *words) == [
+        "error: --seed: only with --sample",
+        "error: --file: not together with --prompt",
+        "error: --load: no file or directory 'none'",
+        f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"
+        " with one",
+    ]
+    lines = refused("tools.generate", "--load", ground.host("llama"), "--adapter", run, "--temperature", 0)
+    assert lines == ["error: --temperature: must be a finite number above 0, got 0"]

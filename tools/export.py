@@ -1,0 +1,224 @@
+"""Say what another program's reader would refuse in an adapter, and write a copy that it takes.
+
+Source: vLLM's `vllm/lora/peft_helper.py` and `vllm/lora/utils.py`; the ranks are those of its option
+max-lora-rank. It reads lora_A and lora_B alone and knows one scale for all modules, no patterns.
+
+Usage: python -m tools.export ADAPTER_DIR --check vllm [--max-lora-rank 16] [--output DIR]
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from configs import console
+from configs.faults import InputFault
+from configs.files import replacing_directory
+from configs.number_values import whole_number
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, PathText, refusal
+from model.adapter_files import AdapterFiles, place_faults, read_files
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's option takes."""
+
+_FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])\.weight$")
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """A rank that vLLM's option takes."""
+
+    def read(self, text: str) -> int:
+        """Read the text of a flag."""
+        return self.take(whole_number(text), text)
+
+    def take(self, value: Any, written: str = "") -> int:
+        """Check a number."""
+        if value not in RANKS:
+            raise refusal(self.words(), written or str(value))
+        return value
+
+    def words(self) -> str:
+        """List the ranks."""
+        return f"one of {', '.join(map(str, RANKS))}"
+
+
+_FLAGS = (
+    Flag("ADAPTER_DIR", PathText(), "A directory in PEFT format, or a run's.", required=True),
+    Flag("--check", Choice("reader", ("vllm",)), "Whose reader.", required=True),
+    Flag("--max-lora-rank", _Rank(), "What vLLM is served with.", default=16),
+    Flag("--output", PathText(), "Directory that is made: a copy that the reader takes."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, write a copy if one is wanted, say the flag to serve with; return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.export", "Check an adapter against vLLM's reader.", _FLAGS, words)
+        files = read_files(given.adapter_dir, "ADAPTER_DIR")
+        faults = refusals(files, given.max_lora_rank, folds=given.output is not None)
+        faults += [] if given.output is None else place_faults(given.output)
+        if faults:
+            raise InputFault(*faults)
+        place = files.path
+        if given.output is not None:
+            from model.peft_format import read, write
+
+            adapter, place = read(files.path, "ADAPTER_DIR"), given.output
+            with replacing_directory(place) as draft:
+                write(draft, adapter, **facts(files.config))
+                require_equal(adapter.modules, read(draft, "--output").modules)
+                again = read_files(draft, "--output")
+                if refusals(again, given.max_lora_rank, folds=False):
+                    raise RuntimeError(f"{draft}: the copy would be refused as well")
+            console.say(f"exported: {place} (read back)")
+        console.say(f"vllm: serve with {serving(largest_rank(files), place)}")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
+    """Return a line for each thing that vLLM's reader would refuse or misread.
+
+    Args:
+        files: the adapter.
+        max_rank: the value of --max-lora-rank.
+        folds: whether a copy is written that has every scale folded into B.
+    """
+    where, config = str(files.path / "adapter_config.json"), files.config
+    lines = [f"{where}: {key}: vLLM requires it" for key in ("r", "lora_alpha", "target_modules")
+             if key not in config]  # fmt: skip
+    if config.get("peft_type") != "LORA":
+        lines.append(f"{where}: peft_type: vLLM reads LORA alone, got {config.get('peft_type')!r}")
+    if config.get("bias", "none") != "none":
+        lines.append(f"{where}: bias: vLLM takes no biases of an adapter, got {config['bias']!r}")
+    if config.get("use_dora"):
+        lines.append(f"{where}: use_dora: vLLM does not read DoRA")
+    lines += _pattern_faults(config, where)
+    lines += _whole_tensors(files)
+    if (files.path / "extra.safetensors").exists():
+        lines.append(f"{files.path / 'extra.safetensors'}: vLLM has no place for what is not plain LoRA")
+    rank = largest_rank(files)
+    if rank > RANKS[-1]:
+        lines.append(f"{where}: r: rank {rank} is above {RANKS[-1]}, the largest that vLLM takes")
+    elif rank > max_rank:
+        flag = f"--max-lora-rank {least_rank(rank)}"
+        lines.append(f"{where}: r: rank {rank} is above --max-lora-rank {max_rank}; serve with {flag}")
+    if not folds and not lines and len(set(scales(files).values()) | {_scale(config)}) > 1:
+        lines.append(
+            f"{where}: alpha_pattern: vLLM gives every module the scale {_scale(config):g}, this adapter has"
+            " others; --output writes a copy with the scales folded into B"
+        )
+    return lines
+
+
+def largest_rank(files: AdapterFiles) -> int:
+    """Return the largest rank that configuration or tensors hold."""
+    shapes = [info.shape for name, info in files.tensors.items() if name.endswith("lora_A.weight")]
+    return max([*(shape[0] for shape in shapes if shape), _number(files.config.get("r"))])
+
+
+def least_rank(rank: int) -> int:
+    """Return the smallest value of vLLM's option that fits a rank."""
+    return next(one for one in RANKS if one >= rank)
+
+
+def scales(files: AdapterFiles) -> dict[str, float]:
+    """Return the scale PEFT gives each module, patterns followed."""
+    config, found = files.config, {}
+    for name in files.tensors:
+        match = _FACTOR.match(name)
+        if match and match["factor"] == "A":
+            module = match["module"]
+            rank = _pattern(config.get("rank_pattern") or {}, module, config["r"])
+            alpha = _pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
+            found[module] = _scale({**config, "r": rank, "lora_alpha": alpha})
+    return found
+
+
+def serving(rank: int, place: Any) -> str:
+    """Return the words that vLLM is started with."""
+    return f"--enable-lora --max-lora-rank {least_rank(rank)} --lora-modules NAME={place}"
+
+
+def facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a written adapter takes over from the configuration it was made from."""
+    return {
+        "task_type": config.get("task_type") or "CAUSAL_LM",
+        "base": config.get("base_model_name_or_path") or "",
+        "dropout": _number(config.get("lora_dropout")),
+    }
+
+
+def require_equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Compare an adapter with its copy, scale times B and A of every module.
+
+    Raises:
+        RuntimeError: naming the first module that differs.
+    """
+    if set(ours) != set(theirs):
+        raise RuntimeError("the copy holds other modules")
+    for module, one in ours.items():
+        other = theirs[module]
+        wanted, found = one.b * one.scale, other.b * other.scale
+        difference = (wanted.float() - found.float()).abs().max()
+        if not one.a.equal(other.a) or difference > _ROUNDING * wanted.float().abs().max():
+            raise RuntimeError(f"{module}: the copy gives another delta")
+
+
+def _whole_tensors(files: AdapterFiles) -> list[str]:
+    """Return the refusal of a head, and of tensors with names that vLLM does not read."""
+    whole = [name for name in files.tensors if "lora_" not in name]
+    named = files.config.get("modules_to_save")
+    lines = []
+    if named or whole:
+        what = ", ".join(named) if isinstance(named, list) and named else str(named or min(whole))
+        lines.append(
+            f"{files.path / 'adapter_config.json'}: modules_to_save: vLLM takes no modules saved whole"
+            f" ({what}), and without them it would be another network; merge it with tools.merge instead"
+        )
+    odd = [name for name in files.tensors if "lora_" in name and not _FACTOR.match(name)]
+    if odd:
+        lines.append(f"{files.path / 'adapter_model.safetensors'}: {min(odd)}: no tensor that vLLM reads")
+    return lines
+
+
+def _pattern_faults(config: Mapping[str, Any], where: str) -> list[str]:
+    """Say what is wrong with the tables of patterns, which vLLM passes over and PEFT follows."""
+    lines = []
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            lines.append(f"{where}: {key}: must be a table of patterns")
+            continue
+        for pattern, value in patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                lines.append(f"{where}: {key}: {pattern}: no valid pattern: {error}")
+            if _number(value) == 0:
+                lines.append(f"{where}: {key}: {pattern}: must be a number other than 0, got {value!r}")
+    return lines
+
+
+def _scale(config: Mapping[str, Any]) -> float:
+    rank, alpha = _number(config.get("r")), _number(config.get("lora_alpha"))
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank) if rank > 0 else 0.0
+
+
+def _number(value: Any) -> Any:
+    return value if type(value) in (int, float) else 0
+
+
+def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """Return the first pattern's value that matches the end of the module's name, as PEFT chooses it."""
+    return next((v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", module)), default)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Let a base with an adapter answer prompts, put into the template the adapter was trained with.
+
+Usage: python -m tools.generate --load BASE --adapter RUN_OR_ADAPTER [--prompt TEXT | --file FILE]
+
+Without --prompt and --file each line of standard input is a prompt. Standard output holds the answers alone.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from configs import console
+from configs.faults import InputFault
+from configs.number_values import Real, Whole
+from configs.tool_flags import Flag, Text, ended, read_words
+from configs.values import PathText, Switch, Word
+from dataset.fields import fill, placeholders
+from dataset.task import Example, Row, RowFault
+from model import source as sources
+from model.adapter_files import AdapterFiles, objective, read_files
+
+_LOG = logging.getLogger(__name__)
+_SAMPLING = ("--temperature", "--top-p", "--seed")
+_FLAGS = (
+    Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
+    Flag("--adapter", PathText(), "A run, or a directory in PEFT format.", required=True),
+    Flag("--prompt", Text(), "One prompt."),
+    Flag("--file", PathText(), "A prompt a line; in a .jsonl file a row of the template's fields."),
+    Flag("--max-new-tokens", Whole(1), "Cut-off of an answer.", default=256),
+    Flag("--beams", Whole(1, 64), "Hypotheses kept; 1 is greedy.", default=1),
+    Flag("--sample", Switch(), "Draw tokens.", default=False),
+    Flag("--temperature", Real(0, low_open=True), "Divides the logits; with --sample.", default=1.0),
+    Flag("--top-p", Real(0, 1, low_open=True), "Probability mass drawn from; with --sample.", default=1.0),
+    Flag("--seed", Whole(0), "Of the draws; with --sample.", default=0),
+    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print an answer for each prompt and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.generate", "Answer prompts with an adapter.", _FLAGS, words)
+        source, files, rows = checked(given)
+        prompts = prompts_of(rows, files.template)
+        console.configure_logging("warning")
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from dataset.encoding import encode_prompts
+        from model.answering import Decoding, answer
+        from model.assembly import assemble
+        from model.backbone import load_backbone
+
+        assembled = assemble(load_backbone(source, "language_modeling"), None, files.path, 0)
+        for note in assembled.notes:
+            _LOG.warning("%s", note)
+        decoding = Decoding(
+            given.max_new_tokens, given.beams, given.sample, given.temperature, given.top_p, given.seed
+        )
+        examples = [Example((prompt,)) for prompt in prompts]
+        encoded = encode_prompts(examples, assembled.backbone.tokenizer, sys.maxsize)
+        for number in range(len(encoded)):
+            ids = encoded[number]["input_ids"].tolist()
+            console.say(shown(answer(assembled, ids, decoding, number), alone=given.prompt is not None))
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[Row | str]]:
+    """Read what the words name, as far as that needs no heavy library.
+
+    Raises:
+        InputFault: with the faults of all of them, a line each.
+    """
+    faults = word_faults(given)
+    source = files = None
+    try:
+        source = sources.resolve(given.load, "--load", offline=given.offline)
+        sources.check(source)
+    except InputFault as fault:
+        faults += fault.lines
+    try:
+        files = read_files(given.adapter, "--adapter")
+        task = None if files.template is None else "causal_language_modeling"
+        if objective(files, task) != "language_modeling":
+            faults.append(f"--adapter: {files.path} classifies, it writes no text")
+    except InputFault as fault:
+        faults += fault.lines
+    if faults:
+        raise InputFault(*faults)
+    if given.prompt is not None:
+        return source, files, [given.prompt]
+    if given.file is not None:
+        return source, files, read_rows(given.file)
+    return source, files, lines_of(sys.stdin.read())
+
+
+def word_faults(given: SimpleNamespace) -> list[str]:
+    """Return what contradicts itself among the words."""
+    faults = [f"{name}: only with --sample" for name in _SAMPLING if name in given.given and not given.sample]
+    if given.prompt is not None and given.file is not None:
+        faults.append("--file: not together with --prompt")
+    return faults
+
+
+def read_rows(path: Path) -> list[Row | str]:
+    """Return the prompts of a text file, or the rows of a .jsonl file.
+
+    Raises:
+        InputFault: naming the file, and the line that is no row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputFault(f"{path}: is not UTF-8") from None
+    except OSError as error:
+        raise InputFault(f"--file: cannot read '{path}': {error.strerror}") from None
+    if path.suffix != ".jsonl":
+        return lines_of(text)
+    rows: list[Row | str] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise InputFault(f"{path}:{number}: is no JSON row of fields")
+            rows.append(row)
+    return rows
+
+
+def lines_of(text: str) -> list[Row | str]:
+    """Return the lines that hold something."""
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
+    """Put rows into the template as the data set does; a text is its first field, the others are empty.
+
+    Raises:
+        InputFault: naming the row, or that there is none.
+    """
+    fields = [] if template is None else placeholders(template)
+    prompts, faults = [], []
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, str):
+            if not fields:
+                prompts.append(row)
+                continue
+            row = {**dict.fromkeys(fields, ""), fields[0]: row}
+        try:
+            if not fields:
+                raise RowFault("the adapter has no template that takes fields")
+            prompts.append(fill(template, row))
+        except RowFault as fault:
+            faults.append(f"prompt {number}: {fault}")
+    if not prompts and not faults:
+        faults.append("--prompt: there is none")
+    if faults:
+        raise InputFault(*faults)
+    return prompts
+
+
+def shown(text: str, *, alone: bool) -> str:
+    """Return an answer as it is printed: one of many stands on one line, its line ends escaped."""
+    return text.strip() if alone else console.escaped(text.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

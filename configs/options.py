@@ -58,8 +58,8 @@ class Options:
     config: Annotated[tuple[Path, ...], Repeated(PathText()), _RUN] = field(default=(), compare=False)
     """TOML file with options; later files win, the command line wins over all of them."""
     model: Annotated[str | None, Word(), _RUN] = None
-    """FAMILY_lora, FAMILY_lora_ags (with shortcuts), or a hub name or directory (plain model, trained as
-    a whole). Required."""
+    """FAMILY_lora, FAMILY_lora_ags (with shortcuts; FAMILY auto: the network's own), or a hub name or
+    directory (plain model, trained as a whole). Required."""
     dataset: Annotated[str | None, Word(), _RUN] = None
     """Data set, or local (columns described in the TOML table [data]). Required."""
     dataset_dir: Annotated[
@@ -140,7 +140,7 @@ class Options:
     ] = "none"
     """Learning-rate schedule."""
     eta_min: Annotated[float, Real(0), _TRAIN] = 0.0
-    """Learning rate at the end of the cosine schedule."""
+    """Learning rate at the end of a linear or cosine schedule."""
     warmup_ratio: Annotated[float, Real(0, 1), _TRAIN] = 0.0
     """Share of the optimiser steps in which the learning rate rises from 0."""
     gradient_clip_val: Annotated[float | None, Real(0, low_open=True), _TRAIN] = None
@@ -241,7 +241,7 @@ class Options:
     log_level: Annotated[str, Choice("level", _LEVELS), _RECORD] = "info"
     """Least level of log lines that are shown."""
     log_every_n_steps: Annotated[int, Whole(1), Option("Record", _TRAINING)] = 50
-    """Steps between two lines of progress."""
+    """Optimiser steps between two writes of the loss log and two points of the TensorBoard curves."""
     checkpoint_every_n_steps: Annotated[int | None, Whole(1), Option("Record", _TRAINING)] = None
     """Optimiser steps between two checkpoints, beside those at each epoch's end."""
     write_predictions: Annotated[bool, Switch(), _RECORD] = False

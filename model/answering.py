@@ -37,20 +37,13 @@ def answer(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, numb
 
     Args:
         assembled: network and adapters.
-        prompt: token ids.
+        prompt: token ids, as many as `require_room` lets pass.
         decoding: how tokens are chosen.
         number: of the prompt; its draws depend on it and the seed alone.
-
-    Raises:
-        InputFault: when the prompt leaves no position for an answer.
     """
     backbone, network = assembled.backbone, assembled.network.eval()
     tokenizer = backbone.tokenizer
-    room = backbone.family.positions(network.config) - len(prompt) + 1  # the last token is never fed
-    if room < 1:
-        raise InputFault(
-            f"prompt {number + 1}: has {len(prompt)} tokens, the network takes {room - 1 + len(prompt)}"
-        )
+    room = _positions(assembled) - len(prompt) + 1  # the last token is never fed
     choice = {"do_sample": decoding.sample, "num_beams": decoding.beams}
     if decoding.sample:
         choice |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
@@ -66,3 +59,21 @@ def answer(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, numb
             **choice,
         )
     return tokenizer.decode(generated[0, len(prompt) :], skip_special_tokens=True)
+
+
+def require_room(assembled: Assembled, lengths: Sequence[int]) -> None:
+    """Refuse prompts that leave no position for an answer.
+
+    Raises:
+        InputFault: a line for each, counted from 1.
+    """
+    most = _positions(assembled)
+    long = [(number, length) for number, length in enumerate(lengths, 1) if length > most]
+    if long:
+        raise InputFault(
+            *(f"prompt {number}: has {length} tokens, the network takes {most}" for number, length in long)
+        )
+
+
+def _positions(assembled: Assembled) -> int:
+    return assembled.backbone.family.positions(assembled.network.config)

@@ -102,7 +102,7 @@ def _located(given: SimpleNamespace) -> tuple[Source, Family]:
         raise InputFault(f"--load: '{given.load}' is no directory that holds config.json")
     check(source, pretrained=False, tokenizer=False)
     family = family_of(peek_config(source), source)
-    if family.name != name.family:
+    if name.family not in (None, family.name):
         raise InputFault(f"--model: expects a {name.family} network, but '{given.load}' is of {family.name}")
     return source, family
 

@@ -18,7 +18,7 @@ from configs.faults import InputFault
 from configs.number_values import Real, Whole
 from configs.tool_flags import Flag, Text, ended, read_words
 from configs.values import PathText, Switch, Word
-from dataset.fields import fill, placeholders
+from dataset.fields import fill, placeholders, text_field
 from dataset.task import Example, Row, RowFault
 from model import source as sources
 from model.adapter_files import AdapterFiles, objective, read_files
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from dataset.encoding import encode_prompts
-        from model.answering import Decoding, answer
+        from model.answering import Decoding, answer, require_room
         from model.assembly import assemble
         from model.backbone import load_backbone
 
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         examples = [Example((prompt,)) for prompt in prompts]
         encoded = encode_prompts(examples, assembled.backbone.tokenizer, sys.maxsize)
+        require_room(assembled, encoded.lengths)
         for number in range(len(encoded)):
             ids = encoded[number]["input_ids"].tolist()
             console.say(shown(answer(assembled, ids, decoding, number), alone=given.prompt is not None))
@@ -97,7 +98,10 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
         return source, files, [given.prompt]
     if given.file is not None:
         return source, files, read_rows(given.file)
-    return source, files, lines_of(sys.stdin.read())
+    try:
+        return source, files, lines_of(sys.stdin.read())
+    except UnicodeDecodeError:
+        raise InputFault("standard input: is not UTF-8") from None
 
 
 def word_faults(given: SimpleNamespace) -> list[str]:
@@ -137,7 +141,7 @@ def read_rows(path: Path) -> list[Row | str]:
 
 def lines_of(text: str) -> list[Row | str]:
     """Return the lines that hold something."""
-    return [line for line in text.splitlines() if line.strip()]
+    return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
@@ -149,15 +153,8 @@ def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
     fields = [] if template is None else placeholders(template)
     prompts, faults = [], []
     for number, row in enumerate(rows, 1):
-        if isinstance(row, str):
-            if not fields:
-                prompts.append(row)
-                continue
-            row = {**dict.fromkeys(fields, ""), fields[0]: row}
         try:
-            if not fields:
-                raise RowFault("the adapter has no template that takes fields")
-            prompts.append(fill(template, row))
+            prompts.append(_prompt(row, template, fields))
         except RowFault as fault:
             faults.append(f"prompt {number}: {fault}")
     if not prompts and not faults:
@@ -165,6 +162,15 @@ def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
     if faults:
         raise InputFault(*faults)
     return prompts
+
+
+def _prompt(row: Row | str, template: str | None, fields: Sequence[str]) -> str:
+    if isinstance(row, str):
+        text = text_field({"prompt": row}, "prompt")
+        return fill(template, {**dict.fromkeys(fields, ""), fields[0]: text}) if fields else text
+    if not fields:
+        raise RowFault("the adapter has no template that takes fields")
+    return fill(template, row)
 
 
 def shown(text: str, *, alone: bool) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from configs.faults import InputFault
-from model.answering import Decoding, answer
+from model.answering import Decoding, answer, require_room
 from model.assembly import assemble
 from model.backbone import load_backbone
 from model.plan import read_plan
@@ -42,14 +42,31 @@ def test_draws_depend_on_seed_and_prompt_alone(assembled):
     assert before.equal(torch.random.get_rng_state())
 
 
-def test_beams_are_no_less_likely_than_the_greedy_answer(assembled):
-    assert isinstance(answer(assembled, PROMPT, Decoding(5, beams=3)), str)
+def test_beams_search_more_than_the_greedy_answer(assembled):
+    def likelihood(ids):
+        with torch.no_grad():
+            logits = assembled.network(torch.tensor([ids])).logits[0, len(PROMPT) - 1 : -1]
+        return logits.log_softmax(-1).gather(1, torch.tensor(ids[len(PROMPT) :])[:, None]).sum()
+
+    seen = []
+    generate = assembled.network.generate
+    assembled.network.generate = lambda **how: seen.append(generate(**how)) or seen[-1]
+    try:
+        for beams in (1, 300):  # the whole vocabulary: two tokens are then searched in full
+            answer(assembled, PROMPT, Decoding(2, beams=beams))
+    finally:
+        del assembled.network.generate
+    greedy, searched = (likelihood(ids[0].tolist()) for ids in seen)
+    assert searched >= greedy - 1e-6
 
 
-def test_a_prompt_that_fills_the_network_is_refused(assembled):
-    positions = assembled.backbone.family.positions(assembled.network.config)
-    answer(assembled, [40] * positions, Decoding(5))
-    with pytest.raises(
-        InputFault, match=f"prompt 1: has {positions + 1} tokens, the network takes {positions}"
-    ):
-        answer(assembled, [40] * (positions + 1), Decoding(5))
+def test_a_prompt_that_fills_the_network_is_answered_and_a_longer_one_refused(assembled):
+    most = assembled.backbone.family.positions(assembled.network.config)
+    answer(assembled, [40] * most, Decoding(5))
+    require_room(assembled, [4, most])
+    with pytest.raises(InputFault) as refused:
+        require_room(assembled, [most + 1, 4, most + 2])
+    assert refused.value.lines == tuple(
+        f"prompt {number}: has {most + more} tokens, the network takes {most}"
+        for number, more in ((1, 1), (3, 2))
+    )

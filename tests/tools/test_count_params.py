@@ -124,6 +124,25 @@ def test_the_table_shows_every_number(tmp_path, capsys):
     assert "modules on                24 of 24\n" in shown
 
 
+def test_auto_takes_the_family_from_the_network(tmp_path, capsys):
+    base, plan = (
+        _directory(tmp_path / "base", OPT_350M),
+        _plan(tmp_path / "plan.toml", 8, ("q_proj", "v_proj")),
+    )
+    assert (
+        _counts(capsys, "--model", "auto_lora", "--load", base, "--lora-config", plan)["adapters"] == 786_432
+    )
+
+
+def test_a_configuration_that_makes_no_network_is_one_line(tmp_path, capsys):
+    base = _directory(tmp_path / "base", {**OPT_350M, "hidden_size": "wide"})
+    plan = _plan(tmp_path / "plan.toml", 8)
+    assert main(["--model", "opt_lora", "--load", str(base), "--lora-config", str(plan)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: --load: '{base}' makes no network (")
+
+
 def test_one_output_is_a_regression():
     assert objective("classification", 1) == "regression"
     assert objective("classification", 2) == "classification"

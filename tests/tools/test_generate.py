@@ -70,6 +70,8 @@ def test_the_template_is_filled_as_the_data_set_does():
         "prompt 1: field 'input' is missing",
         "prompt 2: field 'instruction' must be text, got int",
     )
+    with pytest.raises(InputFault, match="prompt 1: field 'prompt' holds half a surrogate pair"):
+        prompts_of(["\udcff"], None)
     with pytest.raises(InputFault, match="--prompt: there is none"):
         prompts_of([], TEMPLATE)
     with pytest.raises(InputFault, match="prompt 1: the adapter has no template"):
@@ -87,6 +89,16 @@ def test_files_are_read_whole_or_refused(tmp_path):
     with pytest.raises(InputFault, match="--file: cannot read"):
         read_rows(tmp_path / "none")
     assert lines_of("a\r\n\n b\n") == ["a", " b"]
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_any_answer(ground, run, capsys, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("Why?\n" + "x" * 200 + "\n")
+    assert main(["--load", str(ground.host("llama")), "--adapter", str(run), "--file", str(path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    tokens = 1 + len(TEMPLATE.replace("{question}", "x" * 200))  # the start token, then a token a byte
+    assert f"error: prompt 2: has {tokens} tokens, the network takes 128" in told.err
 
 
 def test_one_of_many_answers_stands_on_one_line():

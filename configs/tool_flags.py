@@ -146,6 +146,8 @@ def _help(module: str, purpose: str, flags: Sequence[Flag]) -> str:
     for flag in flags:
         facts = [] if isinstance(flag.kind, Switch) else [flag.kind.words()]
         facts += ["required"] if flag.required else []
-        facts += [f"default: {flag.default}"] if flag.default not in (None, False) else []
+        facts += (
+            [f"default: {flag.default}"] if flag.default is not None and flag.default is not False else []
+        )
         lines.append(f"  {flag.name}  {flag.meaning}" + (f" ({'; '.join(facts)})" if facts else ""))
     return "\n".join(lines)

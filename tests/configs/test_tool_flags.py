@@ -12,6 +12,7 @@ FLAGS = (
     Flag("FILE", PathText(), "A file.", required=True),
     Flag("--count", Whole(1), "How many.", default=2),
     Flag("--share", Real(0, 1), "How much."),
+    Flag("--seed", Whole(0), "Of the draws.", default=0),
     Flag("--prompt", Text(), "What is asked."),
     Flag("--json", Switch(), "As JSON.", default=False),
 )
@@ -61,6 +62,7 @@ def test_help_names_every_flag(capsys):
     assert ended(request.value) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: python -m tools.any FILE [options]\n")
+    assert "--seed  Of the draws. (a whole number of at least 0; default: 0)" in shown
     assert all(flag.name in shown and flag.meaning in shown for flag in FLAGS)
 
 

@@ -149,7 +149,11 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
     known = {field.name for field in dataclasses.fields(kind.options)}
     if "task" in known:
         table.setdefault("task", bound.options.task)
-    return bound, kind.build(bind(kind.options, table, where))
+    task = kind.build(bind(kind.options, table, where))
+    if not bound.is_given("task") and task.objective == "language_modeling":  # `[data]` alone may tell
+        word = "causal_language_modeling"
+        bound = dataclasses.replace(bound, options=dataclasses.replace(bound.options, task=word))
+    return bound, task
 
 
 def _source(options: Options, name: ModelName) -> sources.Source:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs import kinds
+from configs.console import rank
 from configs.faults import InputFault, unknown
 from configs.model_name import ModelName, model_name
 from configs.options import Options
@@ -106,10 +107,11 @@ def _plain(case: Case, word: str) -> Iterator[str]:
 
 
 def _with_adapters(case: Case, word: str, name: ModelName) -> Iterator[str]:
-    options, loads_run = case.options, case.options.load and case.options.load_type == "pl"
-    has_plan = options.lora_config or options.adapter or loads_run
+    options = case.options
+    is_lost = options.load_type == "pl" and options.load and not os.path.isfile(options.load)
+    has_plan = options.lora_config or options.adapter or is_lost  # a lost checkpoint is refused as such
     if not has_plan and case.is_sound("lora_config", "adapter", "load", "load_type"):
-        yield f"--lora-config: required by '{word}' (or --adapter, or --load with --load-type pl)"
+        yield f"--lora-config: required by '{word}' (or --adapter, or a checkpoint in its run)"
     if name.method == "lora_ags" and not options.shortcut_config and case.is_sound("shortcut_config"):
         yield f"--shortcut-config: required by '{word}'"
 
@@ -169,5 +171,7 @@ def _project_dir(case: Case) -> Iterator[str]:
         return
     run = case.options.project and directory / case.options.project
     place = run if case.options.resume_training and run and os.path.isdir(run) else existing
+    if run and rank() == 0 and os.path.exists(run) and not case.options.resume_training:
+        yield f"{case.where('project')}: {run} exists already, and a run directory is never written over"
     if not os.access(place, os.W_OK | os.X_OK):
         yield f"{case.where('project_dir')}: no permission to write in '{place}'"

@@ -55,8 +55,11 @@ class Bound:
         """Return it with the files a table names made absolute, so that its record works from anywhere."""
         content = dict(self.tables.get(table, {}))
         for key in keys:
-            if isinstance(content.get(key), str) and Path(content[key]).is_file():
-                content[key] = str(Path(content[key]).absolute())
+            places = [place for place in (self.options.dataset_dir, Path()) if place is not None]
+            found = [place / str(content.get(key)) for place in places if key in content]
+            first = next((path for path in found if path.is_file()), None)
+            if first is not None:
+                content[key] = str(first.absolute())
         return dataclasses.replace(self, tables={**self.tables, table: content}) if content else self
 
 
@@ -136,7 +139,7 @@ def _options(settings: Mapping[str, Setting]) -> Options:
     options = Options(**values)
     pretrained = options.pretrained
     if pretrained is None:
-        pretrained = inheritance.names_weights(options.load, options.model)
+        pretrained = inheritance.names_weights(options.load or options.backbone_model, options.model)
     return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
 
 

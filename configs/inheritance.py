@@ -42,6 +42,8 @@ _EXEMPT = (
     "num_workers",
     "log_level",
     "config",
+    "print_config",
+    "dry_run",
 )
 _BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
 _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")

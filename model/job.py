@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from configs.faults import InputFault
 from configs.run_directory import RunDirectory
 from model.assembly import Assembled, require_base
 from model.learners.finetune import FineTuner, Recipe
@@ -121,7 +122,17 @@ class Job:
         """
         if self.checkpoint is not None:
             require_base(self.assembled.backbone, self.checkpoint["facts"])
+            if self.options.resume_training:
+                self._require_data(self.checkpoint["facts"]["data_digests"])
             self.learner(()).adopt(self.checkpoint["state_dict"], self.options.load)
+
+    def _require_data(self, began: Mapping[str, str]) -> None:
+        """Refuse to go on with other examples than the run began with."""
+        changed = [name for name in began if self.digests.get(name) != began[name]]
+        if changed:
+            raise InputFault(
+                f"--dataset: {', '.join(changed)} of {self.task.name} changed since the run began"
+            )
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint says about the base it stands on."""

@@ -50,7 +50,7 @@ class Entry:
         adapter_name: name the adapter is saved under.
         disabled: built, but switched off.
         importance: coefficient of the low-rank term.
-        init: draw the factors anew; otherwise they must be loaded.
+        init: start with a zero delta; false draws B at random too, as PEFT does.
         fan_in_fan_out: the host stores its weight transposed.
         method: a kind of `model.adapters`.
         extra: keys of that method, to be bound to its options.

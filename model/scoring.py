@@ -1,12 +1,13 @@
 """Score a network on its test set: by its loss and metrics, or by the answers it generates."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from configs import console
 from configs.files import write_text
@@ -80,16 +81,22 @@ def write_predictions(job: Job, trainer: L.Trainer, learner: nn.Module, director
         return
     outputs = trainer.predict(learner, datamodule=job.data)
     per_loader = outputs if len(job.data.predict_names) > 1 else [outputs]
+    shares = [_all_pairs(batches, trainer.world_size) for batches in per_loader]
     if console.rank() != 0:
         return
-    for name, batches in zip(job.data.predict_names, per_loader):
-        pairs = [
-            (int(row), value)
-            for rows, values in batches
-            for row, value in zip(rows.tolist(), values.tolist())
-        ]
+    for name, pairs in zip(job.data.predict_names, shares):
         text = "".join(f"{row}\t{_label(job, value)}\n" for row, value in sorted(pairs))
         write_text(directory / f"predictions_{name}.tsv", "index\tprediction\n" + text)
+
+
+def _all_pairs(batches: Sequence[tuple[Tensor, Tensor]], world: int) -> list[tuple[int, float]]:
+    """Return (row, prediction) of all processes."""
+    own = [pair for rows, values in batches for pair in zip(rows.tolist(), values.tolist())]
+    if world == 1:
+        return own
+    shares: list[list[tuple[int, float]]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(shares, own)
+    return [pair for share in shares for pair in share]
 
 
 def _label(job: Job, value: float) -> str:

@@ -287,6 +287,17 @@ def test_a_local_set_is_described_in_the_config(ground, place, tmp_path):
     assert tested["metric"]["value"] == summary(done)["metric"]["value"]
 
 
+def test_a_local_set_of_prompts_is_language_modelling(ground, place, tmp_path):
+    lines = [f'{{"ask": "say {word}", "answer": "{word}"}}\n' for word in ("one", "two", "three") * 8]
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    config = tmp_path / "config.toml"
+    config.write_text('[data]\ntrain = "train.jsonl"\nprompt = "ask"\nresponse = "answer"\n')
+    words = ["train", "llama_lora", "local", "--load", ground.host("llama"), "--lora-config", ground.plan()]
+    done = run(place / "prompts", *words, "--config", config, "--dataset-dir", tmp_path, "--max-epochs", "1")
+    assert 'task = "causal_language_modeling"' in (done / "config.toml").read_text()
+    assert summary(done)["metric"]["name"] == "val/perplexity"
+
+
 def test_a_plain_model_trains_as_a_whole(ground, place):
     options = {"dataset_dir": ground.rte(), "batch_size": 8, "max_epochs": 2, "learning_rate": 0.01}
     done = run(place / "full", "train", ground.host("opt"), "rte", *flags(options))

@@ -163,6 +163,16 @@ def test_a_changed_option_is_refused(place, words, capsys):
     assert {name: (directory / name).read_bytes() for name in files(directory)} == before
 
 
+def test_changed_data_are_refused(ground, place, capsys):
+    rows = ground.rte("RTE_changing", train=36)
+    words = ground.words(lora_config=ground.plan(), dataset_dir=rows, checkpoint_every_n_steps=1)
+    directory = _interrupted(place / "data", words, "step", 2)
+    train = next(rows.rglob("train.tsv"))
+    train.write_text(train.read_text().replace("The ", "A ", 1))
+    assert launch(*_resume_words(directory)) == 2
+    assert capsys.readouterr().err == "error: --dataset: train of rte changed since the run began\n"
+
+
 def test_the_same_option_may_be_repeated(place, words, whole):
     directory = _interrupted(place / "repeated", words, "step", 2)
     assert launch(*_resume_words(directory), "--learning-rate", "1e-2", "--max-epochs", "2") == 0

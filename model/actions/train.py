@@ -65,12 +65,22 @@ def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[
             trainer.fit_loop.max_epochs = position["epoch"]
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
+    _say_dropped(job, trainer.world_size)
     learner.train()  # hosts are loaded in evaluation mode
     with frozen_stored_for(learner.network, options.precision):
         trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_disable()
     return trainer, saver
+
+
+def _say_dropped(job: Job, world: int) -> None:
+    """Say how many examples of an epoch do not fill every process and are left out."""
+    tail = len(job.data.splits["train"]) % (job.options.batch_size * world) if world > 1 else 0
+    if tail:
+        console.say(
+            f"note: the last {tail} examples of each epoch are left out, they do not fill {world} processes"
+        )
 
 
 def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints) -> None:

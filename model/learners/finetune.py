@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from configs.durations import warmup_steps
 from configs.faults import InputFault
 from model.attachment import Attachment
 from model.objective import Batch, Objective
@@ -197,7 +198,7 @@ class FineTuner(L.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         shape = {
             "total": total,
-            "warmup": round(recipe.warmup_ratio * total),
+            "warmup": warmup_steps(recipe.warmup_ratio, total),
             "kind": recipe.schedule,
             "lowest": recipe.lowest_lr,
         }

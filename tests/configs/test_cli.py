@@ -247,11 +247,29 @@ def test_unused_options_are_named_once(bound, here):
     assert bound("--learning-rate", "1", action="test").notes == ("test does not use learning_rate",)
 
 
-def test_an_adapter_or_a_checkpoint_stands_in_for_the_plan(here):
+def test_an_adapter_stands_in_for_the_plan_and_a_checkpoint_outside_its_run_does_not(here):
     (here / "x.ckpt").write_text("")
     assert parse(["train", "opt_lora", "mrpc", "--adapter", "."]).options.adapter == (here,)
-    words = ["test", "opt_lora", "mrpc", "--load", "x.ckpt", "--load-type", "pl"]
-    assert parse(words).options.load == str(here / "x.ckpt")
+    with pytest.raises(InputFault) as refusal:
+        parse(["test", "opt_lora", "mrpc", "--load", "x.ckpt", "--load-type", "pl"])
+    expected = "--lora-config: required by 'opt_lora' (or --adapter, or a checkpoint in its run)"
+    assert refusal.value.lines == (expected,)
+
+
+def test_a_taken_project_is_refused_at_once(bound, here):
+    (here / "runs" / "mine").mkdir(parents=True)
+    with pytest.raises(InputFault) as refusal:
+        bound("--project-dir", "runs", "--project", "mine")
+    taken = here / "runs" / "mine"
+    assert refusal.value.lines == (
+        f"--project: {taken} exists already, and a run directory is never written over",
+    )
+
+
+def test_a_named_base_means_its_weights(here):
+    assert parse(
+        ["train", "opt_lora", "mrpc", "--adapter", ".", "--backbone-model", "a/b"]
+    ).options.pretrained
 
 
 def test_a_directory_without_permission_is_refused(bound, here, monkeypatch):

@@ -111,6 +111,7 @@ def _prepare(bound: Bound) -> Prepared:
     faults: list[str] = []
 
     def attempt(step: Any) -> Any:
+        """Take a step; its faults wait for those of the others."""
         try:
             return step()
         except InputFault as fault:

@@ -170,9 +170,10 @@ class Checkpoints(L.Callback):
 
     def _agreed_signal(self, trainer: L.Trainer) -> int:
         """Return the signal that any process received, the same on all, or 0."""
+        if trainer.world_size == 1:
+            return self._signal or 0
         number = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+        torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
         return int(number)
 
     def _release(self) -> None:

@@ -13,7 +13,7 @@ help:
 	@echo "make quickstart  set up, then teach a 135M network arithmetic: exact match before and after"
 	@echo "make test        set up, then the fast tests"
 	@echo "make test-slow   the slow tier: real weights, many processes, many kills"
-	@echo "make bench       the measured ratios of docs/performance.md"
+	@echo "make bench       the measured ratios of docs/performance.md (DATA=folder of GLUE sets for row 16)"
 	@echo "make lint        ruff"
 
 setup: $(READY)
@@ -36,7 +36,7 @@ test-slow: setup
 	$(RUN) -m pytest -m slow
 
 bench: setup
-	$(RUN) -m benchmarks.run_all
+	$(RUN) -m benchmarks.run_all $(if $(DATA),--dataset-dir $(DATA))
 
 lint: setup
 	$(RUN) -m ruff check .

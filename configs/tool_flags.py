@@ -22,6 +22,7 @@ class Flag:
         meaning: its line of `--help`.
         required: whether it must be given.
         default: its value when it is not given.
+        repeats: a positional word that takes all that follow; its values are a tuple.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Flag:
     meaning: str
     required: bool = False
     default: Any = None
+    repeats: bool = False
 
     @property
     def is_positional(self) -> bool:
@@ -88,11 +90,12 @@ def read_words(module: str, purpose: str, flags: Sequence[Flag], argv: Sequence[
         flag, text = _next(word, words, known, places, faults)
         if flag is None:
             continue
-        if flag.name in named:
+        if flag.name in named and not flag.repeats:
             faults.append(f"{flag.name}: given twice")
         named.add(flag.name)
         try:
-            values[flag.key] = _value(flag, text)
+            value = _value(flag, text)
+            values[flag.key] = (*values.get(flag.key, ()), value) if flag.repeats else value
         except ValueError as fault:
             faults.append(f"{flag.name}: {fault}")
     faults += [f"{flag.name}: required" for flag in flags if flag.required and flag.name not in named]
@@ -115,7 +118,7 @@ def _next(
     """Return the flag a word stands for and its text; None for a word that is none."""
     if not word.startswith("--"):
         if places:
-            return places.popleft(), word
+            return places[0] if places[0].repeats else places.popleft(), word
         faults.append(f"{word}: unexpected word")
         return None, None
     name, has_text, text = word.partition("=")
@@ -141,7 +144,7 @@ def _value(flag: Flag, text: str | None) -> Any:
 
 
 def _help(module: str, purpose: str, flags: Sequence[Flag]) -> str:
-    places = "".join(f" {flag.name}" for flag in flags if flag.is_positional)
+    places = "".join(f" {f.name}{' ...' if f.repeats else ''}" for f in flags if f.is_positional)
     lines = [f"usage: python -m {module}{places} [options]", "", purpose, ""]
     for flag in flags:
         facts = [] if isinstance(flag.kind, Switch) else [flag.kind.words()]

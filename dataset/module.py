@@ -66,6 +66,10 @@ class TaskData(LightningDataModule):
         batches.resume(*self._resumed)
         return batches
 
+    def left_out(self, world: int) -> int:
+        """Return how many training examples an epoch of `world` processes leaves out."""
+        return EpochBatches(len(self.splits["train"]), self.batch_size, self.seed, world=world).dropped
+
     def train_dataloader(self) -> DataLoader:
         """Return the training loader.
 

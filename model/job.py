@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning import LightningDataModule
 
@@ -11,6 +11,7 @@ from configs.run_directory import RunDirectory
 from model.assembly import Assembled, require_base
 from model.learners.finetune import FineTuner, Recipe
 from model.objective import build
+from model.report import Summary
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class TaskFacts:
     score: Callable[[str, str], dict[str, float]] | None = None
     golds: Sequence[str] = ()
     prompts: Sequence[str] = ()
+
+
+class Steps(NamedTuple):
+    """Optimiser steps of a run: which was the best, and how many were taken."""
+
+    best: int = 0
+    taken: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,42 @@ class Job:
             raise InputFault(
                 f"--dataset: {', '.join(changed)} of {self.task.name} changed since the run began"
             )
+
+    def summary(
+        self,
+        learner: FineTuner,
+        metrics: Mapping[str, float],
+        *,
+        split: str,
+        value: float | None,
+        steps: Steps,
+    ) -> Summary:
+        """Return the result for scripts.
+
+        Args:
+            learner: counts what trains.
+            metrics: every final number by name.
+            split: where the metric was taken.
+            value: the metric that chose the best step.
+            steps: which step that was, and how many were taken.
+        """
+        groups = learner.groups()
+        attachments = self.assembled.attachments.values()
+        metric = {
+            "name": self.selected,
+            "direction": "max" if self.task.maximise else "min",
+            "split": split,
+            "value": value,
+            "best_step": steps.best,
+        }
+        search = {
+            "decisions": 0,
+            "enabled": sum(attachment.active for attachment in attachments),
+            "eligible": len(attachments),
+        }
+        return Summary(
+            metric, metrics, groups | {"total": sum(groups.values())}, steps.taken, self.rows, search
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint says about the base it stands on."""

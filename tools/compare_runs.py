@@ -3,7 +3,6 @@
 Usage: python -m tools.compare_runs RUN [RUN ...]
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,11 @@ from typing import Any
 
 from configs import console
 from configs.faults import InputFault
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import PathText
+
+_FLAGS = (Flag("RUN", PathText(), "A finished run's directory.", required=True, repeats=True),)
+_PARTS = ("metrics", "trainable_parameters", "steps")
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -22,13 +26,33 @@ def read_summary(directory: Path) -> dict[str, Any]:
     """
     path = directory / "summary.json"
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputFault(
             f"{directory}: no summary.json; the run is not finished, or this is no run"
         ) from None
     except ValueError as error:
         raise InputFault(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict) or not set(_PARTS) <= set(content):
+        raise InputFault(f"{path}: is no run's summary, which has {', '.join(_PARTS)}")
+    return content
+
+
+def read_summaries(directories: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the summaries of several runs.
+
+    Raises:
+        InputFault: a line for each that cannot be read.
+    """
+    summaries, faults = [], []
+    for directory in directories:
+        try:
+            summaries.append(read_summary(directory))
+        except InputFault as fault:
+            faults += fault.lines
+    if faults:
+        raise InputFault(*faults)
+    return summaries
 
 
 def rows(summaries: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -46,16 +70,13 @@ def _number(value: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.compare_runs", allow_abbrev=False)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
-    runs = parser.parse_args(arguments).runs
     try:
-        summaries = [read_summary(run) for run in runs]
-    except InputFault as fault:
-        for line in fault.lines:
-            console.fault(line)
-        return fault.exit_code
-    console.table("Runs", ("", *[run.name for run in runs]), rows(summaries))
+        words = sys.argv[1:] if arguments is None else arguments
+        runs = read_words("tools.compare_runs", "Show results of runs side by side.", _FLAGS, words).run
+        summaries = read_summaries(runs)
+        console.table("Runs", ("", *[run.name for run in runs]), rows(summaries))
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
     return 0
 
 

@@ -2,9 +2,9 @@
 
 from configs import console
 from model.callbacks.record import close_metrics
-from model.job import Job
+from model.job import Job, Steps
 from model.opening import is_quiet, show_start, write_first_files
-from model.report import Summary, write_report
+from model.report import write_report
 from model.scoring import score, show_result, write_predictions
 from model.training import build_trainer
 
@@ -23,20 +23,9 @@ def run(job: Job) -> int:
         write_predictions(job, trainer, learner, path)
     if console.rank() == 0:
         close_metrics(job.directory.metrics, 0, 0, metrics)
-        groups = learner.groups()
-        metric = {
-            "name": job.selected,
-            "direction": "max" if job.task.maximise else "min",
-            "split": ", ".join(job.data.test_names),
-            "value": metrics.get(f"test/{job.task.selection}"),
-            "best_step": 0,
-        }
-        search = {
-            "decisions": 0,
-            "enabled": sum(attachment.active for attachment in job.assembled.attachments.values()),
-            "eligible": len(job.assembled.attachments),
-        }
-        summary = Summary(metric, metrics, groups | {"total": sum(groups.values())}, 0, job.rows, search)
+        value = metrics.get(f"test/{job.task.selection}")
+        split = ", ".join(job.data.test_names)
+        summary = job.summary(learner, metrics, split=split, value=value, steps=Steps())
         write_report(path, summary, [], {"model": job.options.model, "data set": job.task.name})
         summary.write(job.directory.summary)
     show_result("Result", metrics)

@@ -11,11 +11,11 @@ from model.callbacks.checkpoints import Checkpoints, place
 from model.callbacks.record import MetricsRecord, close_metrics, read_metrics
 from model.checkpoint import load_checkpoint
 from model.exchange import collect, export
-from model.job import Job
+from model.job import Job, Steps
 from model.learners.finetune import FineTuner
 from model.opening import is_quiet, show_start, write_first_files
 from model.precision import frozen_stored_for
-from model.report import Summary, write_report
+from model.report import write_report
 from model.scoring import score, show_result, write_predictions
 from model.training import build_trainer, early_stopping
 
@@ -76,11 +76,9 @@ def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[
 
 def _say_dropped(job: Job, world: int) -> None:
     """Say how many examples of an epoch do not fill every process and are left out."""
-    tail = len(job.data.splits["train"]) % (job.options.batch_size * world) if world > 1 else 0
+    tail = job.data.left_out(world)
     if tail:
-        console.say(
-            f"note: the last {tail} examples of each epoch are left out, they do not fill {world} processes"
-        )
+        console.say(f"note: {tail} examples of each epoch are left out, they do not fill {world} processes")
 
 
 def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints) -> None:
@@ -103,33 +101,13 @@ def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints
     if job.options.write_predictions:
         write_predictions(job, trainer, learner, directory.path)
     if rank == 0:
-        summary = _summary(job, learner, saver, rows, metrics)
+        steps = Steps(saver.best_step, max((step for step, *_ in rows), default=0))
+        summary = job.summary(learner, metrics, split="validation", value=saver.best_value, steps=steps)
         facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
         write_report(directory.path, summary, rows, facts)
         summary.write(directory.summary)
     show_result(f"Result at step {saver.best_step}", metrics)
     console.say(f"run directory: {directory.path}")
-
-
-def _summary(
-    job: Job, learner: FineTuner, saver: Checkpoints, rows: list[tuple], metrics: dict[str, float]
-) -> Summary:
-    groups = learner.groups()
-    metric = {
-        "name": job.selected,
-        "direction": "max" if job.task.maximise else "min",
-        "split": "validation",
-        "value": saver.best_value,
-        "best_step": saver.best_step,
-    }
-    steps = max((step for step, *_ in rows), default=0)
-    attachments = job.assembled.attachments.values()
-    search = {
-        "decisions": 0,
-        "enabled": sum(attachment.active for attachment in attachments),
-        "eligible": len(attachments),
-    }
-    return Summary(metric, metrics, groups | {"total": sum(groups.values())}, steps, job.rows, search)
 
 
 def _export(job: Job, learner: FineTuner) -> None:

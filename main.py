@@ -13,7 +13,7 @@ from configs import console, kinds, run_directory
 from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
 from configs.config_table import show_config
-from configs.faults import InputFault
+from configs.faults import Findings, InputFault
 from configs.model_name import ModelName, model_name
 from configs.options import Options
 from configs.run_directory import RunDirectory
@@ -108,16 +108,8 @@ def _prepare(bound: Bound) -> Prepared:
         InputFault: with the faults of all of them, a line each.
     """
     options = bound.options
-    faults: list[str] = []
-
-    def attempt(step: Any) -> Any:
-        """Take a step; its faults wait for those of the others."""
-        try:
-            return step()
-        except InputFault as fault:
-            faults.extend(fault.lines)
-            return None
-
+    findings = Findings()
+    attempt = findings.attempt
     name = model_name(options.model, "--model")
     bound, task = attempt(partial(_task, bound)) or (bound, None)
     plan = None
@@ -129,10 +121,9 @@ def _prepare(bound: Bound) -> Prepared:
     if task is not None and (task.hub is None or options.dataset_dir is not None):
         rows = attempt(partial(gather, task, needed, options.dataset_dir, max_bad_rows=options.max_bad_rows))
     run = None
-    if options.resume_training and not faults:
+    if options.resume_training and not findings.lines:
         run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
-    if faults:
-        raise InputFault(*faults)
+    findings.settle()
     return Prepared(bound, name, task, needed, rows, source, plan, run)
 
 

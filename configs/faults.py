@@ -1,7 +1,10 @@
 """What can go wrong and the exit code it ends with."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import TypeVar
+
+Found = TypeVar("Found")
 
 
 class Fault(Exception):
@@ -38,6 +41,30 @@ class Stopped(Fault):
     def __init__(self, signal_number: int, line: str) -> None:
         super().__init__(line)
         self.exit_code = 128 + signal_number
+
+
+class Findings:
+    """Faults of independent steps, told together: one bad file does not hide the next."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def attempt(self, step: Callable[[], Found]) -> Found | None:
+        """Return what the step gives, or None when it is refused; its lines wait for `settle`."""
+        try:
+            return step()
+        except InputFault as fault:
+            self.lines += fault.lines
+            return None
+
+    def settle(self) -> None:
+        """End the collection.
+
+        Raises:
+            InputFault: with every line, when there is one.
+        """
+        if self.lines:
+            raise InputFault(*self.lines)
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:

@@ -122,6 +122,17 @@ def _package_path(word: str, flag: str) -> Path:
     return path
 
 
+def checked(word: str, flag: str, *, offline: bool = False) -> Source:
+    """Say what a word means and refuse what cannot be loaded, weights and tokenizer included.
+
+    Raises:
+        InputFault: as `resolve` and `check`.
+    """
+    source = resolve(word, flag, offline=offline)
+    check(source)
+    return source
+
+
 def check(source: Source, *, pretrained: bool = True, tokenizer: bool = True) -> None:
     """Refuse a local source that cannot be loaded; a hub name is checked after it was fetched.
 

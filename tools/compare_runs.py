@@ -6,11 +6,12 @@ Usage: python -m tools.compare_runs RUN [RUN ...]
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs import console
-from configs.faults import InputFault
+from configs.faults import Findings, InputFault
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import PathText
 
@@ -44,14 +45,9 @@ def read_summaries(directories: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         InputFault: a line for each that cannot be read.
     """
-    summaries, faults = [], []
-    for directory in directories:
-        try:
-            summaries.append(read_summary(directory))
-        except InputFault as fault:
-            faults += fault.lines
-    if faults:
-        raise InputFault(*faults)
+    findings = Findings()
+    summaries = [findings.attempt(partial(read_summary, directory)) for directory in directories]
+    findings.settle()
     return summaries
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from configs import console
-from configs.faults import InputFault
+from configs.faults import Findings, InputFault
 from configs.number_values import Real, Whole
 from configs.tool_flags import Flag, Text, ended, read_words
 from configs.values import PathText, Switch, Word
@@ -78,22 +78,11 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
     Raises:
         InputFault: with the faults of all of them, a line each.
     """
-    faults = word_faults(given)
-    source = files = None
-    try:
-        source = sources.resolve(given.load, "--load", offline=given.offline)
-        sources.check(source)
-    except InputFault as fault:
-        faults += fault.lines
-    try:
-        files = read_files(given.adapter, "--adapter")
-        task = None if files.template is None else "causal_language_modeling"
-        if objective(files, task) != "language_modeling":
-            faults.append(f"--adapter: {files.path} classifies, it writes no text")
-    except InputFault as fault:
-        faults += fault.lines
-    if faults:
-        raise InputFault(*faults)
+    findings = Findings()
+    findings.lines += word_faults(given)
+    source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
+    files = findings.attempt(lambda: _writing(given.adapter))
+    findings.settle()
     if given.prompt is not None:
         return source, files, [given.prompt]
     if given.file is not None:
@@ -102,6 +91,15 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
         return source, files, lines_of(sys.stdin.read())
     except UnicodeDecodeError:
         raise InputFault("standard input: is not UTF-8") from None
+
+
+def _writing(adapter: Path) -> AdapterFiles:
+    """Read an adapter of a network that writes text."""
+    files = read_files(adapter, "--adapter")
+    task = None if files.template is None else "causal_language_modeling"
+    if objective(files, task) != "language_modeling":
+        raise InputFault(f"--adapter: {files.path} classifies, it writes no text")
+    return files
 
 
 def word_faults(given: SimpleNamespace) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from configs import console
-from configs.faults import InputFault
+from configs.faults import Findings
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
@@ -54,21 +54,13 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     Raises:
         InputFault: with the faults of all of them, a line each.
     """
-    faults: list[str] = []
-    source = files = None
-    try:
-        source = sources.resolve(given.load, "--load", offline=given.offline)
-        sources.check(source)
-    except InputFault as fault:
-        faults += fault.lines
-    try:
-        files = read_files(given.adapter, "--adapter")
-        objective(files, given.task)
-    except InputFault as fault:
-        faults += fault.lines
-    faults += place_faults(given.output)
-    if faults:
-        raise InputFault(*faults)
+    findings = Findings()
+    source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
+    files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
+    if files is not None:
+        findings.attempt(lambda: objective(files, given.task))
+    findings.lines += place_faults(given.output)
+    findings.settle()
     return source, files
 
 

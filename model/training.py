@@ -1,7 +1,7 @@
 """Build the Trainer of a run from its options."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ def build_trainer(
     *,
     quiet: bool,
     steps: int = 0,
+    limits: Mapping[str, Any] | None = None,
 ) -> L.Trainer:
     """Return a Trainer that writes nothing but through our own callbacks and TensorBoard.
 
@@ -64,6 +65,7 @@ def build_trainer(
         callbacks: beside the progress bar.
         quiet: no progress bar, as on a pipe.
         steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
+        limits: further words of the Trainer, e.g. `limit_train_batches`.
     """
     # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
@@ -98,6 +100,7 @@ def build_trainer(
         deterministic=True,
         inference_mode=False,  # under it sites that share an input cannot know that they do
         default_root_dir=str(directory or Path.cwd()),
+        **(limits or {}),
     )
 
 

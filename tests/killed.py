@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import main as program
-from model.actions import train
+from model import finishing
 from model.callbacks.checkpoints import Checkpoints
 from model.callbacks.record import MetricsRecord
 from model.learners.finetune import FineTuner
@@ -25,8 +25,8 @@ POINTS: dict[str, tuple[Any, str]] = {
     "validation": (FineTuner, "on_validation_epoch_start"),
     "best": (Checkpoints, "on_validation_end"),
     "epoch": (Checkpoints, "on_train_epoch_end"),
-    "export": (train, "_export"),
-    "report": (train, "write_report"),
+    "export": (finishing, "_export"),
+    "report": (finishing, "write_report"),
 }
 """Word -> what was just called when the signal comes; SIGTERM comes just before it."""
 

@@ -1,25 +1,9 @@
 """`train`: fine-tune, keep the best step, export the adapter, score it and leave the record."""
 
-from pathlib import Path
-from typing import Any
-
-import lightning as L
-
-from configs import console
-from configs.files import replacing_directory
-from model.callbacks.checkpoints import Checkpoints, place
-from model.callbacks.record import MetricsRecord, close_metrics, read_metrics
-from model.checkpoint import load_checkpoint
-from model.exchange import collect, export
-from model.job import Job, Steps
-from model.learners.finetune import FineTuner
-from model.opening import is_quiet, show_start, write_first_files
-from model.precision import frozen_stored_for
-from model.report import write_report
-from model.scoring import score, show_result, write_predictions
-from model.training import build_trainer, early_stopping
-
-_TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
+from model.finishing import finish
+from model.fitting import fit
+from model.job import Job
+from model.opening import show_start, write_first_files
 
 
 def run(job: Job) -> int:
@@ -28,117 +12,11 @@ def run(job: Job) -> int:
     show_start(job, learner)
     if job.directory is None:
         return 0
-    resumed = job.checkpoint if job.options.resume_training else None
-    if resumed is None:
+    if not job.options.resume_training:
         write_first_files(job)
-    trainer, saver = _fit(job, learner, resumed)
-    _finish(job, trainer, learner, saver)
+    trainer, saver = fit(job, learner)
+    finish(job, trainer, learner, saver)
     return 0
-
-
-def _fit(job: Job, learner: FineTuner, resumed: dict[str, Any] | None) -> tuple[L.Trainer, Checkpoints]:
-    options, directory = job.options, job.directory
-    record = MetricsRecord(directory.metrics, options.log_every_n_steps)
-    saver = Checkpoints(
-        directory.last.parent,
-        selection=job.selected,
-        maximise=job.task.maximise,
-        every_steps=options.checkpoint_every_n_steps,
-        max_steps=options.max_steps,
-        facts=job.facts(),
-        before_save=record.flush,
-    )
-    callbacks = [
-        record,
-        *early_stopping(job.selected, job.task.maximise, options.early_stopping_patience),
-        saver,
-    ]
-    position = None if resumed is None else resumed["position"]
-    steps = 0 if position is None else position["steps"]
-    trainer = build_trainer(options, directory.path, callbacks, quiet=is_quiet(), steps=steps)
-    if position is not None:
-        if console.rank() == 0:
-            directory.clear_leftovers()
-        place(trainer, position)
-        job.data.resume(position["epoch"], position["batches"])
-        if position["finished"]:  # killed between the last step and the summary: nothing is left to train
-            trainer.fit_loop.max_epochs = position["epoch"]
-    if options.gradient_checkpointing:
-        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
-    _say_dropped(job, trainer.world_size)
-    learner.train()  # hosts are loaded in evaluation mode
-    with frozen_stored_for(learner.network, options.precision):
-        trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
-    if options.gradient_checkpointing:
-        learner.network.gradient_checkpointing_disable()
-    return trainer, saver
-
-
-def _say_dropped(job: Job, world: int) -> None:
-    """Say how many examples of an epoch do not fill every process and are left out."""
-    tail = job.data.left_out(world)
-    if tail:
-        console.say(f"note: {tail} examples of each epoch are left out, they do not fill {world} processes")
-
-
-def _finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints) -> None:
-    """Go back to the best step's weights, export and score them, write summary and report."""
-    directory, rank = job.directory, console.rank()
-    best = trainer.strategy.broadcast(str(directory.best))
-    learner.adopt(load_checkpoint(Path(best))["state_dict"], best)
-    rows = read_metrics(directory.metrics) if rank == 0 else []
-    metrics = {
-        name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
-    }
-    if rank == 0:
-        _export(job, learner)
-    if job.task.max_new_tokens is not None and "test" in job.data.test_names:
-        tested = score(job, trainer, learner, directory.path)
-        metrics |= tested
-        if rank == 0:
-            epoch = next((epoch for step, epoch, *_ in reversed(rows) if step == saver.best_step), 0)
-            close_metrics(directory.metrics, saver.best_step, epoch, tested)
-    if job.options.write_predictions:
-        write_predictions(job, trainer, learner, directory.path)
-    if rank == 0:
-        steps = Steps(saver.best_step, max((step for step, *_ in rows), default=0))
-        summary = job.summary(learner, metrics, split="validation", value=saver.best_value, steps=steps)
-        facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
-        write_report(directory.path, summary, rows, facts)
-        summary.write(directory.summary)
-    show_result(f"Result at step {saver.best_step}", metrics)
-    console.say(f"run directory: {directory.path}")
-
-
-def _export(job: Job, learner: FineTuner) -> None:
-    """Write `adapter/`, or `model/` after full fine-tuning."""
-    assembled, path = job.assembled, job.directory.path
-    if not assembled.attachments:
-        with replacing_directory(path / "model") as draft:
-            assembled.network.save_pretrained(draft)
-            assembled.backbone.tokenizer.save_pretrained(draft)
-        return
-    metadata = {
-        "base_digest": assembled.backbone.digest,
-        "evaluation": job.evaluation(),
-        "template": job.task.template,
-        "labels": list(job.task.classes),
-        "training_alpha": {str(key): a.adapter.alpha for key, a in assembled.attachments.items() if a.active},
-    }
-    adapter = collect(assembled.network, assembled.attachments, assembled.methods, assembled.head, metadata)
-    probe = next(iter(job.data.val_dataloader()[0]))
-    probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
-    difference = export(
-        job.directory.adapter,
-        adapter,
-        assembled.network,
-        assembled.attachments,
-        probe,
-        task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
-        base=job.base,
-        dropout=max(a.adapter.dropout for a in assembled.attachments.values()),
-    )
-    console.say(f"adapter: {job.directory.adapter} (read back, logits differ by {difference:.1e} at most)")
 
 
 ACTION = run

@@ -1,7 +1,8 @@
 """Tokenise a split in batched calls and know which tokens are learned.
 
-Language modelling: prompt ids (with the start token the tokenizer would add), then response ids, then the end
-token; prompt and response are tokenised apart, so that the border is exact. Cutting drops from the end.
+Language modelling: prompt ids (with the start token the tokenizer would add, and an end token where the
+example is closed), then response ids, then the end token; prompt and response are tokenised apart, so that
+the border is exact. Cutting drops from the end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -185,7 +186,9 @@ def preview(encoded: Encoded, index: int, tokenizer: Any, labels: Sequence[str] 
 
 def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int]]:
     start = start_tokens(tokenizer)
-    return [[*start, *ids] for ids in _plain([example.texts[0] for example in examples], tokenizer)]
+    end = [end_token(tokenizer)] if any(example.closed for example in examples) else []
+    plain = _plain([example.texts[0] for example in examples], tokenizer)
+    return [[*start, *ids, *(end if example.closed else ())] for example, ids in zip(examples, plain)]
 
 
 def _plain(texts: list[str], tokenizer: Any) -> list[list[int]]:

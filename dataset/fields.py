@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataset.task import LabelFault, Row, RowFault
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 def shown(text: str, width: int = 60) -> str:
@@ -81,25 +80,9 @@ def number_field(row: Row, name: str, low: float = -math.inf, high: float = math
     return number
 
 
-def placeholders(template: str) -> list[str]:
-    """Return the field names a template such as `Question: {question}` asks for."""
-    return _PLACEHOLDER.findall(template)
-
-
-def fill(template: str, row: Row) -> str:
-    """Put a row's text fields into a template; braces inside the fields stay as they are.
-
-    Raises:
-        RowFault: when a field is missing or no text, or all are empty.
-    """
-    wanted = placeholders(template)
-    # Instruction sets leave the second field empty where a task has no input.
-    is_empty = {name: row.get(name) == "" for name in wanted}
-    if all(is_empty.values()):
-        raise RowFault(f"field '{wanted[0]}' is empty")
-    return _PLACEHOLDER.sub(
-        lambda match: "" if is_empty[match.group(1)] else text_field(row, match.group(1)), template
-    )
+def is_unlabelled(row: Row, name: str = "label") -> bool:
+    """Tell whether a row has no label: no such field, or the hub's -1."""
+    return row.get(name, -1) in (-1, -1.0)
 
 
 def _present(row: Row, name: str) -> object:

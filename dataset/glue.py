@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dataset.fields import label_field, number_field, text_field
+from dataset.fields import is_unlabelled, label_field, number_field, text_field
 from dataset.readers import read_tsv
 from dataset.task import Example, Row, Rows, Selection, Split, Task
 
@@ -82,9 +82,7 @@ def _splits(facts: GlueSet) -> dict[str, Split]:
 
 def _example(segments: tuple[str, ...], label: Callable[[Row], int | float], row: Row) -> Example:
     texts = tuple(text_field(row, name) for name in segments)
-    # The hub writes -1 for the labels of its test split; the files have no column there.
-    is_unlabelled = row.get("label", -1) in (-1, -1.0)
-    return Example(texts, label=None if is_unlabelled else label(row))
+    return Example(texts, label=None if is_unlabelled(row) else label(row))
 
 
 def _class(facts: GlueSet, row: Row) -> int:

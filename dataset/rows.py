@@ -240,6 +240,7 @@ def _digest(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         fields = [example.texts, example.label, example.response, example.gold]
+        fields += [True] if example.closed else []
         digest.update(json.dumps(fields, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()

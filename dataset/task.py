@@ -64,12 +64,14 @@ class Example:
         label: class number or regression value; None for language modelling and unlabelled rows.
         response: the text to be learned after the prompt; None for classification.
         gold: what a generated answer is compared with (`Generation.score`).
+        closed: whether the end-of-sequence token stands between prompt and response.
     """
 
     texts: tuple[str, ...]
     label: int | float | None = None
     response: str | None = None
     gold: str | None = None
+    closed: bool = False
 
 
 @dataclass(frozen=True)

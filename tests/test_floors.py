@@ -41,6 +41,7 @@ FLOORS = {
 LIGHT = (
     "configs",
     *(f"dataset.{name}" for name in ("answers", "fields", "glue", "readers", "rows", "task", "tasks")),
+    "dataset.template",
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
     *(f"model.{name}" for name in ("adapter_files", "source", "tensor_files")),
 )

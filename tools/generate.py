@@ -18,8 +18,9 @@ from configs.faults import Findings, InputFault
 from configs.number_values import Real, Whole
 from configs.tool_flags import Flag, Text, ended, read_words
 from configs.values import PathText, Switch, Word
-from dataset.fields import fill, placeholders, text_field
+from dataset.fields import text_field
 from dataset.task import Example, Row, RowFault
+from dataset.template import fill, is_closed, placeholders
 from model import source as sources
 from model.adapter_files import AdapterFiles, objective, read_files
 
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         decoding = Decoding(
             given.max_new_tokens, given.beams, given.sample, given.temperature, given.top_p, given.seed
         )
-        examples = [Example((prompt,)) for prompt in prompts]
+        closed = files.template is not None and is_closed(files.template)
+        examples = [Example((prompt,), closed=closed) for prompt in prompts]
         encoded = encode_prompts(examples, assembled.backbone.tokenizer, sys.maxsize)
         require_room(assembled, encoded.lengths)
         for number in range(len(encoded)):

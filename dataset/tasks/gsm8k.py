@@ -9,9 +9,10 @@ from functools import partial
 
 from configs.faults import InputFault
 from dataset.answers import normalised, score_number
-from dataset.fields import fill, placeholders, text_field
+from dataset.fields import text_field
 from dataset.readers import read_jsonl
 from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
+from dataset.template import fill, is_closed, placeholders
 
 _MARKS = re.compile(r"<<[^<>]*>>")
 
@@ -61,7 +62,8 @@ def _example(options: Gsm8kOptions, row: Row) -> Example:
         raise RowFault("field 'answer' has no number after '####'")
     if not options.calculator_marks:
         answer = _MARKS.sub("", answer)
-    return Example((fill(options.template, row),), response=f" {answer}", gold=gold)
+    closed = is_closed(options.template)
+    return Example((fill(options.template, row),), response=f" {answer}", gold=gold, closed=closed)
 
 
 TASK = TaskKind(build, Gsm8kOptions, ("causal_language_modeling",))

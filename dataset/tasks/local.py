@@ -7,8 +7,9 @@ from typing import Literal
 
 from configs.faults import InputFault, suggestion, unknown
 from configs.kinds import load, names
-from dataset.fields import fill, label_field, number_field, placeholders, text_field, word_field
+from dataset.fields import label_field, number_field, text_field, word_field
 from dataset.task import Example, Objective, Row, RowFault, Rows, Selection, Split, Task, TaskKind
+from dataset.template import fill, is_closed, required, template_faults
 
 _FORMATS = "dataset.formats"
 
@@ -71,8 +72,8 @@ def _check(options: LocalOptions) -> None:
         faults.append("data.labels: must be at least 2, got 1")
     if options.template is not None and options.prompt is not None:
         faults.append("data.prompt: give either prompt or template")
-    if options.template is not None and not placeholders(options.template):
-        faults.append("data.template: must hold a column in braces, such as {question}")
+    if options.template is not None:
+        faults += [f"data.template: {fault}" for fault in template_faults(options.template)]
     if faults:
         raise InputFault(*faults)
 
@@ -111,7 +112,7 @@ def _read(options: LocalOptions, path: Path) -> Rows:
 
 def _columns(options: LocalOptions) -> list[str]:
     if _objective(options) == "language_modeling":
-        return [*placeholders(_template(options)), options.response or "response"]
+        return [*required(_template(options)), options.response or "response"]
     pair = [] if options.text_pair is None else [options.text_pair]
     return [options.text, *pair, options.label]
 
@@ -176,7 +177,7 @@ def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:
 
 
 def _pair(template: str, response: str, row: Row) -> Example:
-    return Example((fill(template, row),), response=text_field(row, response))
+    return Example((fill(template, row),), response=text_field(row, response), closed=is_closed(template))
 
 
 TASK = TaskKind(

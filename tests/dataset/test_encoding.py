@@ -46,6 +46,15 @@ def test_cutting_never_unmasks_a_prompt(pairs, limit):
     assert encoded.dropped == kept.count(False)
 
 
+def test_an_end_closes_the_prompt_where_asked_and_is_not_learned():
+    closed = Example(("do",), response="x", closed=True)
+    encoded = encode_pairs([closed, pair("do", "x")], TOKENIZER, 64)
+    assert preview(encoded, 0, TOKENIZER) == "<s>do</s>[[x</s>]]"
+    assert preview(encoded, 1, TOKENIZER) == "<s>do[[x</s>]]"
+    assert preview(encode_prompts([closed], TOKENIZER, 64), 0, TOKENIZER) == "<s>do</s>"
+    assert encode_pairs([closed], TOKENIZER, 4).dropped == 1
+
+
 def test_cut_and_dropped_are_counted():
     encoded = encode_pairs([pair("a", "b"), pair("a", "bbbbbbbb"), pair("aaaaaaaa", "b")], TOKENIZER, 5)
     assert (len(encoded), encoded.cut, encoded.dropped) == (2, 1, 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset.fields import fill, label_field, number_field, shown, text_field, word_field
+from dataset.fields import label_field, number_field, shown, text_field, word_field
 from dataset.task import LabelFault, RowFault
 
 
@@ -45,14 +45,6 @@ def test_words_may_be_whole_numbers():
     for value in (True, 0.5, []):
         with pytest.raises(RowFault):
             word_field({"a": value}, "a")
-
-
-def test_fill_reads_each_field_once():
-    assert fill("{a}-{b}", {"a": "{b}", "b": ""}) == "{b}-"
-    with pytest.raises(RowFault, match="field 'a' is empty"):
-        fill("{a}{b}", {"a": "", "b": ""})
-    with pytest.raises(RowFault, match="field 'b' is missing"):
-        fill("{a}{b}", {"a": "x"})
 
 
 def test_shown_is_one_short_line():

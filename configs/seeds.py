@@ -1,6 +1,7 @@
 """One run seed, many independent streams: a purpose's own seed."""
 
 import hashlib
+from random import Random
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -12,3 +13,8 @@ def derive(seed: int, *purpose: str | int) -> int:
     """
     text = "/".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def draws(seed: int, *purpose: str | int) -> Random:
+    """Return Python's own generator for one purpose; its `random()` is the same in every version."""
+    return Random(derive(seed, *purpose))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from configs.faults import unknown
+
 LINEAR_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
 """Adaptable linear layers of a transformer layer, in the order files list them."""
 
@@ -46,3 +48,30 @@ class Site:
     path: str
     in_features: int
     out_features: int
+
+
+EARLIER_NAMES = {
+    "out_proj": "o_proj",
+    "fc1": "w1",
+    "fc2": "w2",
+    "up_proj": "w1",
+    "gate_proj": "gate",
+    "down_proj": "w2",
+    "residual_1": "residual1",
+    "residual_2": "residual2",
+    "shortcut_sa": "shortcut1",
+    "shortcut_ffn": "shortcut2",
+}
+"""Names of modules (OPT, LLaMA, shortcuts) in score and history files of the earlier implementation."""
+
+
+def role_named(name: str) -> str:
+    """Return the role that a name in a score or history file stands for.
+
+    Raises:
+        ValueError: with the words after `WHERE: `, for a name that is neither a role nor an earlier name.
+    """
+    role = EARLIER_NAMES.get(name, name)
+    if role not in _ORDER:
+        raise ValueError(unknown("module", name, (*_ORDER, *EARLIER_NAMES)))
+    return role

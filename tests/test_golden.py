@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from configs.seeds import draws
 from model.adapters.lora import ADAPTER, Lora, joint
+from model.allocation import allocate, groups
 from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
 from model.objective import Classification, LanguageModeling, inputs
-from model.site import SHARED_INPUT, Site, SiteKey
+from model.site import SHARED_INPUT, Site, SiteKey, role_named
 from model.source import resolve
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
@@ -37,6 +39,7 @@ def _word(dtype):
 def test_there_are_cases():
     assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("saliency_*"), f"no cases in {GOLDEN}"
+    assert _cases("realloc_*.json"), f"no cases in {GOLDEN}"
 
 
 def _attached(tensors, meta, dtype, roles, form):
@@ -133,3 +136,43 @@ def test_saliency_logits_and_gradients(path, adapter, dtype):
     assert set(gradients) == {name for name in expected if name.startswith("grad.")}
     for name, gradient in gradients.items():
         close(gradient, expected[name])
+
+
+def _keys(rows):
+    """Return the sites of rows that hold a layer and a name, whatever stands before them."""
+    return {SiteKey(row[-2], role_named(row[-1])) for row in rows}
+
+
+def _check_choice(kept, expected):
+    on, tied = _keys(expected["on"]), _keys(expected["tied"])
+    assert len(kept) == expected["budget"]
+    assert on <= kept <= on | tied
+
+
+def _dynamic_cases():
+    paths = sorted(GOLDEN.glob("realloc_dynamic*.json"))
+    cases = [(path.stem, case) for path in paths for case in json.loads(path.read_text())["cases"]]
+    return [pytest.param(case, id=f"{stem}-{case['id']}") for stem, case in cases]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", _dynamic_cases())
+def test_realloc_dynamic(case, seed):
+    scores = {
+        SiteKey(layer, role_named(name)): score
+        for rows in case["scores"].values()
+        for layer, name, score in rows
+    }
+    share, mode = case["turn_on_percentile"], case["mode"]
+    assert sum(b for _, b in groups(scores, share, mode)) == sum(
+        e["budget"] for e in case["expected"].values()
+    )
+    decided = allocate(scores, share, mode, draws(seed, "ties"))
+    kept = {key for key, is_on in decided.items() if is_on}
+    for group, expected in case["expected"].items():
+        mine = {
+            key
+            for key in kept
+            if group == "combined" or key in _keys(row[:2] for row in case["scores"][group])
+        }
+        _check_choice(mine, expected)

@@ -5,7 +5,7 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.seeds import derive
+from configs.seeds import derive, draws
 
 words = st.lists(st.one_of(st.integers(0, 99), st.text("abc", min_size=1, max_size=3)), max_size=3)
 
@@ -25,3 +25,9 @@ def test_seeds_purposes_and_their_parts_are_told_apart():
 
 def test_it_stays_the_same_between_versions():
     assert derive(0, "lora", "layer_0/q_proj") == 6609043399132188352
+
+
+def test_draws_are_those_of_their_purpose():
+    first = [draws(0, "ties", index).random() for index in (0, 0, 1)]
+    assert first[0] == first[1] != first[2]
+    assert first[0] == 0.08210747295144416

@@ -11,32 +11,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from configs import kinds
-from configs.faults import InputFault, unknown
+from configs.faults import InputFault, suggestion, unknown
 from configs.number_values import Real, Whole
 from configs.toml_files import read_document
 from configs.toml_text import toml_text
-from configs.values import Switch, ValueKind, Word
-from model.plan_tables import GRANULARITIES, head_of, layer_of, named_tables
-from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
+from configs.values import Switch, Word
+from model.plan_tables import Form, NamedTable, head_of, layer_of, named_tables
+from model.site import HEAD_ROLES, LINEAR_ROLES, SHORTCUT, SiteKey
 
 if TYPE_CHECKING:
     from model.family import Dimensions
 
 Granularity = Literal["network", "layer", "head"]
 
-_ALIASES = {"init_lora_weghts": "init_lora_weights"}
-_REQUIRED = ("r", "lora_alpha", "lora_dropout", "adapter_name", "disable_adapter")
-_KEYS: dict[str, tuple[str, ValueKind]] = {
-    "r": ("rank", Whole(0)),
-    "lora_alpha": ("alpha", Real(0, low_open=True)),
-    "lora_dropout": ("dropout", Real(0, 1, high_open=True)),
-    "adapter_name": ("adapter_name", Word(is_name=True)),
-    "disable_adapter": ("disabled", Switch()),
-    "importance_alpha": ("importance", Real()),
-    "init_lora_weights": ("init", Switch()),
-    "fan_in_fan_out": ("fan_in_fan_out", Switch()),
-    "method": ("method", Word(is_name=True)),
-}
+LORA = Form(
+    method=None,
+    granularities=("network", "layer", "head"),
+    roles={role: role for role in LINEAR_ROLES},
+    keys={
+        "r": ("rank", Whole(0)),
+        "lora_alpha": ("alpha", Real(0, low_open=True)),
+        "lora_dropout": ("dropout", Real(0, 1, high_open=True)),
+        "adapter_name": ("adapter_name", Word(is_name=True)),
+        "disable_adapter": ("disabled", Switch()),
+        "importance_alpha": ("importance", Real()),
+        "init_lora_weights": ("init", Switch()),
+        "fan_in_fan_out": ("fan_in_fan_out", Switch()),
+        "method": ("method", Word(is_name=True)),
+    },
+    required=("r", "lora_alpha", "lora_dropout", "adapter_name", "disable_adapter"),
+    strength="importance_alpha",
+    aliases={"init_lora_weghts": "init_lora_weights"},
+)
+"""The LoRA TOML."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """A LoRA TOML whose own form is right.
+    """A LoRA or shortcut TOML whose own form is right.
 
     Args:
         path: the file.
@@ -107,30 +114,32 @@ class Resolution:
     notes: tuple[str, ...] = ()
 
 
-def read_plan(path: Path, where: str = "--lora-config") -> Plan:
-    """Read a LoRA TOML and check all that needs no model.
+def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Plan:
+    """Read a plan and check all that needs no model.
 
     Args:
         path: the file.
         where: the flag that named it, for the case that there is no such file.
+        form: what the file may say.
 
     Raises:
         InputFault: a line for each fault, naming file, table and key.
     """
     document = read_document(path, where).table
     faults: list[str] = []
-    granularity, method = document.get("granularity", "network"), document.get("method", "lora")
-    if granularity not in GRANULARITIES:
-        faults.append(f"granularity: {unknown('granularity', str(granularity), GRANULARITIES)}")
+    granularity = document.get("granularity", "network")
+    method = form.method or document.get("method", "lora")
+    if granularity not in form.granularities:
+        faults.append(f"granularity: {unknown('granularity', str(granularity), form.granularities)}")
     if not isinstance(method, str):
         faults.append("method: must be a string")
         method = "lora"
     entries, ignored = {}, []
-    for one in named_tables(document, faults):
+    for one in named_tables(document, form, faults):
         if granularity in one.granularities or one.name == "default":
-            entries[one.name] = _entry(one.name, {"method": method, **one.keys}, faults)
+            entries[one.name] = _entry(one, method, form, faults)
         else:
-            ignored.append(f"[{one.name}]")
+            ignored.append(f"[{one.written}]")
     if "default" not in document:
         faults.append("[default]: required")
     if faults:
@@ -140,31 +149,36 @@ def read_plan(path: Path, where: str = "--lora-config") -> Plan:
     return Plan(path, granularity, tables.pop("default"), tables, (text,) if ignored else ())
 
 
-def _entry(name: str, keys: Mapping[str, Any], faults: list[str]) -> Entry | None:
+def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Entry | None:
     """Check the keys of one table; None when there is a fault."""
-    before, values, extra = len(faults), {}, {}
+    before, name, keys = len(faults), table.written, table.keys
+    values, extra = {"method": method}, {}
     for written, value in keys.items():
-        key = _ALIASES.get(written, written)
+        key = form.aliases.get(written, written)
         if key != written and key in keys:
             faults.append(f"[{name}] {written}: given twice, it is another name of {key}")
-        elif key in _KEYS:
-            field_name, kind = _KEYS[key]
+        elif key in form.keys:
+            field_name, kind = form.keys[key]
             try:
                 values[field_name] = kind.take(value)
             except ValueError as refusal:
                 faults.append(f"[{name}] {written}: {refusal}")
         else:
-            # A method's own key is far from ours; what is this near was misspelt.
-            near = get_close_matches(key, _KEYS, n=1, cutoff=0.9)
-            if near and near[0] not in keys:
-                faults.append(f"[{name}] {written}: unknown key; did you mean '{near[0]}'?")
+            faults += _unknown_key(name, key, keys, form)
             extra[key] = value
-    missing = [key for key in _REQUIRED if key not in keys]
-    faults += [f"[{name}] {key}: required" for key in missing]
-    known = kinds.names("model.adapters")
-    if "method" in values and values["method"] not in known:
+    faults += [f"[{name}] {key}: required" for key in form.required if key not in keys]
+    known = [kind for kind in kinds.names("model.adapters") if kind != SHORTCUT]
+    if form.method is None and values["method"] not in known:
         faults.append(f"[{name}] method: {unknown('adapter method', values['method'], known)}")
     return Entry(**values, extra=extra) if len(faults) == before else None
+
+
+def _unknown_key(name: str, key: str, keys: Mapping[str, Any], form: Form) -> list[str]:
+    """Refuse a key; one that may be the method's own is refused only when it was clearly misspelt."""
+    if form.method is not None:
+        return [f"[{name}] {key}: unknown key{suggestion(key, form.keys)}"]
+    near = get_close_matches(key, form.keys, n=1, cutoff=0.9)
+    return [f"[{name}] {key}: unknown key; did you mean '{near[0]}'?"] if near and near[0] not in keys else []
 
 
 def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Resolution:
@@ -179,12 +193,12 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
         InputFault: for a layer or head outside the model, heads of one projection that disagree, and a plan
             that turns on no site.
     """
-    faults = _outside(plan, dimensions)
+    faults = outside(plan, dimensions)
     layers, sites, absent = [], {}, set()
     for layer in range(dimensions.layers):
         found: dict[str, Entry | tuple[Entry, ...]] = {}
         for role in LINEAR_ROLES:
-            named = [_lookup(plan, layer, role, head) for head in range(_head_count(role, dimensions))]
+            named = [lookup(plan, layer, role, head) for head in range(_head_count(role, dimensions))]
             faults += _disagreement(plan, layer, role, named)
             found[role] = tuple(entry for _, entry in named) if role in HEAD_ROLES else named[0][1]
             entry = named[0][1]
@@ -211,7 +225,7 @@ def _head_count(role: str, dimensions: "Dimensions") -> int:
     return dimensions.heads if role == "q_proj" else dimensions.key_value_heads
 
 
-def _lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, Entry]:
+def lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, Entry]:
     """Return (table name, entry) of the most specific table."""
     if plan.granularity == "network":
         names = [f"all_layers.{role}"]
@@ -224,7 +238,8 @@ def _lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, Entry]:
     return found, plan.tables.get(found, plan.default)
 
 
-def _outside(plan: Plan, dimensions: "Dimensions") -> list[str]:
+def outside(plan: Plan, dimensions: "Dimensions") -> list[str]:
+    """Return a fault for each table of a layer or head that the model does not have."""
     faults = []
     for name in plan.tables:
         layer, head = layer_of(name), head_of(name)
@@ -256,5 +271,5 @@ def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default") -> 
 
 
 def _table(entry: Entry) -> dict[str, Any]:
-    values = {key: getattr(entry, field_name) for key, (field_name, _) in _KEYS.items()}
+    values = {key: getattr(entry, field_name) for key, (field_name, _) in LORA.keys.items()}
     return values | dict(entry.extra)

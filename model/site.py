@@ -16,6 +16,9 @@ SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate", "w1"))
 SHORTCUT_ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
 """Low-rank edits of the residual stream."""
 
+SHORTCUT = "shortcut"
+"""The kind of adapter that sits at the roles of the residual stream, and nowhere else."""
+
 _ORDER = {role: place for place, role in enumerate(LINEAR_ROLES + SHORTCUT_ROLES)}
 
 

@@ -43,6 +43,7 @@ LIGHT = (
     *(f"dataset.{name}" for name in ("answers", "fields", "glue", "readers", "rows", "task", "tasks")),
     "dataset.template",
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
+    "model.shortcut_plan",
     *(f"model.{name}" for name in ("adapter_files", "source", "tensor_files")),
     *(f"model.{name}" for name in ("allocation", "spreading")),
 )

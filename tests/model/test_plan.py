@@ -22,7 +22,7 @@ DEFAULT = f"[default]\nr = 8\n{BODY}"
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(kinds, "names", {"model.adapters": ("hydra", "lora")}.__getitem__)
+    monkeypatch.setattr(kinds, "names", {"model.adapters": ("hydra", "lora", "shortcut")}.__getitem__)
 
 
 @pytest.fixture
@@ -161,6 +161,7 @@ REFUSED = [
     (DEFAULT + "init_lora_weghts = true\ninit_lora_weights = true\n", "init_lora_weghts: given twice"),
     (DEFAULT + 'method = "hydar"\n', "[default] method: no adapter method 'hydar', one of hydra, lora"),
     ("method = 3\n" + DEFAULT, "method: must be a string"),
+    (DEFAULT + 'method = "shortcut"\n', "no adapter method 'shortcut', one of hydra, lora"),
     ('granularity = "heads"\n' + DEFAULT, "granularity: no granularity 'heads', one of head, layer, network"),
     ("granularity = 3\n" + DEFAULT, "granularity: no granularity '3'"),
     ('granularty = "head"\n' + DEFAULT, "granularty: unknown key; did you mean 'granularity'?"),

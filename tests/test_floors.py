@@ -45,7 +45,7 @@ LIGHT = (
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
     "model.shortcut_plan",
     *(f"model.{name}" for name in ("adapter_files", "source", "tensor_files")),
-    *(f"model.{name}" for name in ("allocation", "spreading")),
+    *(f"model.{name}" for name in ("allocation", "score_file", "spreading")),
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "numpy", "matplotlib", "rich")
 IMPORT_IN_FUNCTIONS = ("main.py", "configs/kinds.py", "configs/console.py", "model/figures.py")

@@ -14,11 +14,12 @@ from torch import nn
 
 from configs.seeds import draws
 from model.adapters.lora import ADAPTER, Lora, joint
-from model.allocation import allocate, groups
+from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
 from model.objective import Classification, LanguageModeling, inputs
+from model.score_file import read_scores
 from model.site import SHARED_INPUT, Site, SiteKey, role_named
 from model.source import resolve
 
@@ -147,6 +148,19 @@ def _check_choice(kept, expected):
     on, tied = _keys(expected["on"]), _keys(expected["tied"])
     assert len(kept) == expected["budget"]
     assert on <= kept <= on | tied
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("path", _cases("realloc_static_*.json"))
+def test_realloc_static(path, seed):
+    expected = json.loads(path.read_text())
+    scores = read_scores(path.parent / expected["importance"]).values
+    assert len(scores) == expected["n_modules"]
+    decided = allocate(scores, expected["turn_on_percentile"], "off", draws(seed, "ties"))
+    kept = {key for key, is_on in decided.items() if is_on}
+    _check_choice(kept, expected)
+    if expected["budget"] < len(scores):
+        assert min(rounded(scores[key]) for key in kept) == rounded(expected["threshold"])
 
 
 def _dynamic_cases():

@@ -1,0 +1,138 @@
+"""Score files: importance of modules, a table `[layer_i]` for each layer, and what they were made from.
+
+    method = "snip"
+    dataset = "sst2"
+    widths = [["q_proj", 1024, 1024], ["v_proj", 1024, 1024]]
+
+    [layer_0]
+    q_proj = 0.0030639404
+    v_proj = 0.281633764
+
+Files of the earlier implementation have the same tables under the modules' own names (`out_proj`, `fc1`,
+`residual_1`, …); they are read as they are, whatever else stands in them.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.faults import InputFault, NonFiniteFault
+from configs.files import write_text
+from configs.number_values import Real, Whole
+from configs.toml_files import read_document
+from configs.toml_text import toml_text
+from model.allocation import rounded
+from model.site import SiteKey, role_named
+
+_LAYER = re.compile(r"layer_(0|[1-9][0-9]{0,5})")
+_WIDTHS = "widths"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of modules and the facts that belong to them.
+
+    Args:
+        values: module -> score; the higher, the more important.
+        metadata: what the scores were made from: method, dataset, task, seed, limit_test_num, …
+        widths: role -> (D_in, D_out) of its modules, where they are known; a LoRA module of rank r has
+            r x (D_in + D_out) parameters.
+    """
+
+    values: Mapping[SiteKey, float]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def costs(self) -> dict[SiteKey, int] | None:
+        """Return the parameters of one rank of each module, or None when a width is not known."""
+        if not {key.role for key in self.values} <= set(self.widths):
+            return None
+        return {key: sum(self.widths[key.role]) for key in self.values}
+
+
+def score_text(scores: Scores) -> str:
+    """Return the text of a score file: role names, 9 significant digits, modules in order.
+
+    Raises:
+        NonFiniteFault: when a score is no finite number.
+    """
+    for key in sorted(scores.values):
+        if not math.isfinite(scores.values[key]):
+            raise NonFiniteFault(f"scores: not finite: {key} has {scores.values[key]}")
+    table = dict(scores.metadata)
+    if scores.widths:
+        table[_WIDTHS] = [[role, *widths] for role, widths in scores.widths.items()]
+    for key in sorted(scores.values):
+        table.setdefault(f"layer_{key.layer}", {})[key.role] = rounded(scores.values[key])
+    return toml_text(table)
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write a score file; equal scores and metadata give equal bytes.
+
+    Raises:
+        NonFiniteFault: when a score is no finite number; nothing is written then.
+    """
+    write_text(path, score_text(scores))
+
+
+def read_scores(path: Path, where: str = "FILE") -> Scores:
+    """Read a score file of this program or of the earlier implementation.
+
+    Args:
+        path: the file.
+        where: what named it, for the case that there is no such file.
+
+    Raises:
+        InputFault: a line for each fault, naming file, table and key.
+    """
+    table = read_document(path, where).table
+    faults: list[str] = []
+    values: dict[SiteKey, float] = {}
+    layers = {name: content for name, content in table.items() if _is_layer(name, content)}
+    for name, content in layers.items():
+        found = _LAYER.fullmatch(name)
+        if found and isinstance(content, dict):
+            _take_layer(values, int(found[1]), content, faults)
+        else:
+            faults.append(f"{name}: must be a table [layer_i], i a layer's number")
+    if not layers:
+        faults.append("no table [layer_0] or of another layer; this is no score file")
+    widths = _take_widths(table.get(_WIDTHS, []), faults)
+    if faults:
+        raise InputFault(*(f"{path}: {fault}" for fault in faults))
+    metadata = {key: value for key, value in table.items() if key not in layers and key != _WIDTHS}
+    return Scores(dict(sorted(values.items())), metadata, widths)
+
+
+def _is_layer(name: str, content: Any) -> bool:
+    return _LAYER.fullmatch(name) is not None or (name.startswith("layer_") and isinstance(content, dict))
+
+
+def _take_layer(
+    values: dict[SiteKey, float], layer: int, content: Mapping[str, Any], faults: list[str]
+) -> None:
+    for name, score in content.items():
+        where = f"[layer_{layer}] {name}"
+        try:
+            key = SiteKey(layer, role_named(name))
+            value = Real().take(score)
+        except ValueError as refusal:
+            faults.append(f"{where}: {refusal}")
+            continue
+        if key in values:
+            faults.append(f"{where}: given twice, under two names of {key.role}")
+        values[key] = value
+
+
+def _take_widths(rows: Any, faults: list[str]) -> dict[str, tuple[int, int]]:
+    widths = {}
+    try:
+        for name, wide, out in rows:
+            widths[role_named(name)] = (Whole(1).take(wide), Whole(1).take(out))
+    except (TypeError, ValueError):
+        faults.append(f"{_WIDTHS}: must be a list of [role, D_in, D_out]")
+    return widths

@@ -4,16 +4,19 @@ UTF-8, strictly; a byte-order mark is dropped; LF and CRLF end a line and nothin
 CR, U+2028 or U+001C inside a sentence is text. In TSV a quote is text, `NA` is a word, spaces stay.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.faults import InputFault, suggestion
+from configs.kinds import load
 from dataset.fields import shown
+from dataset.json_values import json_value
 from dataset.task import Numbered, Refused, RowFault, Rows
 
+FORMATS = "dataset.formats"
+"""The folder whose kinds are the endings of data files."""
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _CSV_FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(?:,|\Z)')
@@ -53,6 +56,22 @@ def read_jsonl(path: Path) -> Rows:
         except RowFault as fault:
             found.refused.append(Refused(number, str(fault)))
     return found
+
+
+def read_lines(path: Path) -> Rows:
+    """Read running text: a line is a row whose field `text` ends in a line feed, or is `""` when blank."""
+    found = Rows()
+    for number, text, reason in _lines(path):
+        if text is None:
+            found.refused.append(Refused(number, reason))
+        else:
+            found.rows.append(Numbered(number, {"text": f"{text}\n" if text.strip() else ""}))
+    return found
+
+
+def read_by_ending(path: Path) -> Rows:
+    """Read a file with the reader of its ending, which is one of `FORMATS`."""
+    return load(FORMATS, path.suffix.removeprefix(".").lower(), "READ")(path)
 
 
 def accept(path: Path, rows: Rows, max_bad_rows: int) -> None:
@@ -201,29 +220,7 @@ def _csv_fields(text: str) -> list[str]:
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise RowFault(f"no valid JSON: {error.msg} at character {error.pos + 1}") from error
-    except RecursionError:
-        raise RowFault("no valid JSON: nested too deep") from None
-    except RowFault:
-        raise
-    except ValueError as error:  # a whole number of thousands of digits
-        raise RowFault(f"no valid JSON: {str(error).splitlines()[0]}") from error
+    value = json_value(text)
     if not isinstance(value, dict):
         raise RowFault(f"a JSON object was expected, got {type(value).__name__}")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise RowFault(f"key '{shown(key)}' stands twice")
-        found[key] = value
-    return found
-
-
-def _no_constant(word: str) -> None:
-    raise RowFault(f"no valid JSON: {word} is no JSON number")

@@ -2,9 +2,10 @@
 
 Language modelling: prompt ids (with the start token the tokenizer would add, and an end token where the
 example is closed), then response ids, then the end token; prompt and response are tokenised apart, so that
-the border is exact. Cutting drops from the end.
+the border is exact. Cutting drops from the end. Running text is packed into blocks (`encode_blocks`).
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,6 +86,8 @@ def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, m
     """
     if task.objective != "language_modeling":
         return encode_texts(examples, tokenizer, max_token_len)
+    if task.packed:
+        return encode_blocks(examples, tokenizer, max_token_len)
     if name == "test" and task.generation is not None:
         return encode_prompts(examples, tokenizer, max_token_len)
     return encode_pairs(examples, tokenizer, max_token_len)
@@ -142,6 +145,29 @@ def encode_prompts(examples: Sequence[Example], tokenizer: Any, max_token_len: i
         ids.append([*start, *prompt[len(prompt) - max_token_len + len(start) :]] if is_long else prompt)
     borders = torch.tensor([len(prompt) for prompt in ids], dtype=torch.int64)
     return _encoded(ids, range(len(ids)), purpose="generate", borders=borders, cut=cut)
+
+
+def encode_blocks(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+    """Encode running text: all lines' tokens in one row, cut into blocks that begin with the start token.
+
+    Every text token is a target once; without a start token a block's first one has nothing before it and is
+    none. No end token is added, and the last block is as long as what is left.
+
+    Raises:
+        InputFault: when the text has no token that could be a target.
+    """
+    start = start_tokens(tokenizer)
+    lines = _plain([str(example.response) for example in examples], tokenizer)
+    text = [token for line in lines for token in line]
+    size, least = max_token_len - len(start), 1 if start else 2
+    if len(text) < least or size < 2 * least - 1:
+        raise InputFault(f"--max-token-len: {max_token_len}, {len(text)} tokens of text leave no target")
+    cuts = [*range(0, len(text), size), len(text)]
+    if cuts[-1] - cuts[-2] < least:
+        cuts[-2] -= 1  # one token alone has nothing before it, so the block in front lends one
+    ids = [[*start, *text[begin:end]] for begin, end in itertools.pairwise(cuts)]
+    borders = torch.full((len(ids),), len(start), dtype=torch.int64)
+    return _encoded(ids, range(len(ids)), purpose="learn", borders=borders)
 
 
 def start_tokens(tokenizer: Any) -> list[int]:

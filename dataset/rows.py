@@ -34,10 +34,11 @@ class SplitRows:
 
     Args:
         examples: what is used, in the file's order.
-        read: rows read; equals used plus refused.
+        read: rows read; equals used plus refused plus not selected.
         refused: lines that gave no example.
         source: file name, `hub` or `made`.
         digest: SHA-256 of the examples.
+        unselected: rows the task's options leave out.
     """
 
     examples: list[Example]
@@ -45,6 +46,7 @@ class SplitRows:
     refused: list[Refused]
     source: str
     digest: str
+    unselected: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class TaskRows:
     splits: Mapping[str, SplitRows]
 
     def counts(self) -> dict[str, int]:
-        """Return rows read, used and refused over all splits."""
+        """Return rows read, used and refused over all splits, and those not selected where some may be."""
         account = self.account({})
-        return {key: account[key] for key in ("read", "used", "refused")}
+        return {key: account[key] for key in self._keys()}
 
     def account(self, dropped: Mapping[str, int]) -> dict[str, Any]:
-        """Return rows read, used and refused, in all and by split, with the reasons; read = used + refused.
+        """Return rows read, used and refused, in all and by split, with the reasons.
+
+        Read = used + refused, + not_selected where the task selects rows.
 
         Args:
             dropped: split -> examples that encoding left without a target; they count as refused.
@@ -70,10 +74,12 @@ class TaskRows:
                 "read": split.read,
                 "used": len(split.examples) - dropped.get(name, 0),
                 "refused": len(split.refused) + dropped.get(name, 0),
+                "not_selected": split.unselected,
             }
             for name, split in self.splits.items()
         }
-        total = {key: sum(split[key] for split in splits.values()) for key in ("read", "used", "refused")}
+        splits = {name: {key: split[key] for key in self._keys()} for name, split in splits.items()}
+        total = {key: sum(split[key] for split in splits.values()) for key in self._keys()}
         cut = [
             f"{name}: {count} rows keep no target within --max-token-len"
             for name, count in dropped.items()
@@ -93,6 +99,9 @@ class TaskRows:
         """Return each split's digest."""
         return {name: split.digest for name, split in self.splits.items()}
 
+    def _keys(self) -> tuple[str, ...]:
+        return ("read", "used", "refused", *(() if self.task.select is None else ("not_selected",)))
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -100,6 +109,7 @@ class _Read:
     examples: list[Example] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     wrong_labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    unselected: list[int] = field(default_factory=list)
 
 
 def wanted(task: Task, action: str, predict: bool = False) -> Wanted:
@@ -179,6 +189,9 @@ def _examples(task: Task, name: str, found: Found) -> _Read:
     is_labelled = task.splits[name].labelled
     for line, row in found.rows.rows:
         try:
+            if task.select is not None and not task.select(row):
+                read.unselected.append(line)
+                continue
             example = task.example(row)
             if is_labelled and example.label is None and example.response is None:
                 raise RowFault("the label is missing")
@@ -197,7 +210,11 @@ def _accept(reads: Sequence[_Read], max_bad_rows: int) -> None:
     lines: list[str] = []
     if sum(len(read.refused) for read in reads) > max_bad_rows:
         lines = [line for read in reads for line in _findings(read)]
-    lines += [f"{read.found.where}: no row can be used" for read in reads if not read.examples and not lines]
+    lines += [
+        f"{read.found.where}: no row {'is selected' if read.unselected else 'can be used'}"
+        for read in reads
+        if not read.examples and not lines
+    ]
     if lines:
         raise InputFault(*lines)
 
@@ -232,8 +249,9 @@ def _held_out(task: Task, read: _Read) -> dict[str, SplitRows]:
 
 
 def _split_rows(read: _Read, examples: list[Example]) -> SplitRows:
-    total = len(examples) + len(read.refused)
-    return SplitRows(examples, total, read.refused, read.found.source, _digest(examples))
+    unselected = len(read.unselected)
+    total = len(examples) + len(read.refused) + unselected
+    return SplitRows(examples, total, read.refused, read.found.source, _digest(examples), unselected)
 
 
 def _digest(examples: Sequence[Example]) -> str:

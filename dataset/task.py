@@ -128,11 +128,14 @@ class Task:
         labels: class names in the order of their ids; empty unless classification.
         hub: (repository, configuration) of the hub copy; None when there is none.
         generation: set when the final score comes from generated answers on `test`.
-        template: the prompt template, saved with the adapter; None for classification.
+        template: the prompt template, saved with the adapter; None for classification and running text.
         rows: split name -> rows made by the project itself (`arithmetic`); then no file is needed.
         folder: the official folder's name in its parent directory (GLUE: `SST-2`), tried in `--dataset-dir`.
         holdout: share (float) or number (int) of training rows held out where there is no `validation`.
         complete: training rows -> the task with what only they tell (`local`: its labels).
+        select: row -> whether it is asked for (dolly: its category); raises RowFault like `example`. The
+            others are counted as not selected. None: every row is.
+        packed: the responses are one running text, learned in blocks of the longest length without prompts.
     """
 
     name: str
@@ -149,6 +152,8 @@ class Task:
     folder: str | None = None
     holdout: float | int = 0.05
     complete: Callable[[list[Row]], "Task"] | None = None
+    select: Callable[[Row], bool] | None = None
+    packed: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,12 @@ def write_report(
     lines += [f"| {name} | {value:.6g} |" for name, value in summary.metrics.items()]
     lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
     lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
-    lines += ["", "## Data", "", "| split | rows read | used | refused |", "|---|---|---|---|"]
+    counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused, perhaps not_selected
+    lines += ["", "## Data", "", f"| split | rows {' | '.join(counted).replace('_', ' ')} |"]
+    lines += [f"|---{'|---' * len(counted)}|"]
     lines += [
-        f"| {name} | {c['read']} | {c['used']} | {c['refused']} |"
-        for name, c in summary.rows["splits"].items()
+        f"| {name} | {' | '.join(str(counts[key]) for key in counted)} |"
+        for name, counts in summary.rows["splits"].items()
     ]
     if losses:
         lines += ["", "## Curves", "", "![training loss and evaluations](curves.png)"]

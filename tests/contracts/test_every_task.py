@@ -1,4 +1,7 @@
-"""Every data set keeps the contract; its rows stand in `tests/dataset/tasks/test_<kind>.py` (ROWS, FILES)."""
+"""Every data set keeps the contract; its rows stand in `tests/dataset/tasks/test_<kind>.py`.
+
+ROWS as the hub gives them, FILES in the official layout; where needed OPTIONS and OPTIONAL fields.
+"""
 
 from importlib import import_module
 
@@ -22,11 +25,16 @@ class Case:
         cases = import_module(f"tests.dataset.tasks.test_{kind}")
         self.task = self.kind.build(getattr(cases, "OPTIONS", self.kind.options()))
         self.rows, self.folder = cases.ROWS, folder
+        self.optional = ("idx", *getattr(cases, "OPTIONAL", ()))  # may be empty
         for name, text in cases.FILES.items():
             (folder / name).write_bytes(text.encode())
 
     def gather(self, needed):
         return gather(self.task, needed, self.folder)
+
+    def examples(self):
+        task = self.completed()
+        return [task.example(row) for row in self.rows if task.select is None or task.select(row)]
 
     def completed(self):
         return self.task if self.task.complete is None else self.task.complete(self.rows)
@@ -43,7 +51,8 @@ def test_facts_agree(case, request):
     assert task.selection.name in task.metrics
     assert set(task.metrics) <= METRICS
     assert (task.objective == "classification") == (len(task.labels) > 1)
-    assert (task.objective == "language_modeling") == (task.template is not None)
+    assert (task.objective == "language_modeling" and not task.packed) == (task.template is not None)
+    assert task.objective == "language_modeling" or not task.packed
     assert case.kind.actions
 
 
@@ -53,7 +62,8 @@ def test_every_action_finds_its_splits(case, action):
     rows = case.gather(needed)
     assert set(needed.required) <= set(rows.splits)
     counts = rows.counts()
-    assert counts["read"] == counts["used"] > 0 == counts["refused"]
+    assert counts["read"] == counts["used"] + counts.get("not_selected", 0)
+    assert counts["used"] > 0 == counts["refused"]
     labelled = {name for name, split in rows.task.splits.items() if split.labelled} | {"validation"}
     for name in labelled & set(rows.splits):
         assert all(e.label is not None or e.response for e in rows.splits[name].examples)
@@ -64,12 +74,12 @@ def test_files_and_hub_give_the_same_examples(case):
         pytest.skip("makes its own rows")
     task = case.completed()
     from_files = gather(task, Wanted(("train",)), case.folder).splits["train"].examples
-    assert from_files == [task.example(row) for row in case.rows]
+    assert from_files == case.examples()
 
 
 def test_labels_are_in_range(case):
     task = case.completed()
-    labels = [task.example(row).label for row in case.rows]
+    labels = [example.label for example in case.examples()]
     if task.objective == "classification":
         assert sorted(set(labels)) == list(range(len(task.labels)))
 
@@ -78,32 +88,47 @@ def test_a_row_without_a_field_is_refused(case):
     task = case.completed()
     for name in case.rows[0]:
         for broken in ({**case.rows[0], name: ""}, {**case.rows[0], name: None}):
-            if name == "idx":
+            if name in case.optional:
                 continue
             with pytest.raises(RowFault):
+                if task.select is not None:
+                    task.select(broken)
                 task.example(broken)
 
 
 def test_prompt_is_masked_and_target_kept(case):
     task, tokenizer = case.completed(), byte_tokenizer()
-    if task.objective != "language_modeling":
-        pytest.skip("learns no text")
-    examples = [task.example(row) for row in case.rows]
+    if task.objective != "language_modeling" or task.packed:
+        pytest.skip("learns no response to a prompt")
+    examples = case.examples()
     encoded = encode(task, "train", examples, tokenizer, 4096)
     for index, example in enumerate(examples):
         ids, labels = encoded[index]["input_ids"], encoded[index]["labels"]
         learned = labels != IGNORED
         assert tokenizer.decode(ids[learned]) == f"{example.response}</s>"
-        assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}"
+        assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}{'</s>' * example.closed}"
         assert (labels[learned] == ids[learned]).all()
     assert preview(encoded, 0, tokenizer).endswith(f"[[{examples[0].response}</s>]]")
+
+
+def test_running_text_is_learned_whole(case):
+    task, tokenizer = case.completed(), byte_tokenizer()
+    if not task.packed:
+        pytest.skip("learns no running text")
+    examples = case.examples()
+    encoded = encode(task, "train", examples, tokenizer, 16)
+    items = [encoded[index] for index in range(len(encoded))]
+    assert all(len(item["input_ids"]) == 16 for item in items[:-1])
+    learned = [item["input_ids"][item["labels"] != IGNORED] for item in items]
+    assert "".join(tokenizer.decode(ids) for ids in learned) == "".join(e.response for e in examples)
+    assert preview(encoded, 0, tokenizer).startswith("<s>[[")
 
 
 def test_texts_carry_their_labels(case):
     task, tokenizer = case.completed(), byte_tokenizer(encoder=True)
     if task.objective == "language_modeling":
         pytest.skip("learns text")
-    examples = [task.example(row) for row in case.rows]
+    examples = case.examples()
     encoded = encode(task, "train", examples, tokenizer, 4096)
     batch = Collate(tokenizer.pad_token_id)([encoded[i] for i in range(len(encoded))])
     assert batch["labels"].tolist() == pytest.approx([example.label for example in examples])

@@ -11,6 +11,7 @@ from configs.faults import InputFault
 from dataset.collate import Collate
 from dataset.encoding import (
     IGNORED,
+    encode_blocks,
     encode_pairs,
     encode_prompts,
     encode_texts,
@@ -132,3 +133,35 @@ def test_previews_show_what_is_learned():
     assert preview(encoded, 0, tokenizer, ("no", "yes")) == "<s>a</s> -> [[yes]]"
     assert preview(encode_texts([Example(("a",), label=2.5)], tokenizer, 9), 0, tokenizer).endswith("[[2.5]]")
     assert preview(encode_texts([Example(("a",))], tokenizer, 9), 0, tokenizer) == "<s>a</s>"
+
+
+def _without_start():
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None
+    assert start_tokens(tokenizer) == []
+    return tokenizer
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=9), min_size=1, max_size=6), st.integers(3, 12), st.booleans())
+def test_running_text_loses_no_token(lines, limit, has_start):
+    tokenizer = TOKENIZER if has_start else _without_start()
+    text = [token for line in lines for token in tokenizer(line, add_special_tokens=False)["input_ids"]]
+    if len(text) < 2:
+        return
+    encoded = encode_blocks([pair("", line) for line in lines], tokenizer, limit)
+    items = [encoded[index] for index in range(len(encoded))]
+    start = start_tokens(tokenizer)
+    assert [token for item in items for token in item["input_ids"][len(start) :].tolist()] == text
+    assert max(encoded.lengths) <= limit
+    # Every block has a target, and where it begins with the start token every token of the text is one.
+    targets = [int((item["labels"][1:] != IGNORED).sum()) for item in items]
+    assert min(targets) >= 1
+    assert sum(targets) == len(text) - (0 if has_start else len(items))
+
+
+def test_text_without_a_target_is_refused():
+    with pytest.raises(InputFault, match="--max-token-len: 1, 3 tokens of text leave no target"):
+        encode_blocks([pair("", "abc")], TOKENIZER, 1)
+    with pytest.raises(InputFault, match="1 tokens of text leave no target"):
+        encode_blocks([pair("", "a")], _without_start(), 8)

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Literal
 
 from configs.faults import InputFault, suggestion, unknown
-from configs.kinds import load, names
+from configs.kinds import names
 from dataset.fields import label_field, number_field, text_field, word_field
+from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
+from dataset.readers import FORMATS, read_by_ending
 from dataset.task import Example, Objective, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 from dataset.template import fill, is_closed, required, template_faults
-
-_FORMATS = "dataset.formats"
 
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """The `[data]` table of `local`. A file's ending tells its format: csv, tsv, jsonl, parquet."""
+    """The `[data]` table of `local`. A file's ending tells its format: csv, tsv, json, jsonl, parquet."""
 
     train: str | None = None
     """Training file, relative to `--dataset-dir` or else to the current directory."""
@@ -39,9 +39,11 @@ class LocalOptions:
     prompt: str | None = None
     """Column of the prompt of language modelling; `prompt` when there is no template either."""
     response: str | None = None
-    """Column of the text to be learned after the prompt; `response` by default."""
+    """Column of the text to be learned after the prompt; `response`, or `output` with a form, by default."""
     template: str | None = None
     """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
+    form: Literal["instruction"] | None = None
+    """Rows of instruction, input (may be empty) and output, put into `dataset.instruction`'s prompt."""
 
 
 def build(options: LocalOptions) -> Task:
@@ -62,26 +64,35 @@ def _check(options: LocalOptions) -> None:
         faults.append("data.train: --dataset local needs a file")
     for name, path in _files(options).items():
         ending = path.suffix.removeprefix(".").lower()
-        if ending not in names(_FORMATS):
-            faults.append(f"data.{name}: {path}: {unknown('format', ending, names(_FORMATS))}")
+        if ending not in names(FORMATS):
+            faults.append(f"data.{name}: {path}: {unknown('format', ending, names(FORMATS))}")
     if options.train is not None and options.train in (options.validation, options.test):
         faults.append(f"data.train: {options.train} is also an evaluation file")
     if len(set(options.labels)) != len(options.labels):
         faults.append("data.labels: a label stands twice")
     if options.labels and len(options.labels) < 2:
         faults.append("data.labels: must be at least 2, got 1")
-    if options.template is not None and options.prompt is not None:
-        faults.append("data.prompt: give either prompt or template")
-    if options.template is not None:
-        faults += [f"data.template: {fault}" for fault in template_faults(options.template)]
+    faults += _prompt_faults(options)
     if faults:
         raise InputFault(*faults)
+
+
+def _prompt_faults(options: LocalOptions) -> list[str]:
+    if options.prompt is not None and (options.template or options.form) is not None:
+        return ["data.prompt: give either prompt or template or form"]
+    if options.form is not None:
+        wrong = options.objective not in (None, "language_modeling")
+        return ["data.form: only for language modelling"] * wrong + prompt_faults(_template(options))
+    if options.template is not None:
+        return [f"data.template: {fault}" for fault in template_faults(options.template)]
+    return []
 
 
 def _objective(options: LocalOptions) -> Objective:
     if options.objective is not None:
         return options.objective
-    is_language = any(word is not None for word in (options.prompt, options.response, options.template))
+    told = (options.prompt, options.response, options.template, options.form)
+    is_language = any(word is not None for word in told)
     is_asked = options.task == "causal_language_modeling"
     return "language_modeling" if is_language or is_asked else "classification"
 
@@ -99,35 +110,48 @@ def _splits(options: LocalOptions) -> dict[str, Split]:
 
 def _read(options: LocalOptions, path: Path) -> Rows:
     """Read a file by its ending; a column that no row has is a misspelt option, not a bad row."""
-    rows = load(_FORMATS, path.suffix.removeprefix(".").lower(), "READ")(path)
+    rows = read_by_ending(path)
     faults = [
         f"{path}: no column '{column}'{suggestion(column, map(str, rows.rows[0].row))}"
         for column in _columns(options)
         if rows.rows and not any(column in row for _, row in rows.rows)
     ]
     if faults:
-        raise InputFault(*faults)
+        is_instruction = rows.rows and {"instruction", "output"} <= set(rows.rows[0].row)
+        hint = '; `form = "instruction"` reads instruction, input, output'
+        raise InputFault(*(fault + hint * bool(is_instruction and options.form is None) for fault in faults))
     return rows
 
 
 def _columns(options: LocalOptions) -> list[str]:
+    if options.form is not None:
+        return ["instruction", _response(options)]
     if _objective(options) == "language_modeling":
-        return [*required(_template(options)), options.response or "response"]
+        return [*required(_template(options)), _response(options)]
     pair = [] if options.text_pair is None else [options.text_pair]
     return [options.text, *pair, options.label]
 
 
 def _template(options: LocalOptions) -> str:
+    if options.form is not None:
+        return options.template or TEMPLATE
     return options.template or f"{{{options.prompt or 'prompt'}}}"
 
 
+def _response(options: LocalOptions) -> str:
+    return options.response or ("response" if options.form is None else "output")
+
+
 def _language_task(options: LocalOptions) -> Task:
-    template = _template(options)
+    template, response = _template(options), _response(options)
+    read = partial(_pair, template, response)
+    if options.form is not None:
+        read = partial(instruction_example, template, Columns(output=response))
     return Task(
         name="local",
         objective="language_modeling",
         splits=_splits(options),
-        example=partial(_pair, template, options.response or "response"),
+        example=read,
         metrics=("loss", "perplexity"),
         selection=Selection("perplexity", maximise=False),
         template=template,

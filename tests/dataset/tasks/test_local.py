@@ -151,3 +151,54 @@ def test_a_missing_validation_file_means_the_training_rows(tmp_path):
     task = TASK.build(LocalOptions(test="a.tsv", labels=("0", "1")))
     with pytest.raises(InputFault, match="data.train: 'train' of local is needed, but no file is named"):
         gather(task, wanted(task, "train"), tmp_path)
+
+
+INSTRUCTIONS = [
+    {"instruction": "Add.", "input": "1 2", "output": "3", "task_type": "math"},
+    {"instruction": "Say hi.", "input": "", "output": "hi", "task_type": "chat"},
+    {"instruction": "Say ho.", "output": "ho"},
+]
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_instruction_rows_become_prompts_and_responses(tmp_path, ending):
+    lines = "".join(json.dumps(row) + "\n" for row in INSTRUCTIONS)
+    write(tmp_path, {f"a.{ending}": lines if ending == "jsonl" else json.dumps(INSTRUCTIONS)})
+    task = TASK.build(LocalOptions(train=f"a.{ending}", form="instruction"))
+    examples = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples
+    assert [example.texts[0] for example in examples] == ["Add.\n1 2", "Say hi.", "Say ho."]
+    assert [example.response for example in examples] == ["3", "hi", "ho"]
+    assert all(example.closed for example in examples)
+    assert task.selection.name == "perplexity"
+
+
+def test_instruction_rows_may_have_another_prompt_and_response(tmp_path):
+    options = LocalOptions(
+        train="a.jsonl", form="instruction", template="{instruction}:", response="task_type"
+    )
+    example = TASK.build(options).example(INSTRUCTIONS[0])
+    assert (example.texts, example.response, example.closed) == (("Add.:",), "math", False)
+
+
+def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
+    write(tmp_path, {"a.jsonl": json.dumps(INSTRUCTIONS[0]) + "\n"})
+    task = TASK.build(LocalOptions(train="a.jsonl", task="causal_language_modeling"))
+    with pytest.raises(InputFault) as caught:
+        gather(task, Wanted(("train",)), tmp_path)
+    assert [line.partition("no column ")[2] for line in caught.value.lines] == [
+        "'prompt'; `form = \"instruction\"` reads instruction, input, output",
+        "'response'; `form = \"instruction\"` reads instruction, input, output",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"prompt": "a"}, "data.prompt: give either prompt or template or form"),
+        ({"template": "{question}"}, "data.template: no field 'question', one of instruction, input"),
+        ({"objective": "classification"}, "data.form: only for language modelling"),
+    ],
+)
+def test_options_that_contradict_the_form_are_refused(options, fault):
+    with pytest.raises(InputFault, match=fault):
+        TASK.build(LocalOptions(train="a.jsonl", form="instruction", **options))

@@ -1,0 +1,72 @@
+"""Dolly: 15,000 instructions written and answered by people, in eight categories.
+
+Source: Conover et al. 2023, databricks-dolly-15k; context and response are the record's input and output.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from configs.faults import InputFault, unknown
+from dataset.fields import shown, text_field
+from dataset.instruction import TEMPLATE, Columns, InstructionOptions, instruction_task
+from dataset.task import Row, RowFault, Task, TaskKind
+
+CATEGORIES = (
+    "brainstorming",
+    "classification",
+    "closed_qa",
+    "creative_writing",
+    "general_qa",
+    "information_extraction",
+    "open_qa",
+    "summarization",
+)
+_FILES = ("databricks-dolly-15k.jsonl", "databricks-dolly-15k.parquet")
+
+
+@dataclass(frozen=True)
+class DollyOptions:
+    """The `[data]` table of Dolly."""
+
+    categories: tuple[str, ...] = CATEGORIES
+    """Categories whose rows are used."""
+    template: str = TEMPLATE
+    """The prompt, of the fields `{instruction}` and `{input}` (the context)."""
+    validation_examples: int | None = None
+    """Training rows held out for validation; without it the last 10 %."""
+
+
+def build(options: DollyOptions) -> Task:
+    """Build the task.
+
+    Raises:
+        InputFault: when a category is none, stands twice, or there is none.
+    """
+    chosen = options.categories
+    faults = [
+        f"data.categories: {unknown('category', word, CATEGORIES)}"
+        for word in chosen
+        if word not in CATEGORIES
+    ]
+    if not chosen or len(set(chosen)) != len(chosen):
+        faults.append(f"data.categories: {'a category stands twice' if chosen else 'must hold at least one'}")
+    if faults:
+        raise InputFault(*faults)
+    return instruction_task(
+        "dolly",
+        _FILES,
+        "databricks/databricks-dolly-15k",
+        InstructionOptions(options.template, options.validation_examples),
+        Columns("instruction", "context", "response"),
+        select=partial(_is_chosen, chosen),
+    )
+
+
+def _is_chosen(chosen: tuple[str, ...], row: Row) -> bool:
+    category = text_field(row, "category")
+    if category not in CATEGORIES:
+        raise RowFault(f"field 'category': {unknown('category', shown(category), CATEGORIES)}")
+    return category in chosen
+
+
+TASK = TaskKind(build, DollyOptions, ("causal_language_modeling",))

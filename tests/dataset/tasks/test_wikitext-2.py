@@ -1,0 +1,42 @@
+"""WikiText-2 is running text: blank lines are left out, lines keep their line feeds."""
+
+import pyarrow
+from pyarrow import parquet
+
+from configs.kinds import load
+from dataset.rows import Wanted, gather, wanted
+
+TASK = load("dataset.tasks", "wikitext-2", "TASK")
+ROWS = [
+    {"text": " = Foxes = \n"},
+    {"text": ""},
+    {"text": ""},
+    {"text": ' A fox said " <unk> " and \u2028 left . \n'},
+    {"text": " Then it slept . \n"},
+]
+RAW = "".join(row["text"] or " \n" for row in ROWS)
+FILES = {f"wiki.{part}.raw": RAW for part in ("train", "valid", "test")}
+
+
+def test_blank_lines_are_not_selected(tmp_path):
+    for name in ("wiki.train.raw", "wiki.train.tokens"):
+        (tmp_path / name).write_text(RAW)
+        rows = gather(TASK.build(TASK.options()), Wanted(("train",)), tmp_path)
+        assert rows.counts() == {"read": 5, "used": 3, "refused": 0, "not_selected": 2}
+        assert rows.splits["train"].source == name
+        (tmp_path / name).unlink()
+
+
+def test_parquet_holds_the_same_text(tmp_path):
+    (tmp_path / "wikitext-2-raw-v1").mkdir()
+    path = tmp_path / "wikitext-2-raw-v1" / "validation-00000-of-00001.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    (tmp_path / "wiki.train.raw").write_text(RAW)
+    rows = gather(TASK.build(TASK.options()), Wanted(("train", "validation")), tmp_path)
+    assert rows.splits["train"].examples == rows.splits["validation"].examples
+
+
+def test_its_own_splits_are_used():
+    task = TASK.build(TASK.options())
+    assert wanted(task, "train").required == ("train", "validation")
+    assert wanted(task, "test").required == ("test",)

@@ -138,6 +138,14 @@ def keep_within(
     return frozenset(kept)
 
 
+def tied_at_the_border(scores: Mapping[SiteKey, float], kept: Collection[SiteKey]) -> tuple[int, int]:
+    """Return how many modules share the score of the last place and how many of them were drawn, or 0, 0."""
+    last = min((rounded(scores[key]) for key in scores if key in kept), default=None)
+    tied = [key for key in scores if rounded(scores[key]) == last]
+    drawn = sum(key in kept for key in tied)
+    return (len(tied), drawn) if drawn < len(tied) else (0, 0)
+
+
 def _ranking(scores: Mapping[SiteKey, float], draws: Random) -> list[SiteKey]:
     """Return the modules by falling score, those of one score in drawn order."""
     bad = [key for key in sorted(scores) if not math.isfinite(scores[key])]

@@ -18,7 +18,7 @@ from model.attachment import Attachment
 from model.family import Family, dimensions
 from model.injection import attach, check_keys, locate
 from model.plan import Plan, resolve
-from model.site import SiteKey
+from model.site import SHORTCUT_ROLES, SiteKey
 from model.snapshot import quiet_host
 
 _MIXING = ("router", "gate", "gates")
@@ -91,6 +91,23 @@ def planned_counts(path: Path, family: Family, objective: str, outputs: int, pla
         sites = locate(network, family, size.layers)
         attachments = attach(network, sites, entries, 0, str(plan.path))
     return counts(network, attachments, family.heads[objective])
+
+
+def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
+    """Return (D_in, D_out) of each role from a configuration, residual-stream roles included.
+
+    Args:
+        path: a directory with config.json.
+        family: the network's.
+
+    Raises:
+        InputFault: when the configuration makes no network.
+    """
+    with quiet_host(), torch.device("meta"):
+        sites = locate(_network(path, next(iter(family.heads)), 2), family, 1)
+    widths = {key.role: (site.in_features, site.out_features) for key, site in sites.items()}
+    stream = widths["w2"][1]
+    return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
 
 
 def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Iterable[str]) -> Counts:

@@ -261,15 +261,15 @@ def _disagreement(plan: Plan, layer: int, role: str, named: list[tuple[str, Entr
     return []
 
 
-def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default") -> str:
-    """Write a plan of layer granularity: the sites given, and r = 0 everywhere else."""
-    off = Entry(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=False)
-    table: dict[str, Any] = {"granularity": "layer", "default": _table(off)}
+def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default", form: Form = LORA) -> str:
+    """Write a plan of layer granularity: the sites given; r = 0 and disabled everywhere else."""
+    off = Entry(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=True)
+    table: dict[str, Any] = {"granularity": "layer", "default": _table(off, form)}
     for key in sorted(sites):
-        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = _table(sites[key])
+        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = _table(sites[key], form)
     return toml_text(table)
 
 
-def _table(entry: Entry) -> dict[str, Any]:
-    values = {key: getattr(entry, field_name) for key, (field_name, _) in LORA.keys.items()}
+def _table(entry: Entry, form: Form) -> dict[str, Any]:
+    values = {key: getattr(entry, field_name) for key, (field_name, _) in form.keys.items()}
     return values | dict(entry.extra)

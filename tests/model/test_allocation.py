@@ -19,6 +19,7 @@ from model.allocation import (
     lora_budget,
     rounded,
     shortcut_budget,
+    tied_at_the_border,
 )
 from model.site import LINEAR_ROLES, SHORTCUT_ROLES, SiteKey
 
@@ -175,3 +176,9 @@ def test_with_equal_sizes_parameters_are_a_count():
     scores = {SiteKey(layer, "q_proj"): float(layer % 7) for layer in range(20)}
     sizes = dict.fromkeys(scores, 10)
     assert keep_within(scores, sizes, 69, draws(4)) == keep(scores, 6, draws(4))
+
+
+def test_a_border_without_ties_that_were_drawn_is_told_apart():
+    scores = _lora(4) | {SiteKey(9, "w1"): 2.0, SiteKey(9, "w2"): 0.5}
+    for budget, told in ((1, (0, 0)), (2, (4, 1)), (4, (4, 3)), (5, (0, 0)), (6, (0, 0))):
+        assert tied_at_the_border(scores, keep(scores, budget, draws(0))) == told

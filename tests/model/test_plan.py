@@ -245,3 +245,9 @@ KEYS = st.builds(SiteKey, st.integers(0, 1), st.sampled_from(NO_GATE))
 def test_a_written_plan_reads_back(read, sites):
     plan = read(plan_text(sites))
     assert resolve(plan, SIZE, NO_GATE).sites == sites
+
+
+def test_a_written_plan_turns_off_what_it_does_not_name(read):
+    plan = read(plan_text({SiteKey(1, "w2"): Entry(4, 8.0, 0.0, "a", disabled=False)}, "a"))
+    assert (plan.granularity, plan.default.rank, plan.default.disabled) == ("layer", 0, True)
+    assert list(plan.tables) == ["model_layer_1.w2"]

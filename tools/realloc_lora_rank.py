@@ -1,0 +1,232 @@
+"""Turn a score file into a LoRA TOML that turns on the most important modules.
+
+Usage: python -m tools.realloc_lora_rank SCORES [--percentile 0.25] [--rank 8] [--output FILE]
+"""
+
+import os
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+from configs import console
+from configs.faults import Findings, InputFault
+from configs.files import write_text
+from configs.number_values import Real, Whole
+from configs.seeds import draws
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, PathText, Switch, Word
+from model.allocation import allocate, is_shortcut, keep_within, tied_at_the_border
+from model.plan import Entry, plan_text
+from model.score_file import Scores, read_scores
+from model.shortcut_plan import FORM
+from model.site import SiteKey
+from model.source import Source, check, family_of, peek_config, resolve
+from model.spreading import spread
+
+_MODES = ("off", "combined", "separated")
+_FLAGS = (
+    Flag("SCORES", PathText(), "A score file.", required=True),
+    Flag("--percentile", Real(0, 1, low_open=True), "Share of the modules that is on.", default=0.25),
+    Flag("--budget-params", Whole(1), "Budget in parameters instead of --percentile."),
+    Flag("--rank", Whole(1), "Rank of a module that is on.", default=8),
+    Flag("--alpha", Real(0, low_open=True), "Scaling constant at that rank.", default=16.0),
+    Flag("--seed", Whole(0, 2**32 - 1), "What ties are drawn from.", default=0),
+    Flag("--spread", Switch(), "Ranks in proportion to scores, at the same total.", default=False),
+    Flag("--max-rank", Whole(1), "Largest rank of --spread; 4 x --rank unless given."),
+    Flag("--ags-mode", Choice("mode", _MODES), "How shortcuts take part.", default="separated"),
+    Flag("--load", Word(), "Directory that holds config.json, for scores without widths."),
+    Flag("--output", PathText(), "The LoRA TOML; named after data set and method unless given."),
+    Flag("--shortcut-output", PathText(), "The shortcut TOML; -shortcuts after the LoRA TOML's name."),
+)
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """What was chosen.
+
+    Args:
+        ranked: module -> score, of all that were ranked.
+        ranks: module that is on -> its rank.
+        costs: module -> parameters of one rank, or None when widths are not known.
+    """
+
+    ranked: Mapping[SiteKey, float]
+    ranks: Mapping[SiteKey, int]
+    costs: Mapping[SiteKey, int] | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Choose, write and show; return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        purpose = "Turn a score file into a LoRA TOML."
+        given = read_words("tools.realloc_lora_rank", purpose, _FLAGS, words)
+        scores, source = checked(given)
+        if source is not None:
+            from model.parameter_counts import planned_widths
+
+            widths = planned_widths(source.path, family_of(peek_config(source), source))
+            scores = Scores(scores.values, scores.metadata, widths)
+        chosen = choose(scores, given)
+        files = contents(chosen, given, *places(scores, given))
+        for path, text in files.items():
+            write_text(path, text)
+        show(chosen, given, tuple(files))
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(given: SimpleNamespace) -> tuple[Scores, Source | None]:
+    """Read what the words name, as far as that needs no heavy library.
+
+    Raises:
+        InputFault: with the faults of all of them, a line each.
+    """
+    findings = Findings()
+    if {"--percentile", "--budget-params"} <= given.given:
+        findings.lines.append("--budget-params: stands in the place of --percentile; give one of them")
+    if given.max_rank is not None and not given.spread:
+        findings.lines.append("--max-rank: belongs to --spread")
+    for flag, path in (("--output", given.output), ("--shortcut-output", given.shortcut_output)):
+        findings.lines += _place_faults(flag, path)
+    scores = findings.attempt(partial(read_scores, given.scores, "SCORES"))
+    source = findings.attempt(partial(_source, given.load)) if given.load else None
+    if scores is not None and source is None and scores.costs() is None:
+        needing = [flag for flag in ("--budget-params", "--spread") if flag in given.given and not given.load]
+        findings.lines += [f"{flag}: '{given.scores}' holds no widths; give --load DIR" for flag in needing]
+    findings.settle()
+    return scores, source
+
+
+def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
+    """Return which modules are on at what rank.
+
+    Raises:
+        InputFault: when the budget turns on no LoRA module.
+    """
+    ranked = {
+        key: one for key, one in scores.values.items() if given.ags_mode != "off" or not is_shortcut(key)
+    }
+    lots, costs = draws(given.seed, "ties"), scores.costs()
+    if given.budget_params is None:
+        where = "--percentile"
+        kept = [
+            key for key, on in allocate(ranked, given.percentile, given.ags_mode, lots, where).items() if on
+        ]
+    else:
+        where = "--budget-params"
+        if given.ags_mode == "separated" and any(map(is_shortcut, ranked)):
+            raise InputFault(f"{where}: one budget is not separated; give --ags-mode off or combined")
+        sizes = {key: given.rank * costs[key] for key in ranked}
+        kept = sorted(keep_within(ranked, sizes, given.budget_params, lots))
+    if all(map(is_shortcut, kept)):
+        raise InputFault(f"{where}: turns on no LoRA module, and a LoRA TOML needs one")
+    ranks = dict.fromkeys(kept, given.rank)
+    if given.spread:
+        for group in _groups(kept, given.ags_mode):
+            ranks |= spread(
+                {key: ranked[key] for key in group}, costs, given.rank, given.max_rank or 4 * given.rank
+            )
+    return Choosing(ranked, ranks, costs)
+
+
+def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
+    """Return where the LoRA TOML and the shortcut TOML go; by default under the first free number.
+
+    Raises:
+        InputFault: when the shortcut TOML's place is taken.
+    """
+    if given.output is not None:
+        shortcuts = given.shortcut_output or _beside(given.output)
+        faults = [] if given.shortcut_output else _place_faults("--shortcut-output", shortcuts)
+        if faults and any(map(is_shortcut, scores.values)):
+            raise InputFault(*faults)
+        return given.output, shortcuts
+    method = str(scores.metadata.get("method", given.scores.stem))
+    words = [str(scores.metadata["dataset"])] if "dataset" in scores.metadata else []
+    stem = "-".join(re.sub(r"[^\w.+-]+", "-", word).strip("-.") for word in (*words, method))
+    for number in count():
+        path = Path(f"{stem}-version_{number}.toml").absolute()
+        shortcuts = given.shortcut_output or _beside(path)
+        if not any(map(os.path.lexists, {path, shortcuts} - {given.shortcut_output})):
+            return path, shortcuts
+    raise AssertionError("numbers do not end")
+
+
+def contents(chosen: Choosing, given: SimpleNamespace, lora: Path, shortcuts: Path) -> dict[Path, str]:
+    """Return the text of each file to write; alpha follows the rank, so that all modules have one scale."""
+    entries = {
+        key: Entry(rank, given.alpha * rank / given.rank, 0.0, "default", disabled=False)
+        for key, rank in chosen.ranks.items()
+    }
+    texts = {lora: plan_text({key: entry for key, entry in entries.items() if not is_shortcut(key)})}
+    edits = {key: entry for key, entry in entries.items() if is_shortcut(key)}
+    return texts | ({shortcuts: plan_text(edits, form=FORM)} if edits else {})
+
+
+def show(chosen: Choosing, given: SimpleNamespace, files: Sequence[Path]) -> None:
+    """Print what is on by role, the parameters, ties that were drawn, and the files."""
+    roles = list(dict.fromkeys(sorted(key.role for key in chosen.ranked)))
+    roles.sort(key=lambda role: SiteKey(0, role))
+    rows = [_row(role, [key for key in chosen.ranked if key.role == role], chosen) for role in roles]
+    console.table(
+        "Modules on",
+        ("role", "on", "of", "ranks", "parameters"),
+        [*rows, _row("all", list(chosen.ranked), chosen)],
+    )
+    if given.budget_params is None:
+        for group in _groups(chosen.ranked, given.ags_mode):
+            tied, drawn = tied_at_the_border({key: chosen.ranked[key] for key in group}, chosen.ranks)
+            if tied:
+                console.say(
+                    f"ties: {tied} modules share the last score; {drawn} drawn with seed {given.seed}"
+                )
+    for path in files:
+        console.say(f"written: {path}")
+
+
+def _row(name: str, keys: Sequence[SiteKey], chosen: Choosing) -> list[str]:
+    ranks = sorted(chosen.ranks[key] for key in keys if key in chosen.ranks)
+    spelled = "" if not ranks else str(ranks[0]) if ranks[0] == ranks[-1] else f"{ranks[0]} to {ranks[-1]}"
+    spent = "?"
+    if chosen.costs is not None:
+        spent = f"{sum(chosen.costs[key] * chosen.ranks[key] for key in keys if key in chosen.ranks):,}"
+    return [name, str(len(ranks)), str(len(keys)), spelled, spent]
+
+
+def _groups(keys: Collection[SiteKey], mode: str) -> list[list[SiteKey]]:
+    """Return the modules that compete with each other."""
+    if mode == "combined":
+        return [sorted(keys)]
+    parts = [[key for key in sorted(keys) if is_shortcut(key) is one] for one in (False, True)]
+    return [part for part in parts if part]
+
+
+def _source(word: str) -> Source:
+    source = resolve(word, "--load", offline=True)
+    if source.kind != "directory":
+        raise InputFault(f"--load: '{word}' is no directory that holds config.json")
+    check(source, pretrained=False, tokenizer=False)
+    return source
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-shortcuts.toml")
+
+
+def _place_faults(flag: str, path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    if os.path.lexists(path):
+        return [f"{flag}: '{path}' exists, nothing is written over"]
+    return [] if path.parent.is_dir() else [f"{flag}: no directory '{path.parent}' to write it in"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""The contract of an adapter: a trainable delta beside a frozen linear layer."""
+"""The contract of an adapter: a trainable delta beside a frozen linear layer, or in the residual stream."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ class Adapter(Protocol):
         ...
 
     def merged_delta(self) -> Tensor | None:
-        """Return the delta as a matrix (D_out, D_in), or None when it depends on the input."""
+        """Return the delta as a matrix (D_out, D_in) to add to the host's weight, or None without one."""
         ...
 
 
@@ -70,6 +70,8 @@ class AdapterKind:
             kind knows; None to add the delta to the stock output.
         export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
         load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors.
+        place: beside a linear layer, or in the residual stream, where no linear stands.
+        unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
     """
 
     build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
@@ -77,3 +79,5 @@ class AdapterKind:
     joint: Callable[[Tensor, Sequence[Part]], list[Tensor]] | None = None
     export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
     load: Callable[[Any, Tensor, Tensor, float], None] | None = None
+    place: Literal["linear", "stream"] = "linear"
+    unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"

@@ -19,6 +19,8 @@ class Family:
         model_types: `config.model_type` words that belong to the family.
         layer: path of a layer in every head variant of the network, with `{layer}` for its number.
         roles: role -> path of the linear below the layer.
+        attention: path below the layer of the module that computes attention, called with the layer's input
+            where norms stand after their part.
         attention_norm: path below the layer of the norm that belongs to attention.
         ffn_norm: path below the layer of the norm that belongs to the feed-forward part.
         placement: config -> whether those norms stand before or after their part (`pre` or `post`).
@@ -29,12 +31,15 @@ class Family:
         ffn_norms: model_type -> path of the feed-forward part's norm, where it is not `ffn_norm`.
         optional: modules of the classification network which a base may lack; they then train and travel
             with the head (BERT's pooler).
+        renorms: paths below the layer of the norms that the published wiring of shortcuts applies once more,
+            after shortcut2 and after shortcut1; None: attention's and the feed-forward part's.
     """
 
     name: str
     model_types: tuple[str, ...]
     layer: str
     roles: Mapping[str, str]
+    attention: str
     attention_norm: str
     ffn_norm: str
     placement: Callable[[Any], NormPlacement]
@@ -43,6 +48,7 @@ class Family:
     tiny: Mapping[str, Any]
     ffn_norms: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    renorms: tuple[str, str] | None = None
 
     def path(self, key: SiteKey) -> str:
         """Return the dotted path of a linear site in the network."""

@@ -1,4 +1,4 @@
-"""Attach planned adapters to a network's linear layers."""
+"""Attach planned adapters to a network's linear layers and its residual stream."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,10 @@ from model.adapter import AdapterKind, PlannedSite
 from model.attachment import Attachment, join
 from model.family import Family
 from model.plan import Entry
-from model.site import SHARED_INPUT, Site, SiteKey
+from model.shortcut_plan import exists
+from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
+from model.stream import Stream
+from model.stream_attachment import StreamAttachment
 
 
 def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Site]:
@@ -25,9 +28,20 @@ def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Sit
     return {key: sites[key] for key in sorted(sites)}
 
 
+def locate_stream(stream: Stream) -> dict[SiteKey, Site]:
+    """Return every place of the residual stream, in order: 4 L - 1 of them."""
+    keys = (SiteKey(layer, role) for layer in range(len(stream.layers)) for role in SHORTCUT_ROLES)
+    return {key: stream.site(key) for key in keys if exists(key)}
+
+
 def attach(
-    network: nn.Module, sites: Mapping[SiteKey, Site], entries: Mapping[SiteKey, Entry], seed: int, where: str
-) -> dict[SiteKey, Attachment]:
+    network: nn.Module,
+    sites: Mapping[SiteKey, Site],
+    entries: Mapping[SiteKey, Entry],
+    seed: int,
+    where: str,
+    stream: Stream | None = None,
+) -> dict[SiteKey, Attachment | StreamAttachment]:
     """Build one adapter for each planned site and put it there, switched as the plan says.
 
     Args:
@@ -36,24 +50,32 @@ def attach(
         entries: what the plan says for the sites with a rank above zero.
         seed: the run's seed; each adapter's start depends on it and the site alone.
         where: the plan's file, named in faults.
+        stream: the network's layers, for kinds that sit in the residual stream.
 
     Raises:
         InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
     """
-    attachments: dict[SiteKey, Attachment] = {}
+    attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
     for method in sorted({entry.method for entry in entries.values()}):
         kind: AdapterKind = kinds.load("model.adapters", method, "ADAPTER")
         chosen = {key: entry for key, entry in entries.items() if entry.method == method}
         planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
         for key, adapter in kind.build(planned, seed).items():
-            linear = network.get_submodule(sites[key].path)
-            attachment = Attachment(sites[key], linear, adapter, kind.joint)
+            attachment = _placed(network, stream, sites[key], adapter, kind)
             attachment.enabled = not chosen[key].disabled
             attachment.strength = chosen[key].importance
             attachments[key] = attachment
     attachments = {key: attachments[key] for key in sorted(attachments)}
     join(attachments, SHARED_INPUT)
     return attachments
+
+
+def _placed(
+    network: nn.Module, stream: Stream | None, site: Site, adapter: nn.Module, kind: AdapterKind
+) -> Attachment | StreamAttachment:
+    if kind.place == "stream":
+        return StreamAttachment(site, stream.layers[site.key.layer], adapter)
+    return Attachment(site, network.get_submodule(site.path), adapter, kind.joint)
 
 
 def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:

@@ -26,6 +26,7 @@ GATED_DECODER = Family(
         "gate": "mlp.gate_proj",
         "w2": "mlp.down_proj",
     },
+    attention="self_attn",
     attention_norm="input_layernorm",
     ffn_norm="post_attention_layernorm",
     placement=lambda config: "pre",
@@ -33,6 +34,7 @@ GATED_DECODER = Family(
     # Rotary positions never run out; past this length the network was never trained.
     positions=lambda config: config.max_position_embeddings,
     tiny={**TINY, "num_key_value_heads": 2},
+    renorms=("post_attention_layernorm", "input_layernorm"),
 )
 """LLaMA's layout: a pre-norm decoder with rotary positions, gated feed-forward part and grouped queries."""
 
@@ -48,6 +50,7 @@ ENCODER = Family(
         "w1": "intermediate.dense",
         "w2": "output.dense",
     },
+    attention="attention",
     attention_norm="attention.output.LayerNorm",
     ffn_norm="output.LayerNorm",
     placement=lambda config: "post",

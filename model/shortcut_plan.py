@@ -11,20 +11,15 @@ from configs.values import Switch, Word
 from model.family import Dimensions
 from model.plan import Plan, Resolution, lookup, outside, read_plan
 from model.plan_tables import Form
-from model.site import SHORTCUT, SHORTCUT_ROLES, SiteKey
-
-MODULES = {
-    "residual1": "residual_1",
-    "residual2": "residual_2",
-    "shortcut1": "shortcut_sa",
-    "shortcut2": "shortcut_ffn",
-}
-"""Role -> the module name that the published implementation gives it; files may use either."""
+from model.site import EARLIER_NAMES, SHORTCUT, SHORTCUT_ROLES, SiteKey
 
 FORM = Form(
     method=SHORTCUT,
     granularities=("network", "layer"),
-    roles={role: role for role in SHORTCUT_ROLES} | {module: role for role, module in MODULES.items()},
+    roles={
+        **{role: role for role in SHORTCUT_ROLES},
+        **{name: role for name, role in EARLIER_NAMES.items() if role in SHORTCUT_ROLES},
+    },
     keys={
         "r": ("rank", Whole(0)),
         "shortcut_alpha": ("alpha", Real(0, low_open=True)),

@@ -18,10 +18,13 @@ from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
+from model.injection import attach, locate_stream
 from model.objective import Classification, LanguageModeling, inputs
+from model.plan import Entry
 from model.score_file import read_scores
 from model.site import SHARED_INPUT, Site, SiteKey, role_named
 from model.source import resolve
+from model.stream import Stream
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent / "data" / "golden"))
 DTYPES = (torch.float64, torch.float32)
@@ -41,6 +44,7 @@ def test_there_are_cases():
     assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("saliency_*"), f"no cases in {GOLDEN}"
     assert _cases("realloc_*.json"), f"no cases in {GOLDEN}"
+    assert _cases("shortcut_*"), f"no cases in {GOLDEN}"
 
 
 def _attached(tensors, meta, dtype, roles, form):
@@ -190,3 +194,65 @@ def test_realloc_dynamic(case, seed):
             if group == "combined" or key in _keys(row[:2] for row in case["scores"][group])
         }
         _check_choice(mine, expected)
+
+
+MANNERS = {"exact": "exact", "full": "renorm", "zero": "renorm", "residual_only": "renorm", "base": "exact"}
+"""Name of an expected file -> norm mode of the wiring that gives it."""
+
+
+def _with_shortcuts(path, assembled, manner):
+    """Attach the case's shortcuts as the manner says; return them by site."""
+    kinds_of = json.loads((path / "info.json").read_text())["shortcuts"]
+    tensors = load_file(path / "shortcuts.safetensors")
+    stream = Stream(assembled.network, assembled.backbone.family, 3)
+    sites, entries = locate_stream(stream), {}
+    for name, kind in kinds_of.items():
+        for key in sites:
+            is_absent = key.role.startswith("shortcut") and manner == "residual_only"
+            if key.role == role_named(name) and not is_absent:
+                entries[key] = Entry(
+                    kind["r"], kind["shortcut_alpha"], 0.0, "default", False, method="shortcut"
+                )
+    attachments = attach(assembled.network, sites, entries, 0, "plan", stream)
+    names = {role_named(name): name for name in kinds_of}
+    for key, attachment in attachments.items():
+        for factor, tensor in attachment.adapter.factors().items():
+            value = tensors[f"layers.{key.layer}.{names[key.role]}.{factor}"]
+            with torch.no_grad():
+                tensor.copy_(value * (factor == "A" or manner not in ("zero", "base")))
+    stream.renorm(entries if MANNERS[manner] == "renorm" else ())
+    return {f"layers.{key.layer}.{names[key.role]}": one for key, one in attachments.items()}
+
+
+def _tolerance(path, dtype):
+    if dtype is torch.float32:
+        return {"rtol": 1e-3, "atol": 1e-4}
+    return {"rtol": 1e-4, "atol": 1e-5} if "llama" in path.name else {"rtol": 1e-8, "atol": 1e-10}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("path", _cases("shortcut_*"))
+def test_shortcut(path, manner, dtype):
+    expected = load_file(path / f"expected_{manner}.safetensors")
+    assembled, objective = _assembled(path, "qv")
+    shortcuts = _with_shortcuts(path, assembled, manner)
+    for module in (assembled.network, *assembled.attachments.values(), *shortcuts.values()):
+        module.to(dtype)
+    tolerance, prefix = _tolerance(path, dtype), "base_lora." if manner == "base" else ""
+    for number, batch in enumerate(_batches(path)):
+        with torch.no_grad():
+            logits = assembled.network(**inputs(batch)).logits
+        wanted = expected[f"{prefix}logits.{number}"]
+        shown = batch["attention_mask"].bool() if logits.ndim == 3 else slice(None)
+        torch.testing.assert_close(logits[shown].double(), wanted[shown], **tolerance)
+        objective.loss(assembled.network, batch).backward()
+    gradients = {f"{name}.{factor}": p.grad for name, one in shortcuts.items()
+                 for factor, p in one.adapter.factors().items()}  # fmt: skip
+    for attachment in assembled.attachments.values():
+        gradients[f"{attachment.site.path}.lora_A"] = attachment.adapter.A.grad
+        gradients[f"{attachment.site.path}.lora_B"] = attachment.adapter.B.grad.t()
+    wanted = {name.removeprefix("grad."): g for name, g in expected.items() if name.startswith("grad.")}
+    assert set(gradients) == set(wanted or gradients)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(gradients[name].double(), gradient, **tolerance)

@@ -14,6 +14,7 @@ FAMILY = Family(
         "w1": "fc1",
         "w2": "fc2",
     },
+    attention="self_attn",
     attention_norm="self_attn_layer_norm",
     # The decoder has another `final_layer_norm`, after its last layer; this one belongs to each layer.
     ffn_norm="final_layer_norm",

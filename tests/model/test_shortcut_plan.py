@@ -8,8 +8,8 @@ import pytest
 from configs.faults import InputFault
 from model.family import Dimensions
 from model.plan import Entry
-from model.shortcut_plan import MODULES, read_shortcuts, resolve_shortcuts
-from model.site import SHORTCUT_ROLES, SiteKey
+from model.shortcut_plan import read_shortcuts, resolve_shortcuts
+from model.site import EARLIER_NAMES, SHORTCUT_ROLES, SiteKey
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "shortcut").glob("*.toml"))
 SIZE = Dimensions(layers=3, heads=4, key_value_heads=2)
@@ -64,14 +64,12 @@ def test_an_entry_holds_what_its_table_says(read):
     assert plan.tables == {"all_layers.residual1": Entry(2, 16.0, 0.1, "a", True, 0.5, method="shortcut")}
 
 
-@pytest.mark.parametrize("role", SHORTCUT_ROLES)
-def test_roles_and_module_names_mean_the_same(read, role):
-    plans = [
-        read(LAYERED + table(f"model_layer_1.{word}", 2)).tables[f"model_layer_1.{role}"]
-        for word in (role, MODULES[role])
-    ]
+@pytest.mark.parametrize("name", ["residual_1", "residual_2", "shortcut_sa", "shortcut_ffn"])
+def test_roles_and_module_names_mean_the_same(read, name):
+    role = EARLIER_NAMES[name]
+    plans = [read(LAYERED + table(f"model_layer_1.{word}", 2)) for word in (role, name)]
     assert plans[0] == plans[1]
-    assert ranks(read(LAYERED + table(f"model_layer_1.{MODULES[role]}", 2)))[f"layer_1/{role}"] == 2
+    assert ranks(plans[1])[f"layer_1/{role}"] == 2
 
 
 def test_layer_granularity(read):

@@ -142,9 +142,8 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
     if "task" in known:
         table.setdefault("task", bound.options.task)
     task = kind.build(bind(kind.options, table, where))
-    if not bound.is_given("task") and task.objective == "language_modeling":  # `[data]` alone may tell
-        word = "causal_language_modeling"
-        bound = dataclasses.replace(bound, options=dataclasses.replace(bound.options, task=word))
+    if not bound.is_given("task") and task.serves is not None:
+        bound = dataclasses.replace(bound, options=dataclasses.replace(bound.options, task=task.serves))
     return bound, task
 
 

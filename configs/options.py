@@ -71,7 +71,7 @@ class Options:
     task: Annotated[
         str,
         Choice("task", ("classification", "causal_language_modeling", "summarization")),
-        Option("What runs", unbuilt="summarization is not built yet", unbuilt_values=("summarization",)),
+        _RUN,
     ] = "classification"
     """What is learned from the data set."""
     seed: Annotated[int, Whole(0, 2**32 - 1), _RUN] = 0

@@ -2,7 +2,9 @@
 
 Language modelling: prompt ids (with the start token the tokenizer would add, and an end token where the
 example is closed), then response ids, then the end token; prompt and response are tokenised apart, so that
-the border is exact. Cutting drops from the end. Running text is packed into blocks (`encode_blocks`).
+the border is exact. Cutting drops from the end, but a prompt that holds a document is cut inside it, alike
+for learning and for generation: what is asked and the answer stay whole. Running text is packed into blocks
+(`encode_blocks`).
 """
 
 import itertools
@@ -88,9 +90,11 @@ def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, m
         return encode_texts(examples, tokenizer, max_token_len)
     if task.packed:
         return encode_blocks(examples, tokenizer, max_token_len)
-    if name == "test" and task.generation is not None:
-        return encode_prompts(examples, tokenizer, max_token_len)
-    return encode_pairs(examples, tokenizer, max_token_len)
+    if task.generation is None:
+        return encode_pairs(examples, tokenizer, max_token_len)
+    prompt_len = max_token_len - min(task.generation.max_new_tokens, max_token_len // 2)
+    make = encode_prompts if name == "test" else encode_pairs
+    return make(examples, tokenizer, max_token_len, prompt_len)
 
 
 def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
@@ -116,10 +120,19 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
     )
 
 
-def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
-    """Encode prompts and responses; an example that keeps no target after cutting is dropped and counted."""
+def encode_pairs(
+    examples: Sequence[Example], tokenizer: Any, max_token_len: int, prompt_len: int | None = None
+) -> Encoded:
+    """Encode prompts and responses; an example that keeps no target after cutting is dropped and counted.
+
+    Args:
+        examples: the split's examples.
+        tokenizer: a fast tokenizer of transformers.
+        max_token_len: longest example in tokens.
+        prompt_len: longest prompt that holds a document; None does not cut documents.
+    """
     end = end_token(tokenizer)
-    prompts = _prompts(examples, tokenizer)
+    prompts, shortened = _prompts(examples, tokenizer, prompt_len)
     responses = _plain([str(example.response) for example in examples], tokenizer)
     ids: list[list[int]] = []
     rows: list[int] = []
@@ -128,20 +141,30 @@ def encode_pairs(examples: Sequence[Example], tokenizer: Any, max_token_len: int
         whole = [*prompt, *response, end]
         if len(prompt) >= max_token_len:
             continue
-        cut += len(whole) > max_token_len
+        cut += row in shortened or len(whole) > max_token_len
         ids.append(whole[:max_token_len])
         rows.append(row)
     borders = torch.tensor([len(prompts[row]) for row in rows], dtype=torch.int64)
     return _encoded(ids, rows, purpose="learn", borders=borders, cut=cut, dropped=len(prompts) - len(rows))
 
 
-def encode_prompts(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
-    """Encode prompts for generation; a long one keeps its end, where the answer is asked for."""
+def encode_prompts(
+    examples: Sequence[Example], tokenizer: Any, max_token_len: int, prompt_len: int | None = None
+) -> Encoded:
+    """Encode prompts for generation; a long one keeps its end, where the answer is asked for.
+
+    Args:
+        examples: the split's examples.
+        tokenizer: a fast tokenizer of transformers.
+        max_token_len: longest prompt in tokens.
+        prompt_len: longest prompt that holds a document; None does not cut documents.
+    """
     start = start_tokens(tokenizer)
+    prompts, shortened = _prompts(examples, tokenizer, prompt_len)
     ids, cut = [], 0
-    for prompt in _prompts(examples, tokenizer):
+    for row, prompt in enumerate(prompts):
         is_long = len(prompt) > max_token_len
-        cut += is_long
+        cut += row in shortened or is_long
         ids.append([*start, *prompt[len(prompt) - max_token_len + len(start) :]] if is_long else prompt)
     borders = torch.tensor([len(prompt) for prompt in ids], dtype=torch.int64)
     return _encoded(ids, range(len(ids)), purpose="generate", borders=borders, cut=cut)
@@ -210,11 +233,33 @@ def preview(encoded: Encoded, index: int, tokenizer: Any, labels: Sequence[str] 
     return f"{tokenizer.decode(ids[:border])}{learned}"
 
 
-def _prompts(examples: Sequence[Example], tokenizer: Any) -> list[list[int]]:
+def _prompts(
+    examples: Sequence[Example], tokenizer: Any, prompt_len: int | None
+) -> tuple[list[list[int]], set[int]]:
+    """Return every prompt's ids, and the examples whose document was cut."""
     start = start_tokens(tokenizer)
     end = [end_token(tokenizer)] if any(example.closed for example in examples) else []
     plain = _plain([example.texts[0] for example in examples], tokenizer)
-    return [[*start, *ids, *(end if example.closed else ())] for example, ids in zip(examples, plain)]
+    prompts = [[*start, *ids, *(end if example.closed else ())] for example, ids in zip(examples, plain)]
+    shortened = set()
+    for row, (prompt, example) in enumerate(zip(prompts, examples)):
+        excess = 0 if prompt_len is None else len(prompt) - prompt_len
+        if excess > 0 and example.document is not None:
+            inside = _inside(example.texts[0], example.document, tokenizer)
+            if excess < len(inside):  # else nothing of the document would be left
+                begin = len(start) + inside[-excess]
+                prompts[row] = [*prompt[:begin], *prompt[begin + excess :]]
+                shortened.add(row)
+    return prompts, shortened
+
+
+def _inside(text: str, document: tuple[int, int], tokenizer: Any) -> list[int]:
+    """Return which tokens of a prompt stand for nothing but its document: a run of neighbours."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    begin, end = document
+    return [
+        at for at, (first, last) in enumerate(encoded["offset_mapping"]) if begin <= first and last <= end
+    ]
 
 
 def _plain(texts: list[str], tokenizer: Any) -> list[list[int]]:

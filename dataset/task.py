@@ -65,6 +65,8 @@ class Example:
         response: the text to be learned after the prompt; None for classification.
         gold: what a generated answer is compared with (`Generation.score`).
         closed: whether the end-of-sequence token stands between prompt and response.
+        document: begin and end, in characters of the prompt, of the part that gives way where the prompt is
+            too long: it loses tokens from its end, before anything else does.
     """
 
     texts: tuple[str, ...]
@@ -72,6 +74,7 @@ class Example:
     response: str | None = None
     gold: str | None = None
     closed: bool = False
+    document: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Generation:
 
     Args:
         max_new_tokens: cut-off of an answer.
-        score: (generated text, gold) -> {metric name: 0.0 or 1.0}.
+        score: (generated text, gold) -> {metric name: 0.0 to 1.0}; the mean over the test set is reported.
     """
 
     max_new_tokens: int
@@ -136,6 +139,8 @@ class Task:
         select: row -> whether it is asked for (dolly: its category); raises RowFault like `example`. The
             others are counted as not selected. None: every row is.
         packed: the responses are one running text, learned in blocks of the longest length without prompts.
+        serves: the word of `--task` where the options tell it (`local`); None: the first of its kind's
+            `actions`.
     """
 
     name: str
@@ -154,6 +159,7 @@ class Task:
     complete: Callable[[list[Row]], "Task"] | None = None
     select: Callable[[Row], bool] | None = None
     packed: bool = False
+    serves: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A template holds fields in braces, `Question: {question}`; parts that stand only
 """
 
 import re
+from collections.abc import Mapping
 
 from dataset.fields import text_field
 from dataset.task import Row, RowFault
@@ -48,12 +49,31 @@ def fill(template: str, row: Row) -> str:
         RowFault: when a field is missing or no text, or all are empty.
     """
     wanted = placeholders(template)
-    optional = set(wanted) - set(required(template))
-    # Instruction sets leave the second field empty, or out, where a task has no input.
-    is_empty = {name: row.get(name) == "" or (name in optional and row.get(name) is None) for name in wanted}
+    is_empty = _emptiness(template, row)
     if all(is_empty.values()):
         raise RowFault(f"field '{wanted[0]}' is empty")
+    return _filled(template, row, is_empty)
 
+
+def position(template: str, name: str, row: Row) -> tuple[int, int]:
+    """Return where a required field that a template holds once stands in what `fill` returns: begin, end.
+
+    Raises:
+        RowFault: when it is missing, empty or no text, or a field before it is missing or no text.
+    """
+    before = template.partition(f"{{{name}}}")[0]
+    begin = len(_filled(before, row, _emptiness(template, row)))
+    return begin, begin + len(text_field(row, name))
+
+
+def _emptiness(template: str, row: Row) -> dict[str, bool]:
+    wanted = placeholders(template)
+    optional = set(wanted) - set(required(template))
+    # Instruction sets leave the second field empty, or out, where a task has no input.
+    return {name: row.get(name) == "" or (name in optional and row.get(name) is None) for name in wanted}
+
+
+def _filled(template: str, row: Row, is_empty: Mapping[str, bool]) -> str:
     def value(name: str) -> str:
         return "" if is_empty[name] else text_field(row, name)
 

@@ -15,9 +15,10 @@ _OBJECTIVES = {
     "CAUSAL_LM": "language_modeling",
     "SEQ_CLS": "classification",
     "causal_language_modeling": "language_modeling",
+    "summarization": "language_modeling",
     "classification": "classification",
 }
-TASKS = ("classification", "causal_language_modeling")
+TASKS = ("classification", "causal_language_modeling", "summarization")
 """Words of `--task` that say what a network with an adapter is for."""
 
 

@@ -27,7 +27,7 @@ class TaskFacts:
         classes: class names in the order of their ids.
         template: the prompt template, or None.
         max_new_tokens: cut-off of generated answers; None when the task is not scored by generation.
-        score: (answer, gold) -> {metric: 0.0 or 1.0}.
+        score: (answer, gold) -> {metric: 0.0 to 1.0}.
         golds: gold answers of the test set by row.
         prompts: prompts of the test set by row.
     """

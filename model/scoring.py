@@ -17,11 +17,16 @@ from model.learners.finetune import FineTuner
 
 _SAMPLES = 20
 _SHOWN = 4
+_WIDTH = 120
 
 
 def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | None) -> dict[str, float]:
-    """Return `test/...` metrics; generated answers leave `samples.jsonl` in the directory."""
-    if job.task.max_new_tokens is None or "test" not in job.data.test_names:
+    """Return `test/...` metrics.
+
+    Generated answers leave `samples.jsonl` in the directory, and with `--write-predictions` all of them
+    `predictions_test.jsonl`; answers may have several lines.
+    """
+    if not _is_generated(job):
         trainer.test(learner, datamodule=job.data, verbose=False)
         return {name: value for name, value in learner.results.items() if name.startswith("test/")}
     tester = AnswerTester(
@@ -35,10 +40,21 @@ def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | No
     trainer.test(tester, datamodule=job.data, verbose=False)
     rows = [_sample(job, row, text) for row, text in list(tester.answers.items())[:_SAMPLES]]
     if directory is not None and console.rank() == 0:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text(directory / "samples.jsonl", lines)
+        _write_lines(directory / "samples.jsonl", rows)
+        if job.options.write_predictions:
+            every = [{"index": row, "prediction": text.strip()} for row, text in tester.answers.items()]
+            _write_lines(directory / "predictions_test.jsonl", every)
     show_samples(rows[:_SHOWN])
     return tester.results
+
+
+def _is_generated(job: Job) -> bool:
+    return job.task.max_new_tokens is not None and "test" in job.data.test_names
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSON object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _new_tokens(job: Job) -> int:
@@ -68,7 +84,12 @@ def _sample(job: Job, row: int, answer: str) -> dict[str, Any]:
 def show_samples(rows: list[dict[str, Any]]) -> None:
     """Print a few answers beside their gold."""
     cells = [
-        (row["prompt"], row["answer"].strip()[:120], row["gold"], next(iter(row["scores"].values())))
+        (
+            row["prompt"][-_WIDTH:],
+            row["answer"].strip()[:_WIDTH],
+            row["gold"][:_WIDTH],
+            next(iter(row["scores"].values())),
+        )
         for row in rows
     ]
     console.table("Sample answers", ("prompt", "answer", "gold", "score"), cells)
@@ -77,7 +98,8 @@ def show_samples(rows: list[dict[str, Any]]) -> None:
 def write_predictions(job: Job, trainer: L.Trainer, learner: nn.Module, directory: Path) -> None:
     """Write predictions for the sets without labels, one file each: index and prediction."""
     if not job.data.predict_names:
-        console.say("note: --write-predictions: this data set has no split without labels")
+        if not _is_generated(job):
+            console.say("note: --write-predictions: this data set has no split without labels")
         return
     outputs = trainer.predict(learner, datamodule=job.data)
     per_loader = outputs if len(job.data.predict_names) > 1 else [outputs]

@@ -75,7 +75,7 @@ def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan]:
 
 def objective(task: str, outputs: int) -> str:
     """Return what the head is for; one output is a number, not a class."""
-    if task == "causal_language_modeling":
+    if task in ("causal_language_modeling", "summarization"):
         return "language_modeling"
     return "regression" if outputs == 1 else "classification"
 

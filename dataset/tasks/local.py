@@ -10,8 +10,12 @@ from configs.kinds import names
 from dataset.fields import label_field, number_field, text_field, word_field
 from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.readers import FORMATS, read_by_ending
-from dataset.task import Example, Objective, Row, RowFault, Rows, Selection, Split, Task, TaskKind
+from dataset.summaries import count_faults, document_faults, score_summary, summary_example
+from dataset.task import Example, Generation, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 from dataset.template import fill, is_closed, required, template_faults
+
+_NEW_TOKENS = 128
+Purpose = Literal["classification", "regression", "language_modeling", "summarization"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class LocalOptions:
     test: str | None = None
     """Test file with labels; without it `test` evaluates the validation rows."""
     objective: Literal["classification", "regression", "language_modeling"] | None = None
-    """What is learned; without it `--task` and named columns (prompt, response, template) tell."""
-    task: Literal["classification", "causal_language_modeling"] = "classification"
+    """What is learned; without it `--task` and named columns (prompt, response, template, document, summary)
+    tell."""
+    task: Literal["classification", "causal_language_modeling", "summarization"] = "classification"
     """The word of `--task`, filled in by the program; `objective` and named columns go before it."""
     text: str = "text"
     """Column of the text to classify."""
@@ -44,6 +49,13 @@ class LocalOptions:
     """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
     form: Literal["instruction"] | None = None
     """Rows of instruction, input (may be empty) and output, put into `dataset.instruction`'s prompt."""
+    document: str | None = None
+    """Column of the text to be summarised; `document` by default. The template must hold it."""
+    summary: str | None = None
+    """Column of the summary to be learned; `summary` by default."""
+    max_new_tokens: int | None = None
+    """Cut-off of a generated summary, 128 by default; prompts leave so many of `--max-token-len` free, but at
+    most half."""
 
 
 def build(options: LocalOptions) -> Task:
@@ -53,9 +65,8 @@ def build(options: LocalOptions) -> Task:
         InputFault: for every option that does not fit.
     """
     _check(options)
-    if _objective(options) == "language_modeling":
-        return _language_task(options)
-    return _labelled_task(options)
+    makers = {"language_modeling": _language_task, "summarization": _summary_task}
+    return makers.get(_purpose(options), _labelled_task)(options)
 
 
 def _check(options: LocalOptions) -> None:
@@ -72,7 +83,8 @@ def _check(options: LocalOptions) -> None:
         faults.append("data.labels: a label stands twice")
     if options.labels and len(options.labels) < 2:
         faults.append("data.labels: must be at least 2, got 1")
-    faults += _prompt_faults(options)
+    is_summary = _purpose(options) == "summarization"
+    faults += _summary_faults(options) if is_summary else _prompt_faults(options)
     if faults:
         raise InputFault(*faults)
 
@@ -88,7 +100,21 @@ def _prompt_faults(options: LocalOptions) -> list[str]:
     return []
 
 
-def _objective(options: LocalOptions) -> Objective:
+def _summary_faults(options: LocalOptions) -> list[str]:
+    others = {name: getattr(options, name) for name in ("objective", "prompt", "response", "form")}
+    faults = [
+        f"data.{name}: not for summaries, which have document, summary and template"
+        for name, word in others.items()
+        if word is not None
+    ]
+    faults += count_faults("max_new_tokens", options.max_new_tokens)
+    return faults + document_faults(_template(options), options.document or "document")
+
+
+def _purpose(options: LocalOptions) -> Purpose:
+    named = (options.document, options.summary, options.max_new_tokens)
+    if options.task == "summarization" or any(word is not None for word in named):
+        return "summarization"
     if options.objective is not None:
         return options.objective
     told = (options.prompt, options.response, options.template, options.form)
@@ -124,18 +150,22 @@ def _read(options: LocalOptions, path: Path) -> Rows:
 
 
 def _columns(options: LocalOptions) -> list[str]:
+    if _purpose(options) == "summarization":
+        return [*required(_template(options)), options.summary or "summary"]
     if options.form is not None:
         return ["instruction", _response(options)]
-    if _objective(options) == "language_modeling":
+    if _purpose(options) == "language_modeling":
         return [*required(_template(options)), _response(options)]
     pair = [] if options.text_pair is None else [options.text_pair]
     return [options.text, *pair, options.label]
 
 
 def _template(options: LocalOptions) -> str:
-    if options.form is not None:
-        return options.template or TEMPLATE
-    return options.template or f"{{{options.prompt or 'prompt'}}}"
+    if options.template is not None:
+        return options.template
+    if _purpose(options) == "summarization":
+        return f"Document: {{{options.document or 'document'}}}\nSummary:"
+    return TEMPLATE if options.form is not None else f"{{{options.prompt or 'prompt'}}}"
 
 
 def _response(options: LocalOptions) -> str:
@@ -155,17 +185,33 @@ def _language_task(options: LocalOptions) -> Task:
         metrics=("loss", "perplexity"),
         selection=Selection("perplexity", maximise=False),
         template=template,
+        serves="causal_language_modeling",
+    )
+
+
+def _summary_task(options: LocalOptions) -> Task:
+    template, document = _template(options), options.document or "document"
+    return Task(
+        name="local",
+        objective="language_modeling",
+        splits=_splits(options),
+        example=partial(summary_example, template, document, options.summary or "summary"),
+        metrics=("loss", "perplexity"),
+        selection=Selection("loss", maximise=False),
+        generation=Generation(options.max_new_tokens or _NEW_TOKENS, score_summary),
+        template=template,
+        serves="summarization",
     )
 
 
 def _labelled_task(options: LocalOptions) -> Task:
-    is_regression = _objective(options) == "regression"
+    is_regression = _purpose(options) == "regression"
     metrics = ("pearson", "spearman") if is_regression else ("accuracy", "macro_f1")
     if len(options.labels) == 2:
         metrics = ("accuracy", "f1", "macro_f1", "matthews")
     return Task(
         name="local",
-        objective=_objective(options),
+        objective="regression" if is_regression else "classification",
         splits=_splits(options),
         example=partial(_labelled, options, is_regression),
         metrics=metrics,
@@ -207,6 +253,6 @@ def _pair(template: str, response: str, row: Row) -> Example:
 TASK = TaskKind(
     build,
     LocalOptions,
-    ("classification", "causal_language_modeling"),
+    ("classification", "causal_language_modeling", "summarization"),
     paths=("train", "validation", "test"),
 )

@@ -20,7 +20,7 @@ class AnswerTester(L.LightningModule):
         adapters: the modules that hold the adapters' tensors, so that they move to the device with it.
         tokenizer: decodes answers; knows the pad and end tokens.
         max_new_tokens: cut-off of an answer.
-        score: (answer, gold) -> {metric: 0.0 or 1.0}.
+        score: (answer, gold) -> {metric: 0.0 to 1.0}.
         golds: gold text by row number.
     """
 

@@ -71,7 +71,7 @@ FLAGS = [
     ("--auto-requeue", "--auto-requeue: requeuing on SLURM is not built yet"),
     ("--strategy fsdp", "--strategy: sharded strategies are not built yet"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
-    ("--task summarization", "--task: summarization is not built yet"),
+    ("--task sumarization", "--task: no task 'sumarization'"),
     ("--adapter . --adapter ..", "--adapter: more than one adapter is not built yet"),
     ("--adapter none", "--adapter: no directory"),
     ("--dataset-dir none", "--dataset-dir: no directory"),

@@ -3,6 +3,7 @@
 ROWS as the hub gives them, FILES in the official layout; where needed OPTIONS and OPTIONAL fields.
 """
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -139,15 +140,43 @@ def test_texts_carry_their_labels(case):
     assert texts == [f"<s>{'</s>'.join(example.texts)}</s>" for example in examples]
 
 
-def test_perfect_answer_scores_one_and_wrong_answer_zero(case):
+def test_perfect_answer_scores_one_spoiled_less_and_wrong_zero(case):
     task = case.completed()
     if task.generation is None:
         pytest.skip("generates nothing")
     for row in case.rows:
         example = task.example(row)
         assert set(task.generation.score(example.response, example.gold).values()) == {1.0}
-        for wrong in ("", "#### ", f"{example.response}9", "no idea"):
+        for wrong in ("", "#### ", "no idea"):
             assert set(task.generation.score(wrong, example.gold).values()) == {0.0}
+        spoiled = task.generation.score(f"{example.response}9", example.gold)
+        assert all(0.0 <= value < 1.0 for value in spoiled.values())
+        assert not set(spoiled) & set(task.metrics)
+
+
+def test_what_gives_way_is_the_document(case):
+    task, tokenizer = case.completed(), byte_tokenizer()
+    wholes = [task.example(row) for row in case.rows]
+    if wholes[0].document is None:
+        pytest.skip("summarises nothing")
+    limit = 2 * task.generation.max_new_tokens
+    long = [_with_document(example, "word " * limit) for example in wholes]
+    trained, tested = (encode(task, name, long, tokenizer, limit) for name in ("train", "test"))
+    for index, whole in enumerate(wholes):
+        prompt = tested[index]["input_ids"]
+        assert len(prompt) == int(trained.borders[index]) == task.generation.max_new_tokens
+        assert prompt.tolist() == trained[index]["input_ids"][: len(prompt)].tolist()
+        begin, end = whole.document
+        text = tokenizer.decode(prompt)
+        assert text.startswith(f"<s>{whole.texts[0][:begin]}word word ")
+        assert text.endswith(whole.texts[0][end:])
+    assert trained.cut == tested.cut == len(long)
+
+
+def _with_document(example, text):
+    begin, end = example.document
+    prompt = example.texts[0][:begin] + text + example.texts[0][end:]
+    return replace(example, texts=(prompt,), document=(begin, begin + len(text)))
 
 
 def test_labels_take_no_other_word(case):

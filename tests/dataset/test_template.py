@@ -3,7 +3,7 @@
 import pytest
 
 from dataset.task import RowFault
-from dataset.template import fill, is_closed, placeholders, required, template_faults
+from dataset.template import fill, is_closed, placeholders, position, required, template_faults
 
 INSTRUCTION = "{instruction}{?input:\n{input}}{eos}"
 
@@ -25,6 +25,15 @@ def test_a_part_stands_where_its_field_is_not_empty():
         fill(INSTRUCTION, {"instruction": "Add.", "input": 3})
     with pytest.raises(RowFault, match="field 'instruction' is missing"):
         fill(INSTRUCTION, {"input": "x"})
+
+
+def test_the_position_of_a_field_is_that_in_the_filled_template():
+    template = "{title}{?note: ({note})}: {text}. {title}{eos}"
+    for row in ({"note": "{text}"}, {"note": ""}, {}):
+        row |= {"title": "{text}", "text": "the text"}
+        assert fill(template, row)[slice(*position(template, "text", row))] == "the text"
+    with pytest.raises(RowFault, match="field 'text' is empty"):
+        position(template, "text", {"title": "x", "text": ""})
 
 
 def test_a_field_is_never_read_as_a_template():

@@ -1,0 +1,46 @@
+"""What sets of documents and their summaries share: the prompt, the answer, the score by ROUGE."""
+
+from configs.kinds import load
+from dataset.fields import text_field
+from dataset.task import Example, Row
+from dataset.template import fill, is_closed, position, required, template_faults
+
+
+def document_faults(template: str, document: str) -> list[str]:
+    """Say why a template cannot hold a document."""
+    if template.count(f"{{{document}}}") != 1 or document not in required(template):
+        return [f"data.template: must hold {{{document}}} once, in no part that depends on another field"]
+    return [f"data.template: {fault}" for fault in template_faults(template)]
+
+
+def count_faults(name: str, count: int | None) -> list[str]:
+    """Say why a number of `[data]` is no count."""
+    if count is not None and count < 1:
+        return [f"data.{name}: must be a whole number of at least 1, got {count}"]
+    return []
+
+
+def summary_example(template: str, document: str, summary: str, row: Row) -> Example:
+    """Return a row as a prompt whose document gives way, and its summary.
+
+    Args:
+        template: the prompt, with columns in braces.
+        document: column of the document; the template holds it once.
+        summary: column of the summary.
+        row: the row.
+
+    Raises:
+        RowFault: when document or summary is missing, empty or no text.
+    """
+    begin, end = position(template, document, row)
+    gold = text_field(row, summary)
+    closed = is_closed(template)
+    # Prompt and response are tokenised apart: the space between them belongs to the response.
+    space = "" if closed or template[-1:].isspace() else " "
+    prompt = fill(template, row)
+    return Example((prompt,), response=f"{space}{gold}", gold=gold, closed=closed, document=(begin, end))
+
+
+def score_summary(text: str, gold: str) -> dict[str, float]:
+    """Return `rouge1`, `rouge2`, `rougeL` of a generated summary; their library is imported at first use."""
+    return load("dataset", "rouge", "SCORE")(text, gold)

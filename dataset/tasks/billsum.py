@@ -1,0 +1,63 @@
+"""BillSum: bills of the US Congress and of California with their official summaries (arXiv 1910.00523).
+
+Public domain (CC0). Bills have 5,000 to 20,000 characters: at the usual `--max-token-len` of 512 they lose
+their end; a summary loses its end only where it is longer than `max_new_tokens`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from configs.faults import InputFault
+from dataset.readers import read_jsonl
+from dataset.summaries import count_faults, document_faults, score_summary, summary_example
+from dataset.task import Generation, Selection, Split, Task, TaskKind
+
+_TESTS = {
+    "us": Split(("us_test_data_final_OFFICIAL.jsonl",), "test", read_jsonl),
+    "ca": Split(("ca_test_data_final_OFFICIAL.jsonl",), "ca_test", read_jsonl),
+}
+
+
+@dataclass(frozen=True)
+class BillSumOptions:
+    """The `[data]` table of BillSum."""
+
+    template: str = "Bill: {text}\nSummary:"
+    """The prompt; `{text}` is the bill, `{title}` may be used too."""
+    test: Literal["us", "ca"] = "us"
+    """Bills that the test set holds: of Congress, as the training set, or of California."""
+    validation_examples: int | None = None
+    """Training rows held out for validation; without it the last 5 %."""
+    max_new_tokens: int = 256
+    """Cut-off of a generated summary; prompts leave so many of `--max-token-len` free, but at most half."""
+
+
+def build(options: BillSumOptions) -> Task:
+    """Build the task.
+
+    Raises:
+        InputFault: for every option that does not fit.
+    """
+    faults = document_faults(options.template, "text")
+    faults += count_faults("validation_examples", options.validation_examples)
+    faults += count_faults("max_new_tokens", options.max_new_tokens)
+    if faults:
+        raise InputFault(*faults)
+    train = Split(("us_train_data_final_OFFICIAL.jsonl",), "train", read_jsonl)
+    return Task(
+        name="billsum",
+        objective="language_modeling",
+        splits={"train": train, "test": _TESTS[options.test]},
+        example=partial(summary_example, options.template, "text", "summary"),
+        metrics=("loss", "perplexity"),
+        selection=Selection("loss", maximise=False),
+        hub=("FiscalNote/billsum", None),
+        generation=Generation(options.max_new_tokens, score_summary),
+        template=options.template,
+        folder="billsum_v4_1",
+        holdout=options.validation_examples or 0.05,
+    )
+
+
+TASK = TaskKind(build, BillSumOptions, ("summarization",))

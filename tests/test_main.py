@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from dataset.rouge import score_rouge
 from model.backbone import load_backbone
 from model.checkpoint import load_checkpoint
 from model.source import resolve
@@ -296,6 +297,43 @@ def test_a_local_set_of_prompts_is_language_modelling(ground, place, tmp_path):
     done = run(place / "prompts", *words, "--config", config, "--dataset-dir", tmp_path, "--max-epochs", "1")
     assert 'task = "causal_language_modeling"' in (done / "config.toml").read_text()
     assert summary(done)["metric"]["name"] == "val/perplexity"
+
+
+def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_path):
+    lines = [
+        json.dumps({"article": f"The {name} is open. " * 30, "headline": f"{name} opens\ntoday"}) + "\n"
+        for name in ("school", "museum", "harbor") * 8
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    (tmp_path / "test.jsonl").write_text("".join(lines[:22]))
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[data]\ntrain = "train.jsonl"\ntest = "test.jsonl"\n'
+        'document = "article"\nsummary = "headline"\nmax_new_tokens = 24\n'
+    )
+    words = ["train", "llama_lora", "local", "--load", ground.host("llama"), "--lora-config", ground.plan()]
+    words += ["--config", config, "--dataset-dir", tmp_path, "--task", "summarization"]
+    words += ["--max-token-len", 96, "--learning-rate", 0.02, "--max-epochs", 2, "--write-predictions"]
+    done = run(place / "summaries", *words)
+    found = summary(done)
+    assert 'task = "summarization"' in (done / "config.toml").read_text()
+    assert found["metric"]["name"] == "val/loss"
+    assert found["rows"]["splits"]["train"]["used"] == 23
+    metadata = json.loads((done / "adapter" / "metadata.json").read_text())
+    assert metadata["template"] == "Document: {article}\nSummary:"
+    written = [json.loads(line) for line in (done / "predictions_test.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in written] == list(range(22))
+    golds = [json.loads(line)["headline"] for line in lines[:22]]
+    scores = [score_rouge(row["prediction"], gold) for row, gold in zip(written, golds)]
+    for name in ("rouge1", "rouge2", "rougeL"):
+        mean = sum(score[name] for score in scores) / len(scores)
+        assert found["metrics"][f"test/{name}"] == pytest.approx(mean, rel=1e-12)
+    assert rows(done, "test/rougeL") == {found["metric"]["best_step"]: found["metrics"]["test/rougeL"]}
+    data = ("--config", config, "--dataset-dir", tmp_path, "--write-predictions")
+    _agree(done, place, ground.host("llama"), "--model", "llama_lora", "--dataset", "local", *data)
+    again = [path.read_bytes() for path in place.glob("test-*/predictions_test.jsonl")]
+    assert again
+    assert set(again) == {(done / "predictions_test.jsonl").read_bytes()}
 
 
 def test_a_plain_model_trains_as_a_whole(ground, place):

@@ -89,6 +89,24 @@ def test_long_prompts_keep_their_start_token_and_their_end():
     assert "labels" not in encoded[0]
 
 
+def test_a_document_gives_way_and_the_question_stays():
+    example = Example(("ask: abcdef?",), response="xy", document=(5, 11))
+    learned, asked = encode_pairs([example], TOKENIZER, 14, 10), encode_prompts([example], TOKENIZER, 14, 10)
+    assert preview(learned, 0, TOKENIZER) == "<s>ask: abc?[[xy</s>]]"
+    assert preview(asked, 0, TOKENIZER) == "<s>ask: abc?"
+    assert learned.cut == asked.cut == 1
+    whole = encode_pairs([example], TOKENIZER, 64, 13)
+    assert (preview(whole, 0, TOKENIZER), whole.cut) == ("<s>ask: abcdef?[[xy</s>]]", 0)
+    closed = Example(("abcdef",), response="xy", document=(0, 6), closed=True)
+    assert preview(encode_pairs([closed], TOKENIZER, 9, 4), 0, TOKENIZER) == "<s>ab</s>[[xy</s>]]"
+
+
+def test_a_question_that_leaves_no_document_is_cut_as_any_other():
+    example = Example(("ask: abcdef?",), response="xy", document=(5, 11))
+    assert encode_pairs([example], TOKENIZER, 10, 7).dropped == 1
+    assert preview(encode_prompts([example], TOKENIZER, 10, 7), 0, TOKENIZER) == "<s>: abcdef?"
+
+
 def test_prompts_are_padded_on_the_left():
     encoded = encode_prompts([Example(("ab",)), Example(("abcd",))], TOKENIZER, 64)
     batch = Collate(1, "left")([encoded[0], encoded[1]])

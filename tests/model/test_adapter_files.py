@@ -32,6 +32,7 @@ def test_the_objective_is_recorded_or_given(tmp_path):
     with pytest.raises(InputFault, match="--task: required"):
         objective(bare, None)
     assert objective(bare, "causal_language_modeling") == "language_modeling"
+    assert objective(bare, "summarization") == "language_modeling"
     causal = read_files(_adapter(tmp_path / "causal", task_type="CAUSAL_LM"), "--adapter")
     assert objective(causal, None) == "language_modeling"
     with pytest.raises(InputFault, match="--task: .* was trained for CAUSAL_LM, got 'classification'"):

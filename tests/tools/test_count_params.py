@@ -147,6 +147,7 @@ def test_one_output_is_a_regression():
     assert objective("classification", 1) == "regression"
     assert objective("classification", 2) == "classification"
     assert objective("causal_language_modeling", 2) == "language_modeling"
+    assert objective("summarization", 1) == "language_modeling"
 
 
 def test_faults_come_together_and_before_torch(tmp_path):

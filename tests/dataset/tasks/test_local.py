@@ -89,6 +89,38 @@ def test_the_asked_task_names_the_objective():
     assert TASK.build(LocalOptions(train="a.csv")).objective == "classification"
 
 
+def test_documents_with_summaries(tmp_path):
+    write(tmp_path, {"a.jsonl": '{"article": "A {long} text.", "headline": "Text"}\n' * 20})
+    task = TASK.build(LocalOptions(train="a.jsonl", document="article", summary="headline"))
+    assert (task.objective, task.serves, task.template) == (
+        "language_modeling",
+        "summarization",
+        "Document: {article}\nSummary:",
+    )
+    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    assert example.texts == ("Document: A {long} text.\nSummary:",)
+    assert (example.response, example.gold) == (" Text", "Text")
+    assert example.texts[0][slice(*example.document)] == "A {long} text."
+    assert task.generation.max_new_tokens == 128
+    assert set(task.generation.score("text", "Text")) == {"rouge1", "rouge2", "rougeL"}
+
+
+def test_summaries_are_asked_for_by_the_task_or_by_a_column():
+    asked = TASK.build(LocalOptions(train="a.csv", task="summarization"))
+    assert (asked.template, asked.generation.max_new_tokens) == ("Document: {document}\nSummary:", 128)
+    named = TASK.build(LocalOptions(train="a.csv", template="{body} ->", document="body", max_new_tokens=9))
+    assert (named.template, named.generation.max_new_tokens) == ("{body} ->", 9)
+    assert TASK.build(LocalOptions(train="a.csv", prompt="p")).serves == "causal_language_modeling"
+    assert TASK.build(LocalOptions(train="a.csv")).serves is None
+
+
+def test_a_missing_summary_column_is_named(tmp_path):
+    write(tmp_path, {"a.csv": "document,sumary\nx,y\n"})
+    task = TASK.build(LocalOptions(train="a.csv", task="summarization"))
+    with pytest.raises(InputFault, match="no column 'summary'; did you mean 'sumary'"):
+        gather(task, Wanted(("train",)), tmp_path)
+
+
 def test_regression_of_pairs(tmp_path):
     write(tmp_path, {"a.tsv": "text\tother\tlabel\nx\ty\t-1.5\n"})
     task = TASK.build(LocalOptions(train="a.tsv", text_pair="other", objective="regression"))
@@ -106,6 +138,16 @@ def test_regression_of_pairs(tmp_path):
         ({"train": "a.csv", "labels": ("a", "a")}, "data.labels: a label stands twice"),
         ({"train": "a.csv", "template": "{a}", "prompt": "b"}, "data.prompt: give either"),
         ({"train": "a.csv", "template": "a"}, "data.template: must hold a column"),
+        (
+            {"train": "a.csv", "template": "{a}", "summary": "s"},
+            r"data.template: must hold \{document\} once",
+        ),
+        ({"train": "a.csv", "document": "d", "response": "r"}, "data.response: not for summaries"),
+        (
+            {"train": "a.csv", "task": "summarization", "objective": "classification"},
+            "data.objective: not for summaries",
+        ),
+        ({"train": "a.csv", "max_new_tokens": 0}, "data.max_new_tokens: must be a whole number"),
     ],
 )
 def test_options_are_refused(options, message):

@@ -245,7 +245,7 @@ class Options:
     checkpoint_every_n_steps: Annotated[int | None, Whole(1), Option("Record", _TRAINING)] = None
     """Optimiser steps between two checkpoints, beside those at each epoch's end."""
     write_predictions: Annotated[bool, Switch(), _RECORD] = False
-    """Write a file with the prediction for each test example."""
+    """Write files with the predictions for unlabelled splits, and all generated answers."""
     print_config: Annotated[bool, Switch(), _RECORD] = False
     """Print the effective configuration and stop."""
     dry_run: Annotated[bool, Switch(), _RECORD] = False

@@ -301,8 +301,8 @@ def test_a_local_set_of_prompts_is_language_modelling(ground, place, tmp_path):
 
 def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_path):
     lines = [
-        json.dumps({"article": f"The {name} is open. " * 30, "headline": f"{name} opens\ntoday"}) + "\n"
-        for name in ("school", "museum", "harbor") * 8
+        json.dumps({"article": f"The {name} is open. " * 30, "headline": "a a\n" + "a a " * number}) + "\n"
+        for number, name in enumerate(("school", "museum", "harbor") * 8, 1)
     ]
     (tmp_path / "train.jsonl").write_text("".join(lines))
     (tmp_path / "test.jsonl").write_text("".join(lines[:22]))
@@ -313,7 +313,8 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
     )
     words = ["train", "llama_lora", "local", "--load", ground.host("llama"), "--lora-config", ground.plan()]
     words += ["--config", config, "--dataset-dir", tmp_path, "--task", "summarization"]
-    words += ["--max-token-len", 96, "--learning-rate", 0.02, "--max-epochs", 2, "--write-predictions"]
+    words += ["--max-token-len", 96, "--learning-rate", 0.02, "--max-epochs", 4, "--batch-size", 4]
+    words += ["--write-predictions"]
     done = run(place / "summaries", *words)
     found = summary(done)
     assert 'task = "summarization"' in (done / "config.toml").read_text()
@@ -328,6 +329,7 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
     for name in ("rouge1", "rouge2", "rougeL"):
         mean = sum(score[name] for score in scores) / len(scores)
         assert found["metrics"][f"test/{name}"] == pytest.approx(mean, rel=1e-12)
+        assert 0 < mean < 1
     assert rows(done, "test/rougeL") == {found["metric"]["best_step"]: found["metrics"]["test/rougeL"]}
     data = ("--config", config, "--dataset-dir", tmp_path, "--write-predictions")
     _agree(done, place, ground.host("llama"), "--model", "llama_lora", "--dataset", "local", *data)

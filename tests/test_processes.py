@@ -1,9 +1,13 @@
 """Two processes on one machine: one record, one set of numbers, one end."""
 
+import json
+
 import pytest
 import torch
 
+from dataset.rouge import score_rouge
 from model.checkpoint import load_checkpoint
+from tests.dataset.tasks.test_billsum import FILES, ROWS
 from tests.runs import ENTRY, comparable, files, program, rows, run, summary
 
 
@@ -163,3 +167,21 @@ def test_two_processes_answer_each_prompt_once(place, ground):
     run(place / "answers-one", *words, "--batch-size", 8)
     found, expected = ((place / name / "samples.jsonl").read_text() for name in ("answers", "answers-one"))
     assert len(found.splitlines()) == len(expected.splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_count_each_summary_once(place, ground, tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "data.toml").write_text("[data]\nmax_new_tokens = 12\n")
+    words = ["train", "llama_lora", "billsum", "--load", ground.host("llama"), "--lora-config", ground.plan()]
+    words += ["--config", tmp_path / "data.toml", "--dataset-dir", tmp_path, "--max-steps", 2]
+    words += ["--limit-test-samples", 3, "--write-predictions"]
+    _both(place / "summed", [*words, "--batch-size", 4])
+    lines = (place / "summed" / "predictions_test.jsonl").read_text().splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [answer["index"] for answer in answers] == [0, 1, 2]
+    scores = [score_rouge(one["prediction"], row["summary"]) for one, row in zip(answers, ROWS)]
+    for name in ("rouge1", "rouge2", "rougeL"):
+        mean = sum(score[name] for score in scores) / 3
+        assert summary(place / "summed")["metrics"][f"test/{name}"] == pytest.approx(mean, rel=1e-12)

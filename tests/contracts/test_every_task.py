@@ -156,6 +156,8 @@ def test_perfect_answer_scores_one_spoiled_less_and_wrong_zero(case):
 
 def test_what_gives_way_is_the_document(case):
     task, tokenizer = case.completed(), byte_tokenizer()
+    if task.generation is None:
+        pytest.skip("generates nothing")
     wholes = [task.example(row) for row in case.rows]
     if wholes[0].document is None:
         pytest.skip("summarises nothing")

@@ -48,7 +48,13 @@ LIGHT = (
     *(f"model.{name}" for name in ("allocation", "score_file", "spreading")),
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "numpy", "matplotlib", "rich")
-IMPORT_IN_FUNCTIONS = ("main.py", "configs/kinds.py", "configs/console.py", "model/figures.py")
+IMPORT_IN_FUNCTIONS = (
+    "main.py",
+    "configs/kinds.py",
+    "configs/console.py",
+    "model/figures.py",
+    "model/heat_maps.py",
+)
 
 
 def _floor(name: str) -> int:

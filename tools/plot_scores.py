@@ -1,0 +1,65 @@
+"""Draw score files as heat maps, layers by modules, side by side.
+
+Usage: python -m tools.plot_scores SCORES [SCORES ...] [--scale log] [--output scores.png]
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from configs import console
+from configs.faults import Findings
+from configs.files import write_bytes
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, PathText
+from model.heat_maps import Panel, heat_map, score_panel
+from model.score_file import Scores, read_scores
+
+_FLAGS = (
+    Flag("SCORES", PathText(), "A score file.", required=True, repeats=True),
+    Flag("--scale", Choice("scale", ("auto", "linear", "log")), "How scores become colours.", default="auto"),
+    Flag("--output", PathText(), "The PNG; the first file's name with .png, here, unless given."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, write and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.plot_scores", "Draw score files as heat maps.", _FLAGS, words)
+        output = given.output or Path(f"{given.scores[0].stem}.png").absolute()
+        findings = Findings()
+        files = [findings.attempt(partial(read_scores, path, "SCORES")) for path in given.scores]
+        if os.path.lexists(output):
+            findings.lines.append(f"--output: '{output}' exists, nothing is written over")
+        elif not output.parent.is_dir():
+            findings.lines.append(f"--output: no directory '{output.parent}' to write it in")
+        findings.settle()
+        write_bytes(output, heat_map(panels(given.scores, files), "score", given.scale))
+        console.say(f"written: {output}")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def panels(paths: Sequence[Path], files: Sequence[Scores]) -> list[Panel]:
+    """Return a panel for each file, told apart by its run's or directory's name where headings agree."""
+    found = [score_panel(scores, path.stem) for path, scores in zip(paths, files)]
+    times = Counter(panel.title for panel in found)
+    return [
+        panel
+        if times[panel.title] == 1
+        else Panel(f"{_place(path)}: {panel.title}", panel.values, panel.note)
+        for path, panel in zip(paths, found)
+    ]
+
+
+def _place(path: Path) -> str:
+    return path.parent.parent.name if path.parent.name == "search" else path.parent.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

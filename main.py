@@ -22,6 +22,7 @@ from configs.toml_text import config_text
 from dataset.rows import TaskRows, Wanted, gather, wanted
 from dataset.task import Task, TaskKind
 from model import source as sources
+from model.adapter_files import trained_prompt
 from model.plan import Plan, read_plan
 
 _MAX_TOKENS = 512
@@ -141,6 +142,8 @@ def _task(bound: Bound) -> tuple[Bound, Task]:
     known = {field.name for field in dataclasses.fields(kind.options)}
     if "task" in known:
         table.setdefault("task", bound.options.task)
+    if "template" in known and bound.action == "test" and "prompt" not in table:
+        table = trained_prompt(options.adapter, options.dataset) | table
     task = kind.build(bind(kind.options, table, where))
     if not bound.is_given("task") and task.serves is not None:
         bound = dataclasses.replace(bound, options=dataclasses.replace(bound.options, task=task.serves))

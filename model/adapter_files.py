@@ -1,7 +1,7 @@
 """An adapter's directory as far as it can be read without torch: tables, shapes, what it was trained for."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,23 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
         return tuple(recorded)
     rows = [shape[0] for name, shape in files.head.items() if len(shape) == 2 and "pooler" not in name]
     return tuple(f"LABEL_{number}" for number in range(min(rows, default=0)))
+
+
+def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
+    """Return the `template` an adapter was trained with on this data set as a table, empty without one.
+
+    Args:
+        adapters: directories in PEFT format; the first decides.
+        dataset: the word of `--dataset`.
+
+    Raises:
+        InputFault: when metadata.json is spoilt.
+    """
+    if not adapters or not (adapters[0] / _METADATA).is_file():
+        return {}
+    table = _metadata(adapters[0] / _METADATA)
+    is_same = table.get("evaluation", {}).get("dataset") == dataset
+    return {"template": table["template"]} if is_same and table.get("template") is not None else {}
 
 
 def place_faults(output: Path) -> list[str]:

@@ -307,10 +307,12 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
     (tmp_path / "train.jsonl").write_text("".join(lines))
     (tmp_path / "test.jsonl").write_text("".join(lines[:22]))
     config = tmp_path / "config.toml"
-    config.write_text(
+    bare, template = tmp_path / "bare.toml", "Text: {article}\nIn short:"
+    bare.write_text(
         '[data]\ntrain = "train.jsonl"\ntest = "test.jsonl"\n'
         'document = "article"\nsummary = "headline"\nmax_new_tokens = 24\n'
     )
+    config.write_text(f"{bare.read_text()}template = {json.dumps(template)}\n")
     words = ["train", "llama_lora", "local", "--load", ground.host("llama"), "--lora-config", ground.plan()]
     words += ["--config", config, "--dataset-dir", tmp_path, "--task", "summarization"]
     words += ["--max-token-len", 96, "--learning-rate", 0.02, "--max-epochs", 4, "--batch-size", 4]
@@ -321,7 +323,7 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
     assert found["metric"]["name"] == "val/loss"
     assert found["rows"]["splits"]["train"]["used"] == 23
     metadata = json.loads((done / "adapter" / "metadata.json").read_text())
-    assert metadata["template"] == "Document: {article}\nSummary:"
+    assert metadata["template"] == template
     written = [json.loads(line) for line in (done / "predictions_test.jsonl").read_text().splitlines()]
     assert [row["index"] for row in written] == list(range(22))
     golds = [json.loads(line)["headline"] for line in lines[:22]]
@@ -331,11 +333,14 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
         assert found["metrics"][f"test/{name}"] == pytest.approx(mean, rel=1e-12)
         assert 0 < mean < 1
     assert rows(done, "test/rougeL") == {found["metric"]["best_step"]: found["metrics"]["test/rougeL"]}
-    data = ("--config", config, "--dataset-dir", tmp_path, "--write-predictions")
+    data = ("--config", bare, "--dataset-dir", tmp_path, "--write-predictions")
     _agree(done, place, ground.host("llama"), "--model", "llama_lora", "--dataset", "local", *data)
     again = [path.read_bytes() for path in place.glob("test-*/predictions_test.jsonl")]
     assert again
     assert set(again) == {(done / "predictions_test.jsonl").read_bytes()}
+    # The adapter brings the prompt that it was trained with.
+    texts = [path.read_text() for path in place.glob("test-*/samples.jsonl")]
+    assert [text for text in texts if "museum is open" in text and "In short:" not in text] == []
 
 
 def test_a_plain_model_trains_as_a_whole(ground, place):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from configs.faults import InputFault
-from model.adapter_files import find, labels, objective, place_faults, read_files
+from model.adapter_files import find, labels, objective, place_faults, read_files, trained_prompt
 
 
 def _adapter(directory, metadata=None, head=None, **config):
@@ -37,6 +37,21 @@ def test_the_objective_is_recorded_or_given(tmp_path):
     assert objective(causal, None) == "language_modeling"
     with pytest.raises(InputFault, match="--task: .* was trained for CAUSAL_LM, got 'classification'"):
         objective(causal, "classification")
+
+
+def test_the_prompt_of_the_same_data_set_is_taken(tmp_path):
+    def recorded(name, **metadata):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metadata.json").write_text(json.dumps(metadata))
+        return [tmp_path / name]
+
+    own = recorded("own", template="Q: {question}", evaluation={"dataset": "gsm8k"})
+    assert trained_prompt(own, "gsm8k") == {"template": "Q: {question}"}
+    assert trained_prompt(own, "billsum") == {}
+    assert trained_prompt(recorded("none", template=None, evaluation={"dataset": "rte"}), "rte") == {}
+    assert trained_prompt([tmp_path / "foreign"], "gsm8k") == trained_prompt([], "gsm8k") == {}
+    with pytest.raises(InputFault, match="metadata.json: template: must be a text or null"):
+        trained_prompt(recorded("spoilt", template=3), "gsm8k")
 
 
 def test_classes_are_recorded_or_counted_at_the_head(tmp_path):

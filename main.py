@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs import console, kinds, run_directory
+from configs import console, kinds, run_directory, sweep
 from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
 from configs.config_table import show_config
@@ -72,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     bound = parse(arguments)
     console.configure_logging(bound.options.log_level)
+    if bound.options.seeds is not None and not bound.options.print_config:
+        return sweep.run(_prepare(bound).bound, arguments, Path(__file__))  # its rows are let go
     prepared = _prepare(bound)
     try:
         return _act(prepared, arguments)
@@ -284,7 +286,7 @@ def _directory(prepared: Prepared) -> RunDirectory:
     if prepared.run is not None:
         return prepared.run
     options = prepared.options
-    automatic = "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
+    automatic = run_directory.automatic_name(options)
     return run_directory.hand_down(options.project_dir, options.project, automatic, console.rank())
 
 

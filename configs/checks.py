@@ -11,6 +11,7 @@ from pathlib import Path
 from configs import kinds
 from configs.console import rank
 from configs.faults import InputFault, unknown
+from configs.flags import SOURCE
 from configs.model_name import ModelName, model_name
 from configs.options import Options
 from configs.schema import entries
@@ -54,6 +55,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _paths(case)
     yield from _sources(case)
     yield from _resume(case)
+    yield from _seeds(case)
     yield from _project_dir(case)
 
 
@@ -163,13 +165,28 @@ def _resume(case: Case) -> Iterator[str]:
         yield f"{where}: --load '{load}' is in no run directory, RUN/checkpoints/FILE beside RUN/config.toml"
 
 
+def _seeds(case: Case) -> Iterator[str]:
+    if case.options.seeds is None or case.action is None:
+        return
+    where, one = case.where("seeds"), case.layer.settings.get("seed")
+    actions = entries()["seeds"].option.actions
+    if case.action not in actions:
+        several = ", ".join(actions)
+        yield f"{where}: one run per seed is for {several}; {case.action} makes one run, give it --seed"
+    elif one is not None and (one.source == SOURCE) == (case.layer.settings["seeds"].source == SOURCE):
+        yield f"{where}: not together with seed; a run has one, a sweep has several"
+    if case.options.resume_training:
+        yield f"{where}: not with --resume-training; the same sweep goes on by itself when it is run again"
+
+
 def _project_dir(case: Case) -> Iterator[str]:
     directory = case.options.project_dir
     existing = next(place for place in (directory, *directory.parents) if os.path.exists(place))
     if not os.path.isdir(existing):
         yield f"{case.where('project_dir')}: '{existing}' is not a directory"
         return
-    run = case.options.project and directory / case.options.project
+    is_one = case.options.seeds is None  # a sweep's directories have names of their own
+    run = is_one and case.options.project and directory / case.options.project
     place = run if case.options.resume_training and run and os.path.isdir(run) else existing
     if run and rank() == 0 and os.path.exists(run) and not case.options.resume_training:
         yield f"{case.where('project')}: {run} exists already, and a run directory is never written over"

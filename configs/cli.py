@@ -81,6 +81,8 @@ def parse(argv: Sequence[str]) -> Bound:
     run = inheritance.run_directory(given.settings)
     layer = _inherit(line, given, run)
     options = _options(layer.settings)
+    if _is_one_run(line.action, layer.settings):
+        options = dataclasses.replace(options, seeds=None)
     faults = [*layer.faults, *checks.faults(checks.Case(line.action, options, layer, run))]
     if faults or line.action is None:
         raise InputFault(*_ordered(faults, line))
@@ -141,6 +143,14 @@ def _options(settings: Mapping[str, Setting]) -> Options:
     if pretrained is None:
         pretrained = inheritance.names_weights(options.load or options.backbone_model, options.model)
     return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
+
+
+def _is_one_run(action: str | None, settings: Mapping[str, Setting]) -> bool:
+    """Tell whether a TOML's list of seeds is set aside: by an action without seeds, or by a typed --seed."""
+    if "seeds" not in settings or settings["seeds"].source == SOURCE:
+        return False
+    has_seed = "seed" in settings and settings["seed"].source == SOURCE
+    return has_seed or action not in entries()["seeds"].option.actions
 
 
 def _ordered(faults: list[str], line: CommandLine) -> list[str]:

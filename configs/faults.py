@@ -43,6 +43,14 @@ class Stopped(Fault):
         self.exit_code = 128 + signal_number
 
 
+class EndedEarlier(Fault):
+    """A process that does a part of the work ended with an exit code of its own."""
+
+    def __init__(self, exit_code: int, line: str) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code
+
+
 class Findings:
     """Faults of independent steps, told together: one bad file does not hide the next."""
 

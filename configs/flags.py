@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from configs.faults import suggestion, unknown
-from configs.options import ACTIONS, BUILT_ACTIONS
+from configs.options import ACTIONS, BUILT_ACTIONS, RETIRED
 from configs.schema import Entry, entries, flags
 from configs.settings import NONE_WORD, Layer, Setting
 from configs.values import Repeated
@@ -84,8 +84,9 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
 
 
 def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
-    near = _nearest(flag)
-    hint = f"; did you mean '{near}'?" if near else ""
+    retired = RETIRED.get(flag[2:].replace("-", "_"))
+    near = "" if retired else _nearest(flag)
+    hint = f"; did you mean '{near}'?" if near else f"; {retired}" if retired else ""
     layer.faults.append(f"{flag}: unknown option{hint}")
     entry = flags()[near][0] if near else None
     if entry:

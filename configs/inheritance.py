@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.experiment import PLANS
 from configs.faults import InputFault, suggestion
 from configs.schema import entries
 from configs.settings import Layer, Setting
@@ -47,7 +48,6 @@ _EXEMPT = (
 )
 _BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
 _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
-_PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
 
 
 def run_directory(given: Mapping[str, Setting]) -> Path | None:
@@ -76,7 +76,7 @@ def recorded_run(run: Path) -> Layer:
         settings["backbone_model"] = Setting(base.value, "run", base.where)
     if "pretrained" not in settings:
         settings["pretrained"] = Setting(_has_weights(settings), "run", "--load")
-    for name, file in _PLANS.items():
+    for name, file in PLANS.items():
         if os.path.isfile(run / file):
             settings[name] = Setting(run / file, "run", str(run / file))
     for name in _OF_THE_RUN:
@@ -143,10 +143,10 @@ def _changed(where: str, name: str, old: Any, new: Any) -> str:
 
 
 def _is_same(name: str, before: Any, now: Any, run: Path) -> bool:
-    if name not in _PLANS or before is None or now is None:
+    if name not in PLANS or before is None or now is None:
         return before == now
     try:
-        return before == now or now.read_bytes() == (run / _PLANS[name]).read_bytes()
+        return before == now or now.read_bytes() == (run / PLANS[name]).read_bytes()
     except OSError:
         return False
 

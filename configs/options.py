@@ -13,6 +13,13 @@ BUILT_ACTIONS = ("train", "test")
 FREE_TABLES = ("data",)
 """TOML tables users may write beside the options; they are bound later, by the data set's own options."""
 
+RETIRED = {
+    "to_debug": "write dry_run = true to check a run, or max_steps = 1 to try one step",
+    "github_ci": "it served the tests of that program; leave it out",
+    "alpha": "a fixed coefficient stands in the LoRA TOML; write importance_alpha in its tables",
+}
+"""Keys of the earlier implementation that are refused, and what to write instead."""
+
 _TRAINING = ("train", "train-dyrealloc")
 _SEARCHING = ("imp-test", "train-dyrealloc")
 
@@ -79,9 +86,9 @@ class Options:
     seeds: Annotated[
         tuple[int, ...] | None,
         Listed(Whole(0, 2**32 - 1)),
-        Option("What runs", unbuilt="runs over several seeds are not built yet; use --seed"),
+        Option("What runs", _TRAINING),
     ] = None
-    """One run per seed, then a table."""
+    """One run per seed in <project>-seedK, then a table; run again, it goes on."""
     mmlu_mode: Annotated[
         str | None,
         Choice("MMLU mode", ("zs", "fs")),
@@ -178,7 +185,7 @@ class Options:
     """Kind of device."""
     num_devices: Annotated[int, Whole(1), Option("Devices and numbers", flags=("gpu",), keys=("gpu",))] = 1
     """Devices per node."""
-    nodes: Annotated[int, Whole(1), _COMPUTE] = 1
+    nodes: Annotated[int, Whole(1), Option("Devices and numbers", keys=("num_nodes",))] = 1
     """Nodes."""
     num_workers: Annotated[int, Whole(0), Option("Devices and numbers", flags=("cpu",), keys=("cpu",))] = 0
     """Processes that prepare batches."""

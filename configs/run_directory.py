@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.faults import InputFault, SystemFault
+from configs.options import Options
 
 HANDED_DOWN = "LORA_RESEARCH_RUN"
 """Environment variable that hands the first process's directory to the processes it starts."""
@@ -59,6 +60,11 @@ class RunDirectory:
         """Remove temporary files that a killed run left behind."""
         for leftover in self.path.rglob(".*.tmp"):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def automatic_name(options: Options) -> str:
+    """Return the name of a run's directory that was given none."""
+    return "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
 
 
 def create(project_dir: Path, project: str | None, automatic: str) -> RunDirectory:

@@ -8,7 +8,7 @@ from typing import Any
 import tomli
 
 from configs.faults import InputFault, suggestion
-from configs.options import FREE_TABLES
+from configs.options import FREE_TABLES, RETIRED
 from configs.schema import keys
 from configs.settings import NONE_WORD, Layer, Setting
 
@@ -81,7 +81,7 @@ def read_options(document: Document, source: str) -> Layer:
             _take(layer, document, key, source)
         else:
             layer.faults.append(f"{document.at(key)}: {_refusal(key, value)}")
-            near = suggestion(key, keys())
+            near = "" if key in RETIRED else suggestion(key, keys())
             layer.touched.update([keys()[near.split("'")[1]].name] if near else [])
     return layer
 
@@ -91,6 +91,8 @@ def _refusal(key: str, value: Any) -> str:
         return f"{key}: must be a table, [{key}]"
     if key == "config":
         return "config: stands on the command line only"
+    if key in RETIRED:
+        return f"{key}: no longer an option; {RETIRED[key]}"
     what = "table" if isinstance(value, dict) else "key"
     return f"unknown {what} '{key}'{suggestion(key, [*keys(), *FREE_TABLES])}"
 

@@ -60,7 +60,7 @@ FLAGS = [
     ("--seed -1", "--seed: must be a whole number in [0, 4294967295], got -1"),
     ("--seeds 0,x", "--seeds: must be a whole number in [0, 4294967295], got x"),
     ("--seeds 0,0", "--seeds: must be a list of different items"),
-    ("--seeds 0,1", "--seeds: runs over several seeds are not built yet"),
+    ("--seeds 0,1 --seed 1", "--seeds: not together with seed; a run has one, a sweep has several"),
     ("--compile", "--compile: compiled networks are not built yet"),
     ("--mmlu-mode zs", "--mmlu-mode: MMLU evaluation is not built yet"),
     ("--shortcut-config lora.toml", "--shortcut-config: shortcuts are not built yet"),
@@ -213,6 +213,37 @@ def test_pretrained_follows_load(bound):
     assert bound().options.pretrained is False
     assert bound("--load", "facebook/opt-125m").options.pretrained is True
     assert bound("--load", "facebook/opt-125m", "--no-pretrained").options.pretrained is False
+
+
+def test_a_typed_seed_and_typed_seeds_win_over_a_toml(bound, here):
+    (here / "a.toml").write_text("seeds = [1, 2]\n")
+    assert bound("--config", "a.toml").options.seeds == (1, 2)
+    one = bound("--config", "a.toml", "--seed", "7").options
+    assert (one.seed, one.seeds) == (7, None)
+    (here / "b.toml").write_text("seed = 7\n")
+    assert bound("--config", "b.toml", "--seeds", "1,2").options.seeds == (1, 2)
+    with pytest.raises(InputFault, match="not together with seed"):
+        bound("--config", "a.toml", "--config", "b.toml")
+
+
+def test_seeds_are_for_training(bound, here):
+    with pytest.raises(InputFault) as refusal:
+        bound("--seeds", "1,2", action="test")
+    assert refusal.value.lines == (
+        "--seeds: one run per seed is for train, train-dyrealloc; test makes one run, give it --seed",
+    )
+    (here / "a.toml").write_text("seeds = [1, 2]\nseed = 3\n")
+    done = bound("--config", "a.toml", action="test")
+    assert (done.options.seeds, done.options.seed) == (None, 3)
+    assert done.notes == ("test does not use seeds",)
+
+
+def test_a_sweep_goes_on_without_resume_training_and_beside_a_taken_project(bound, here):
+    (here / "outputs" / "mine").mkdir(parents=True)
+    assert bound("--seeds", "1", "--project", "mine").options.project == "mine"
+    with pytest.raises(InputFault) as refusal:
+        bound("--seeds", "1", "--resume-training", "--load", "a/b", "--load-type", "hf")
+    assert "--seeds: not with --resume-training; the same sweep goes on by itself" in refusal.value.lines[-1]
 
 
 def test_paths_become_absolute_and_hub_names_stay(bound, here):

@@ -69,9 +69,11 @@ class AdapterKind:
         joint: (x, parts) -> base and delta of several linears with one input, in as few operations as the
             kind knows; None to add the delta to the stock output.
         export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
-        load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors.
+        load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors. A ValueError says
+            why the adapter cannot hold them.
         place: beside a linear layer, or in the residual stream, where no linear stands.
         unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
+        by_head: `build` takes entries with `heads`, whose heads have adapters of their own.
     """
 
     build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
@@ -81,3 +83,4 @@ class AdapterKind:
     load: Callable[[Any, Tensor, Tensor, float], None] | None = None
     place: Literal["linear", "stream"] = "linear"
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
+    by_head: bool = False

@@ -152,7 +152,7 @@ def load_peft(
     """Load a PEFT adapter's A and B into attachments that a plan has made.
 
     Raises:
-        InputFault: when sites or ranks differ from the plan's.
+        InputFault: when sites or ranks differ from the plan's, or an adapter cannot hold the factors.
     """
     paths = {attachment.site.path: key for key, attachment in attachments.items()}
     on = {path for path, key in paths.items() if attachments[key].active}
@@ -168,7 +168,11 @@ def load_peft(
                 f"{where}: {path}: rank {factors.rank}, the LoRA configuration says {adapter.rank}"
             )
         kind: AdapterKind = kinds.load("model.adapters", methods[key], "ADAPTER")
-        kind.load(adapter, factors.a, factors.b, factors.scale)
+        try:
+            # The file's scale holds the strength it was trained with; the attachment multiplies by its own.
+            kind.load(adapter, factors.a, factors.b, factors.scale / (attachments[key].strength or 1.0))
+        except ValueError as refusal:
+            raise InputFault(f"{where}: {path}: {refusal}") from None
 
 
 def attach_peft(

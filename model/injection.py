@@ -82,11 +82,16 @@ def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
     """Bind every entry's further keys to its kind's options, before weights are read.
 
     Raises:
-        InputFault: naming file, site and key.
+        InputFault: naming file, site and key, or the method that has no adapters for single heads.
     """
     for key, entry in entries.items():
         kind: AdapterKind = kinds.load("model.adapters", entry.method, "ADAPTER")
         bind(kind.options, entry.extra, f"{where}: {key}")
+        if entry.heads and not kind.by_head:
+            raise InputFault(
+                f"{where}: {key}: method '{entry.method}' has no adapters for single heads;"
+                " plan the projection as a whole, with granularity 'layer'"
+            )
 
 
 def _planned(site: Site, entry: Entry, kind: AdapterKind, where: str) -> PlannedSite:

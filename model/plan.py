@@ -1,4 +1,4 @@
-"""The LoRA TOML: read it without a model, resolve it against one, write one.
+"""The LoRA TOML: read it without a model, resolve it against one.
 
 The file has a `granularity` (`network`, `layer` or `head`), a table `[default]`, and tables that name sites.
 The most specific table of the chosen granularity replaces the others completely; keys are not merged.
@@ -14,8 +14,8 @@ from configs import kinds
 from configs.faults import InputFault, suggestion, unknown
 from configs.number_values import Real, Whole
 from configs.toml_files import read_document
-from configs.toml_text import toml_text
 from configs.values import Switch, Word
+from model.plan_heads import disagreement, projection
 from model.plan_tables import Form, NamedTable, head_of, layer_of, named_tables
 from model.site import HEAD_ROLES, LINEAR_ROLES, SHORTCUT, SiteKey
 
@@ -61,6 +61,8 @@ class Entry:
         fan_in_fan_out: the host stores its weight transposed.
         method: a kind of `model.adapters`.
         extra: keys of that method, to be bound to its options.
+        heads: what a projection planned by head builds for each head; rank 0 where nothing is. The entry then
+            sums their ranks, and its alpha and init stand for nothing.
     """
 
     rank: int
@@ -73,6 +75,7 @@ class Entry:
     fan_in_fan_out: bool = False
     method: str = "lora"
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    heads: tuple["Entry", ...] = ()
 
     @property
     def is_on(self) -> bool:
@@ -190,8 +193,8 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
         roles: the linear roles the family has.
 
     Raises:
-        InputFault: for a layer or head outside the model, heads of one projection that disagree, and a plan
-            that turns on no site.
+        InputFault: for a layer or head outside the model, heads of one projection that disagree in what they
+            share, and a plan that turns on no site.
     """
     faults = outside(plan, dimensions)
     layers, sites, absent = [], {}, set()
@@ -199,9 +202,11 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
         found: dict[str, Entry | tuple[Entry, ...]] = {}
         for role in LINEAR_ROLES:
             named = [lookup(plan, layer, role, head) for head in range(_head_count(role, dimensions))]
-            faults += _disagreement(plan, layer, role, named)
             found[role] = tuple(entry for _, entry in named) if role in HEAD_ROLES else named[0][1]
             entry = named[0][1]
+            if plan.granularity == "head" and role in HEAD_ROLES:
+                faults += [f"{plan.path}: {text}" for text in disagreement(f"{role} in layer {layer}", named)]
+                entry = projection([one for _, one in named])
             if role not in roles:
                 absent.update([role] if entry.rank else [])
             elif entry.rank:
@@ -250,26 +255,3 @@ def outside(plan: Plan, dimensions: "Dimensions") -> list[str]:
         if head is not None and head >= count:
             faults.append(f"{where}: no head {head}, this projection has heads 0 to {count - 1}")
     return faults
-
-
-def _disagreement(plan: Plan, layer: int, role: str, named: list[tuple[str, Entry]]) -> list[str]:
-    first, entry = named[0]
-    for head, (name, other) in enumerate(named):
-        if other != entry:
-            what = f"head {head} of {role} in layer {layer} differs from head 0 ([{first}])"
-            return [f"{plan.path}: [{name}]: {what}, but the heads of one projection share one adapter"]
-    return []
-
-
-def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default", form: Form = LORA) -> str:
-    """Write a plan of layer granularity: the sites given; r = 0 and disabled everywhere else."""
-    off = Entry(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=True)
-    table: dict[str, Any] = {"granularity": "layer", "default": _table(off, form)}
-    for key in sorted(sites):
-        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = _table(sites[key], form)
-    return toml_text(table)
-
-
-def _table(entry: Entry, form: Form) -> dict[str, Any]:
-    values = {key: getattr(entry, field_name) for key, (field_name, _) in form.keys.items()}
-    return values | dict(entry.extra)

@@ -3,11 +3,12 @@
 Source: Hu et al. 2021, arXiv 2106.09685, equation 3: h = W0 x + (alpha / R) B A x.
 Differs: nothing in the formula. B is kept transposed in memory, (R, D_out), so that both products of the
 backward pass run along rows; one autograd node computes base and delta of all linears that read one input.
+A projection planned by head gets `model.head_lora`, whose B is block-diagonal, and the same node.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model.adapter import AdapterKind, Part, PlannedSite
+from model.blocks import Block, add_product, factor_gradient, input_gradient, scale_rows, tiled
 from model.generators import generator
+from model.head_lora import Head, HeadLora
 from model.site import SiteKey
 
 
@@ -38,6 +41,7 @@ class Lora(nn.Module):
         self.alpha = alpha
         self.scale = alpha / rank
         self.dropout = dropout
+        self.blocks = tiled([(rank, self.scale)], out_features)
         self.A = nn.Parameter(torch.zeros(rank, in_features))
         self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
 
@@ -66,30 +70,46 @@ class Lora(nn.Module):
         """Return (alpha / R) B A: (D_out, D_in)."""
         return self.scale * (self.B.t() @ self.A)
 
+    def export(self) -> tuple[Tensor, Tensor, float]:
+        """Return A (R, D_in), B (D_out, R) and alpha / R."""
+        return self.A, self.B.t(), self.scale
+
+    def load(self, a: Tensor, b: Tensor, scale: float) -> None:
+        """Take A (R, D_in) and B (D_out, R) of a file whose own scale is `scale`; B is rescaled to ours."""
+        with torch.no_grad():
+            self.A.copy_(a)
+            ratio = scale / self.scale
+            self.B.copy_(b.t() if ratio == 1 else b.t() * ratio)
+
 
 class _JointLinear(torch.autograd.Function):
     """y_i = x W_i^T + b_i + z_i B_i with z_i = s_i d A_i^T, for linears i that read the same x, as one node.
 
-    d is x itself, or the dropped x of a single linear. Saves d (only while an A trains) and z; every sum is
-    accumulated in place by a product.
+    d is x itself, or the dropped x of a single linear; B_i has the blocks of `model.blocks`. Saves d (only
+    while an A trains) and z; every sum is accumulated in place by a product.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor | None, scales: tuple[float, ...], *tensors: Tensor
+        ctx: Any, x: Tensor, dropped: Tensor | None, shapes: tuple["_Shape", ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """x, dropped: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, D_out)."""
+        """x, dropped: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, width)."""
         weights, biases, downs, ups = _quarters(tensors)
         d = x if dropped is None else dropped
         z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
-        zs = [part.mul_(scale) for part, scale in zip(z.split([a.shape[0] for a in downs], 1), scales)]
+        zs = z.split([a.shape[0] for a in downs], 1)
         outputs = tuple(
-            F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype)).addmm_(part, up.to(x.dtype))
-            for w, b, part, up in zip(weights, biases, zs, ups)
+            add_product(
+                F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype)),
+                scale_rows(part, shape.blocks, shape.strength),
+                up.to(x.dtype),
+                shape.blocks,
+            )
+            for w, b, part, up, shape in zip(weights, biases, zs, ups, shapes)
         )
-        trains_down = any(ctx.needs_input_grad[3 + 2 * len(scales) : 3 + 3 * len(scales)])
+        trains_down = any(ctx.needs_input_grad[3 + 2 * len(shapes) : 3 + 3 * len(shapes)])
         ctx.save_for_backward(d if trains_down else None, z, *weights, *downs, *ups)
-        ctx.scales, ctx.shares = scales, dropped is None
+        ctx.shapes, ctx.shares = shapes, dropped is None
         return outputs
 
     @staticmethod
@@ -97,16 +117,18 @@ class _JointLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, A and B."""
         d, z, *saved = ctx.saved_tensors
-        count = len(ctx.scales)
+        count = len(ctx.shapes)
         weights, downs, ups = saved[:count], saved[count : 2 * count], saved[2 * count :]
         needs = ctx.needs_input_grad
         ranks = [a.shape[0] for a in downs]
         ups_grad = [
-            (part.t() @ g).to(up.dtype) if needs[3 + 3 * count + i] else None
-            for i, (part, g, up) in enumerate(zip(z.split(ranks, 1), grads, ups))
+            factor_gradient(part, g, shape.blocks).to(up.dtype) if needs[3 + 3 * count + i] else None
+            for i, (part, g, up, shape) in enumerate(zip(z.split(ranks, 1), grads, ups, ctx.shapes))
         ]
         biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
-        dz = torch.cat([(g @ up.to(g.dtype).t()).mul_(s) for g, up, s in zip(grads, ups, ctx.scales)], 1)
+        dz = torch.empty(z.shape, dtype=grads[0].dtype, device=z.device)
+        for part, g, up, shape in zip(dz.split(ranks, 1), grads, ups, ctx.shapes):
+            input_gradient(part, g, up.to(g.dtype), shape.blocks, shape.strength)
         stacked = _stacked(downs, dz.dtype)
         downs_grad: Sequence[Tensor | None] = [None] * count
         if d is not None:
@@ -120,6 +142,13 @@ class _JointLinear(torch.autograd.Function):
                 dx.addmm_(dz, stacked)
         dropped_grad = dz @ stacked if needs[1] else None
         return dx, dropped_grad, None, *[None] * count, *biases_grad, *downs_grad, *ups_grad
+
+
+class _Shape(NamedTuple):
+    """How a linear's B lies in blocks, and what multiplies its delta beside their scales."""
+
+    blocks: tuple[Block, ...]
+    strength: float
 
 
 def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
@@ -143,7 +172,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
     dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
-    scales = tuple(part.adapter.scale * part.strength for part in parts)
+    shapes = tuple(_Shape(part.adapter.blocks, part.strength) for part in parts)
     tensors = (
         *[part.weight for part in parts],
         *[part.bias for part in parts],
@@ -151,22 +180,34 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         *[part.adapter.B for part in parts],
     )
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _JointLinear.apply(flat, dropped, scales, *tensors)
+        outputs = _JointLinear.apply(flat, dropped, shapes, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    adapters: dict[SiteKey, nn.Module] = {}
-    for site, entry, _ in ((p.site, p.entry, p.options) for p in planned):
-        adapter = Lora(
-            site.in_features, site.out_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout
-        )
-        if entry.init:
-            adapter.reset(generator(seed, "lora", str(site.key)))
-        else:
-            _draw_both(adapter, generator(seed, "lora", str(site.key)))
-        adapters[site.key] = adapter
-    return adapters
+    return {p.site.key: (_by_head if p.entry.heads else _whole)(p, seed) for p in planned}
+
+
+def _whole(planned: PlannedSite, seed: int) -> Lora:
+    site, entry = planned.site, planned.entry
+    adapter = Lora(
+        site.in_features, site.out_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout
+    )
+    source = generator(seed, "lora", str(site.key))
+    if entry.init:
+        adapter.reset(source)
+    else:
+        _draw_both(adapter, source)
+    return adapter
+
+
+def _by_head(planned: PlannedSite, seed: int) -> HeadLora:
+    site, entry = planned.site, planned.entry
+    heads = [Head(head.rank, head.alpha, head.importance) for head in entry.heads]
+    adapter = HeadLora(site.in_features, site.out_features, heads=heads, dropout=entry.dropout)
+    sources = [generator(seed, "lora", str(site.key), "head", number) for number in range(len(heads))]
+    adapter.reset(sources, [not head.init for head in entry.heads])
+    return adapter
 
 
 def _draw_both(adapter: Lora, source: torch.Generator) -> None:
@@ -177,16 +218,10 @@ def _draw_both(adapter: Lora, source: torch.Generator) -> None:
         adapter.B.copy_(torch.empty(adapter.B.shape).uniform_(-bound, bound, generator=source))
 
 
-def _export(adapter: Lora) -> tuple[Tensor, Tensor, float]:
-    return adapter.A, adapter.B.t(), adapter.scale
-
-
-def _load(adapter: Lora, a: Tensor, b: Tensor, scale: float) -> None:
-    """Take A (R, D_in) and B (D_out, R) of a file whose own scale is `scale`; B is rescaled to ours."""
-    with torch.no_grad():
-        adapter.A.copy_(a)
-        ratio = scale / adapter.scale
-        adapter.B.copy_(b.t() if ratio == 1 else b.t() * ratio)
-
-
-ADAPTER = AdapterKind(build=_build, joint=joint, export=_export, load=_load)
+ADAPTER = AdapterKind(
+    build=_build,
+    joint=joint,
+    export=lambda adapter: adapter.export(),
+    load=lambda adapter, a, b, scale: adapter.load(a, b, scale),
+    by_head=True,
+)

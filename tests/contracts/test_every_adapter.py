@@ -1,6 +1,7 @@
 """Every kind of adapter keeps the contract at every family's sites."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,34 +14,43 @@ from model.attachment import join
 from model.family import dimensions, model_types
 from model.injection import attach, locate, locate_stream
 from model.plan import Entry
-from model.site import SHARED_INPUT
+from model.plan_heads import projection
+from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from model.stream import Stream
 from tests.tiny import tiny_network
 
 METHODS = kinds.names("model.adapters")
+BY_HEAD = tuple(
+    f"{method} by head" for method in METHODS if kinds.load("model.adapters", method, "ADAPTER").by_head
+)
+MANNERS = METHODS + BY_HEAD
 HOSTS = sorted(model_types())
 everywhere = pytest.mark.parametrize(
-    ("method", "host"), [(method, host) for method in METHODS for host in HOSTS]
+    ("method", "host"), [(method, host) for method in MANNERS for host in HOSTS]
 )
-of_every_kind = pytest.mark.parametrize("method", METHODS)
+of_every_kind = pytest.mark.parametrize("method", MANNERS)
 
 
 class Guests:
-    """A tiny host of a `model_type` in float64 with one kind at every site."""
+    """A tiny host of a `model_type` in float64 with one kind at every site, or at every head that has one."""
 
     def __init__(self, method, host="llama", *, seed=0, dropout=0.0):
+        method, _, by_head = method.partition(" by ")
         self.kind = kinds.load("model.adapters", method, "ADAPTER")
         row = model_types()[host]
         network = tiny_network(row, AutoModelForSequenceClassification, model_type=host)
         self.network = network.requires_grad_(False).double()
         self.stock = copy.deepcopy(self.network)
-        layers = dimensions(self.network.config).layers
-        stream = Stream(self.network, row, layers) if self.kind.place == "stream" else None
-        sites = locate_stream(stream) if stream else locate(self.network, row, layers)
+        size = dimensions(self.network.config)
+        stream = Stream(self.network, row, size.layers) if self.kind.place == "stream" else None
+        sites = locate_stream(stream) if stream else locate(self.network, row, size.layers)
         entry = Entry(
             rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method=method
         )
-        self.attachments = attach(self.network, sites, dict.fromkeys(sites, entry), seed, "plan", stream)
+        self.entries = dict.fromkeys(sites, entry)
+        if by_head:
+            self.entries |= {key: _by_head(entry, key, size) for key in sites if key.role in HEAD_ROLES}
+        self.attachments = attach(self.network, sites, self.entries, seed, "plan", stream)
         self.modules = nn.ModuleDict({str(key): a for key, a in self.attachments.items()}).double()
 
     def logits(self):
@@ -64,6 +74,14 @@ class Guests:
         for attachment in self.attachments.values():
             attachment.joint = None
             join({attachment.site.key: attachment}, SHARED_INPUT)
+
+
+def _by_head(entry, key, size):
+    """Plan the heads of a projection with ranks 2, 1, 0, 2, 1, 0, ..."""
+    count = size.heads if key.role == "q_proj" else size.key_value_heads
+    return projection(
+        [replace(entry, rank=2 - n % 3, alpha=4.0 - n % 2, importance=0.5) for n in range(count)]
+    )
 
 
 def _x(attachment, *leading):
@@ -179,9 +197,10 @@ def test_merging_agrees_with_the_forward_pass_or_is_refused(method):
 
 @of_every_kind
 def test_it_names_its_tensors_and_its_rank(method):
-    for attachment in Guests(method).attachments.values():
+    guests = Guests(method)
+    for key, attachment in guests.attachments.items():
         adapter = attachment.adapter
-        assert adapter.rank == 3
+        assert adapter.rank == guests.entries[key].rank
         owned = {parameter.data_ptr() for parameter in adapter.parameters()}
         assert {factor.data_ptr() for factor in adapter.factors().values()} <= owned
 
@@ -204,3 +223,19 @@ def test_dropout_belongs_to_training(method):
     guests.network.train()  # this host draws no noise of its own
     assert torch.equal(guests.stock.train()(torch.arange(5, 17).view(2, 6)).logits, guests.stock_logits())
     assert not torch.equal(guests.logits(), guests.logits())
+
+
+@pytest.mark.parametrize(("method", "host"), [(method, host) for method in BY_HEAD for host in HOSTS])
+def test_a_heads_delta_reaches_that_head_alone(method, host):
+    guests, seen = Guests(method, host), []
+    size = dimensions(guests.network.config)
+    value = guests.attachments[SiteKey(0, "v_proj")]
+    output = guests.network.get_submodule(guests.attachments[SiteKey(0, "o_proj")].site.path)
+    output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    guests.logits()
+    with torch.no_grad():
+        value.adapter.B[0].fill_(1.0)  # the first rank belongs to head 0
+    guests.logits()
+    heads = (seen[1] - seen[0]).unflatten(-1, (size.heads, -1))
+    changed = [number for number in range(size.heads) if heads[..., number, :].any()]
+    assert changed == list(range(size.heads // size.key_value_heads))

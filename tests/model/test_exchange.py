@@ -19,7 +19,8 @@ from model.family import dimensions
 from model.injection import attach, locate
 from model.peft_format import METADATA, TENSORS, Factors, PeftAdapter, read
 from model.plan import Entry
-from model.site import SiteKey
+from model.plan_heads import projection
+from model.site import HEAD_ROLES, SiteKey
 from model.snapshot import quiet_host
 from model.source import resolve
 from tests.tiny import save_host
@@ -80,12 +81,20 @@ def _entries(sites, manner):
         return dict.fromkeys(sites, _entry())
     if manner == "strength":
         return dict.fromkeys(sites, _entry(importance=-0.5))
+    if manner == "heads":
+        return {key: _of_heads(n) if key.role in HEAD_ROLES else _entry() for n, key in enumerate(sites)}
     return {
         key: _entry(
             rank=1 + n % 5, alpha=1.0 + n % 3, importance=(1.0, 0.25, -2.0)[n % 3], disabled=n % 7 == 0
         )
         for n, key in enumerate(sites)
     }
+
+
+def _of_heads(number):
+    """Plan two heads: every tiny host has a multiple of two at every projection."""
+    one = _entry(rank=1 + number % 3, alpha=3.0)
+    return projection([one, _entry(rank=number % 2, importance=-0.5)])
 
 
 def _batch(length=9):
@@ -132,7 +141,7 @@ def _copied(exported, target, *, config=None, tensors=None):
 
 @pytest.mark.parametrize(
     ("host", "objective", "manner"),
-    [(*case, "mixed") for case in CASES]
+    [(*case, manner) for case in CASES for manner in ("mixed", "heads")]
     + [(host, "classification", "uniform") for host in HOSTS]
     + [("opt", "classification", "strength"), ("llama", "language_modeling", "uniform")],
 )
@@ -258,6 +267,40 @@ def test_a_plan_of_other_sites_or_ranks_is_refused(hosts, exported, change):
         " model.decoder.layers.0.self_attn.v_proj",
     }
     assert str(caught.value) == expected[change]
+
+
+@pytest.mark.parametrize("manner", ["uniform", "strength", "mixed", "heads"])
+def test_the_plan_that_was_trained_takes_its_own_export(hosts, tmp_path, manner):
+    backbone = _backbone(hosts["llama"])
+    attachments, methods = _attached(backbone, manner)
+    _export(backbone, attachments, methods, tmp_path / "adapter")
+    other = _backbone(hosts["llama"], seed=1)
+    fresh, _ = _attached(other, manner)
+    with torch.no_grad():
+        for attachment in fresh.values():
+            attachment.adapter.A.zero_()
+    file = read(tmp_path / "adapter")
+    load_peft(fresh, methods, file, "here")
+    load_head(other.network, file, "here")
+    torch.testing.assert_close(logits(other.network, _batch()), logits(backbone.network, _batch()))
+    for key, attachment in attachments.items():
+        if attachment.active:
+            for name, factor in attachment.adapter.factors().items():
+                torch.testing.assert_close(fresh[key].adapter.factors()[name], factor)
+
+
+def test_a_plain_adapter_is_refused_where_the_plan_has_heads(hosts, exported):
+    backbone = _backbone(hosts["opt"])
+    sites = locate(backbone.network, backbone.family, 3)
+    entries = {key: _entry() for key in sites if key.role == "w2"}
+    entries |= {key: projection([_entry(rank=2)] * 2) for key in sites if key.role == "q_proj"}
+    attachments = attach(backbone.network, sites, entries, 0, "plan")
+    with pytest.raises(InputFault) as caught:
+        load_peft(attachments, dict.fromkeys(entries, "lora"), read(exported), "here")
+    assert str(caught.value) == (
+        "here: model.decoder.layers.0.self_attn.q_proj: B is not zero where the ranks of head 0 meet the rows"
+        " of head 1, but the LoRA configuration gives each head an adapter of its own"
+    )
 
 
 def _refused(backbone, directory):

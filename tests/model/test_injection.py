@@ -1,5 +1,7 @@
 """Planned adapters stand at their sites, switched as the plan says, and leave the host's keys alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -9,6 +11,7 @@ from configs.faults import InputFault
 from model.family import dimensions
 from model.injection import attach, check_keys, locate
 from model.plan import Entry
+from model.plan_heads import projection
 from model.site import SHARED_INPUT, SiteKey
 from tests.tiny import tiny_network
 
@@ -102,3 +105,32 @@ def test_a_key_that_the_kind_does_not_know_is_refused():
     with pytest.raises(InputFault, match="lora.toml: layer_0/q_proj.*experts"):
         check_keys({key: _entry(extra={"experts": 4})}, "lora.toml")
     check_keys({key: _entry()}, "lora.toml")
+
+
+def test_heads_are_refused_for_a_kind_without_adapters_for_them(monkeypatch):
+    key, kind = SiteKey(0, "q_proj"), kinds.load("model.adapters", "lora", "ADAPTER")
+    entries = {key: projection([_entry(), _entry(rank=0)])}
+    check_keys(entries, "lora.toml")
+    monkeypatch.setattr(kinds, "load", lambda *words: replace(kind, by_head=False))
+    with pytest.raises(
+        InputFault, match="lora.toml: layer_0/q_proj: method 'lora' has no adapters for single"
+    ):
+        check_keys(entries, "lora.toml")
+    check_keys({key: _entry()}, "lora.toml")
+
+
+def test_heads_have_starts_of_their_own():
+    network, sites = _host("llama")
+    key = SiteKey(1, "q_proj")
+    starts = []
+    for ranks in ((2, 0, 3, 1), (2, 4, 3, 1)):
+        entry = projection([_entry(rank=rank, init=rank != 1) for rank in ranks])
+        adapter = attach(network, sites, {key: entry}, 0, "plan")[key].adapter
+        assert adapter.ranks == ranks
+        starts.append([*zip(adapter.A.split(ranks), adapter.B.split(ranks))])
+    for number in (0, 2, 3):
+        (a, b), (again, b_again) = starts[0][number], starts[1][number]
+        assert torch.equal(a, again)
+        assert torch.equal(b, b_again)
+        assert b.any() == (number == 3)
+    assert not torch.equal(starts[0][0][0], starts[0][2][0][:2])

@@ -1,6 +1,7 @@
 """LoRA plans: read without a model, resolved against one, written and read again."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from configs import kinds
 from configs.faults import InputFault
 from model.family import Dimensions
-from model.plan import Entry, plan_text, read_plan, resolve
-from model.site import LINEAR_ROLES, SiteKey
+from model.plan import Entry, read_plan, resolve
+from model.plan_heads import apart, projection
+from model.plan_text import plan_text
+from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "lora").glob("*.toml"))
 NO_GATE = tuple(role for role in LINEAR_ROLES if role != "gate")
@@ -41,6 +44,11 @@ def table(name, rank, body=BODY):
 
 def ranks(resolution, layer):
     return {key.role: entry.rank for key, entry in resolution.sites.items() if key.layer == layer}
+
+
+def head_ranks(resolution, layer):
+    sites = {key.role: entry for key, entry in resolution.sites.items() if key.layer == layer}
+    return {role: [head.rank for head in sites[role].heads] for role in HEAD_ROLES}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -83,9 +91,34 @@ def test_head_granularity_takes_the_most_specific_table(read):
     others = table("headwise_default.w1", 3) + table("model_layer_0.w1", 1)
     plan = read('granularity = "head"\n' + DEFAULT + heads + own + others)
     resolution = resolve(plan, SIZE, NO_GATE)
-    assert (ranks(resolution, 0)["q_proj"], ranks(resolution, 1)["q_proj"]) == (4, 2)
+    assert (ranks(resolution, 0)["q_proj"], ranks(resolution, 1)["q_proj"]) == (4 * 4, 4 * 2)
     assert (ranks(resolution, 0)["w1"], ranks(resolution, 1)["w1"]) == (1, 3)
-    assert ranks(resolution, 0)["k_proj"] == 8
+    assert ranks(resolution, 0)["k_proj"] == 2 * 8
+
+
+def test_heads_of_one_projection_have_entries_of_their_own(read):
+    own = table("model_layer_0.q_proj.head_1", 4) + table("headwise_default.q_proj.head_3", 0)
+    plan = read('granularity = "head"\n' + DEFAULT + own + table("model_layer_1.k_proj.head_0", 0))
+    resolution = resolve(plan, SIZE, NO_GATE)
+    assert head_ranks(resolution, 0) == {"q_proj": [8, 4, 8, 0], "k_proj": [8, 8], "v_proj": [8, 8]}
+    assert head_ranks(resolution, 1) == {"q_proj": [8, 8, 8, 0], "k_proj": [0, 8], "v_proj": [8, 8]}
+    assert [entry.rank for entry in resolution.layers[0]["q_proj"]] == [8, 4, 8, 0]
+    assert not resolution.sites[SiteKey(0, "o_proj")].heads
+
+
+@pytest.mark.parametrize("granularity", ["network", "layer"])
+def test_other_granularities_plan_whole_projections(read, granularity):
+    sites = resolve(read(f'granularity = "{granularity}"\n{DEFAULT}'), SIZE, NO_GATE).sites
+    assert not any(entry.heads for entry in sites.values())
+    assert {entry.rank for entry in sites.values()} == {8}
+
+
+def test_a_projection_without_ranks_is_no_site(read):
+    heads = "".join(table(f"headwise_default.q_proj.head_{head}", 0) for head in range(4))
+    assert (
+        SiteKey(0, "q_proj")
+        not in resolve(read('granularity = "head"\n' + DEFAULT + heads), SIZE, NO_GATE).sites
+    )
 
 
 @pytest.mark.parametrize("granularity", ["network", "layer", "head"])
@@ -203,8 +236,8 @@ OUTSIDE = [
     ("head", table("model_layer_0.k_proj.head_2", 8), "no head 2, this projection has heads 0 to 1"),
     (
         "head",
-        table("model_layer_0.q_proj.head_3", 4),
-        "head 3 of q_proj in layer 0 differs from head 0 ([default])",
+        table("model_layer_0.q_proj.head_3", 4, BODY.replace("0.1", "0.2")),
+        "[model_layer_0.q_proj.head_3] lora_dropout: head 3 of q_proj in layer 0 has 0.2, head 0",
     ),
     ("network", table("all_layers.gate", 8).join(["", ""]), "turns on no site"),
 ]
@@ -251,3 +284,30 @@ def test_a_written_plan_turns_off_what_it_does_not_name(read):
     plan = read(plan_text({SiteKey(1, "w2"): Entry(4, 8.0, 0.0, "a", disabled=False)}, "a"))
     assert (plan.granularity, plan.default.rank, plan.default.disabled) == ("layer", 0, True)
     assert list(plan.tables) == ["model_layer_1.w2"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.integers(0, 1), st.lists(ENTRIES, min_size=4, max_size=4), min_size=1), st.booleans()
+)
+def test_a_written_plan_of_heads_reads_back(read, layers, disabled):
+    shared = {"dropout": 0.5, "method": "lora", "extra": {}}
+    sites = {SiteKey(1, "w1"): Entry(1, 1.0, 0.0, "a", disabled=False)}
+    for layer, heads in layers.items():
+        manners = [replace(head, **shared, disabled=n % 2 == 1 or disabled) for n, head in enumerate(heads)]
+        sites[SiteKey(layer, "q_proj")] = projection(manners)
+    again = resolve(read(plan_text(sites)), SIZE, NO_GATE).sites
+    assert {key: (e.rank, e.is_on) for key, e in again.items()} == {
+        key: (e.rank, e.is_on) for key, e in sites.items()
+    }
+    for key, entry in sites.items():
+        for one, other in zip(apart(entry), apart(again[key]), strict=True):
+            assert (one.rank, one.alpha, one.init) == (other.rank, other.alpha, other.init)
+            assert one.importance == pytest.approx(other.importance)
+
+
+def test_a_written_plan_is_of_one_granularity():
+    whole, by_head = (Entry(2, 1.0, 0.0, "a", disabled=False) for _ in range(2))
+    sites = {SiteKey(0, "q_proj"): whole, SiteKey(0, "k_proj"): projection([by_head])}
+    with pytest.raises(ValueError, match="either projections by head or projections as a whole"):
+        plan_text(sites)

@@ -1,0 +1,103 @@
+"""Products with a block-diagonal up factor of which only the blocks are stored.
+
+Heads own adjacent output columns of one width. The factor of all heads is U (R, width): a row for each
+rank, the heads' rows one after the other. It stands for diag(U_1, .., U_H), (R, H width). Adjacent heads of
+one rank and one scale are multiplied as a batch; a linear without heads is a single block.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Adjacent heads of one rank and one scale.
+
+    Args:
+        row: the first head's first row of U.
+        column: the first head's first output.
+        heads: how many.
+        rank: rows of each.
+        width: outputs of each.
+        scale: what their product is multiplied by.
+    """
+
+    row: int
+    column: int
+    heads: int
+    rank: int
+    width: int
+    scale: float
+
+    @property
+    def rows(self) -> slice:
+        """The block's rows of U, which are columns of z."""
+        return slice(self.row, self.row + self.heads * self.rank)
+
+    @property
+    def columns(self) -> slice:
+        """The block's outputs."""
+        return slice(self.column, self.column + self.heads * self.width)
+
+
+def tiled(heads: Sequence[tuple[int, float]], width: int) -> tuple[Block, ...]:
+    """Return the blocks of heads given as (rank, scale) in order; those of rank 0 have none."""
+    blocks, row = [], 0
+    for (rank, scale), run in groupby(enumerate(heads), key=lambda numbered: numbered[1]):
+        numbers = [number for number, _ in run]
+        if rank:
+            blocks.append(Block(row, numbers[0] * width, len(numbers), rank, width, scale))
+        row += rank * len(numbers)
+    return tuple(blocks)
+
+
+def scale_rows(z: Tensor, blocks: Sequence[Block], strength: float) -> Tensor:
+    """Multiply z (N, R) by each block's scale and by the strength, in place."""
+    for block in blocks:
+        z[:, block.rows].mul_(block.scale * strength)
+    return z
+
+
+def add_product(y: Tensor, z: Tensor, up: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """Add z diag(U) to y in place. y: (N, D_out), z: (N, R), up: (R, width)."""
+    for block in blocks:
+        y_block, z_block, rows = y[:, block.columns], z[:, block.rows], up[block.rows]
+        if block.heads == 1:
+            y_block.addmm_(z_block, rows)
+        else:
+            _apart(y_block, block).baddbmm_(_apart(z_block, block), rows.unflatten(0, (-1, block.rank)))
+    return y
+
+
+def input_gradient(dz: Tensor, g: Tensor, up: Tensor, blocks: Sequence[Block], strength: float) -> None:
+    """Write strength x scale x g diag(U)^T to dz. dz: (N, R), every column; g: (N, D_out), up: (R, width)."""
+    for block in blocks:
+        dz_block, g_block, rows = dz[:, block.rows], g[:, block.columns], up[block.rows]
+        scale = block.scale * strength
+        if block.heads == 1:
+            dz_block.addmm_(g_block, rows.t(), beta=0, alpha=scale)
+        else:
+            turned = rows.unflatten(0, (-1, block.rank)).transpose(1, 2)
+            _apart(dz_block, block).baddbmm_(_apart(g_block, block), turned, beta=0, alpha=scale)
+
+
+def factor_gradient(z: Tensor, g: Tensor, blocks: Sequence[Block]) -> Tensor:
+    """Return the blocks of z^T g. z: (N, R), g: (N, D_out) -> (R, width)."""
+    parts = []
+    for block in blocks:
+        z_block, g_block = z[:, block.rows], g[:, block.columns]
+        if block.heads == 1:
+            parts.append(z_block.t() @ g_block)
+        else:
+            product = torch.bmm(_apart(z_block, block).transpose(1, 2), _apart(g_block, block))
+            parts.append(product.flatten(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _apart(t: Tensor, block: Block) -> Tensor:
+    """Give each head its own matrix, as a view. t: (N, heads * C) -> (heads, N, C)."""
+    return t.unflatten(1, (block.heads, -1)).transpose(0, 1)

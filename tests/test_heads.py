@@ -153,7 +153,8 @@ def test_two_processes_compute_what_one_does(ground, classifier, place):
     done = program(*words, "--project-dir", place, "--project", "two")
     assert done.returncode == 0, done.stderr
     weights = [load_checkpoint(d / "checkpoints" / "last.ckpt")["state_dict"] for d in (place / "two", one)]
-    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close([*rows(place / "two").values()], [*rows(one).values()], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])

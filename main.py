@@ -3,14 +3,13 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs import console, kinds, run_directory, sweep
-from configs.binding import bind
 from configs.cli import Bound, HelpRequested, parse
 from configs.config_table import show_config
 from configs.faults import Findings, InputFault
@@ -19,8 +18,10 @@ from configs.options import Options
 from configs.run_directory import RunDirectory
 from configs.seeds import derive
 from configs.toml_text import config_text
-from dataset.rows import TaskRows, Wanted, gather, wanted
-from dataset.task import Task, TaskKind
+from dataset.gathering import Request, gather_parts, join
+from dataset.parts import Part, bind_parts
+from dataset.rows import TaskRows
+from dataset.task import Task
 from model import source as sources
 from model.adapter_files import trained_prompt
 from model.plan import Plan, read_plan
@@ -35,9 +36,9 @@ class Prepared:
     Args:
         bound: the command line.
         name: family and method of `--model`.
-        task: the data set.
-        needed: the splits the action uses.
-        rows: examples; None when they must be fetched from the hub first.
+        parts: the data set, or those of a mixture.
+        request: what the action needs of them.
+        found: part -> its examples; those that must be fetched from the hub are missing.
         source: where network and tokenizer come from.
         plan: the LoRA configuration, if one is given.
         run: the directory of a run that goes on; None for a new one.
@@ -45,9 +46,9 @@ class Prepared:
 
     bound: Bound
     name: ModelName
-    task: Task
-    needed: Wanted
-    rows: TaskRows | None
+    parts: tuple[Part, ...]
+    request: Request
+    found: Mapping[str, TaskRows]
     source: sources.Source
     plan: Plan | None
     run: RunDirectory | None
@@ -114,42 +115,27 @@ def _prepare(bound: Bound) -> Prepared:
     findings = Findings()
     attempt = findings.attempt
     name = model_name(options.model, "--model")
-    bound, task = attempt(partial(_task, bound)) or (bound, None)
+    bound, parts = attempt(partial(_parts, bound)) or (bound, ())
     plan = None
     if options.lora_config is not None:
         plan = attempt(partial(read_plan, options.lora_config))
     source = attempt(partial(_source, options, name))
-    needed = None if task is None else wanted(task, bound.action, options.write_predictions)
-    rows = None
-    if task is not None and (task.hub is None or options.dataset_dir is not None):
-        rows = attempt(partial(gather, task, needed, options.dataset_dir, max_bad_rows=options.max_bad_rows))
+    request = Request(bound.action, options.write_predictions, options.max_bad_rows)
+    found = attempt(partial(gather_parts, parts, request, {})) or {}
+    if parts and len(found) == len(parts):
+        attempt(partial(join, parts, found))
     run = None
     if options.resume_training and not findings.lines:
         run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
     findings.settle()
-    return Prepared(bound, name, task, needed, rows, source, plan, run)
+    return Prepared(bound, name, parts, request, found, source, plan, run)
 
 
-def _task(bound: Bound) -> tuple[Bound, Task]:
-    """Load the data set's kind and bind its table; an action that was not given is the set's own."""
+def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
+    """Bind the data sets; `test` takes the prompt an adapter was trained with."""
     options = bound.options
-    kind: TaskKind = kinds.load("dataset.tasks", options.dataset, "TASK")
-    if not bound.is_given("task"):
-        bound = dataclasses.replace(bound, options=dataclasses.replace(options, task=kind.actions[0]))
-    elif options.task not in kind.actions:
-        raise InputFault(f"--task: {options.dataset} serves {', '.join(kind.actions)}, got '{options.task}'")
-    bound = bound.with_absolute("data", kind.paths)
-    where = f"{bound.table_files['data']}: [data]" if "data" in bound.tables else "[data]"
-    table = dict(bound.tables.get("data", {}))
-    known = {field.name for field in dataclasses.fields(kind.options)}
-    if "task" in known:
-        table.setdefault("task", bound.options.task)
-    if "template" in known and bound.action == "test" and "prompt" not in table:
-        table = trained_prompt(options.adapter, options.dataset) | table
-    task = kind.build(bind(kind.options, table, where))
-    if not bound.is_given("task") and task.serves is not None:
-        bound = dataclasses.replace(bound, options=dataclasses.replace(bound.options, task=task.serves))
-    return bound, task
+    prompt = trained_prompt(options.adapter, options.dataset) if bound.action == "test" else {}
+    return bind_parts(bound, prompt)
 
 
 def _source(options: Options, name: ModelName) -> sources.Source:
@@ -161,16 +147,17 @@ def _source(options: Options, name: ModelName) -> sources.Source:
     return source
 
 
-def _fetched(prepared: Prepared) -> Prepared:
-    """Fetch the rows from the hub, now that the library may be imported."""
+def _rows(prepared: Prepared) -> TaskRows:
+    """Return all rows, those of the hub fetched now that the library may be imported."""
     from dataset import hub
 
-    options = prepared.options
-    if options.disable_dataset_cache:
-        hub.disable_cache()
-    fetch = partial(hub.load, offline=options.offline)
-    rows = gather(prepared.task, prepared.needed, None, max_bad_rows=options.max_bad_rows, fetch=fetch)
-    return dataclasses.replace(prepared, rows=rows)
+    options, found = prepared.options, prepared.found
+    if len(found) < len(prepared.parts):
+        if options.disable_dataset_cache:
+            hub.disable_cache()
+        fetch = partial(hub.load, offline=options.offline)
+        found = gather_parts(prepared.parts, prepared.request, found, fetch)
+    return join(prepared.parts, found)
 
 
 def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
@@ -184,18 +171,18 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     options = prepared.options
     console.configure_logging(options.log_level)  # again: importing Lightning sets its own
     check_devices(options)
-    prepared = prepared if prepared.rows else _fetched(prepared)
-    rows, task = prepared.rows, prepared.rows.task
+    rows = _rows(prepared)
+    task = rows.task
     lightning.seed_everything(derive(options.seed, "process", console.rank()) % 2**32, verbose=False)
     backbone = _backbone(prepared, task)
-    data, example = _data(prepared, backbone)
+    data, shares, example = _data(prepared, rows, backbone)
     job = Job(
         action=prepared.bound.action,
         options=options,
         config_text=config_text(prepared.bound),
-        task=_facts(task, rows),
+        task=_facts(task, rows, prepared.parts),
         data=data,
-        rows=rows.account(data.dropped),
+        rows=rows.account(data.dropped, shares),
         digests=rows.digests(),
         assembled=_assembled(prepared, backbone),
         base=str(prepared.source.path or prepared.source.word),
@@ -208,21 +195,23 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     return job if options.dry_run else dataclasses.replace(job, directory=_directory(prepared))
 
 
-def _data(prepared: Prepared, backbone: Any) -> tuple[Any, str]:
-    """Encode every split; return the data module and one example as it is learned."""
+def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[str, int], str]:
+    """Encode every split; return the data module, a mixture's shares and an example as it is learned."""
+    from dataset.blend import blend
     from dataset.encoding import encode, preview
     from dataset.module import TaskData
     from model.backbone import max_tokens
 
-    options, rows = prepared.options, prepared.rows
+    options = prepared.options
     given = options.max_token_len is not None
     limit = max_tokens(backbone, options.max_token_len if given else _MAX_TOKENS, given=given)
     splits = {
-        name: encode(rows.task, name, split.examples, backbone.tokenizer, limit)
+        name: encode(rows.tasks.get(name, rows.task), name, split.examples, backbone.tokenizer, limit)
         for name, split in rows.splits.items()
     }
+    blended, shares = blend(splits, prepared.parts)
     data = TaskData(
-        splits,
+        blended,
         options.batch_size,
         options.seed,
         backbone.tokenizer.pad_token_id,
@@ -230,7 +219,12 @@ def _data(prepared: Prepared, backbone: Any) -> tuple[Any, str]:
         num_workers=options.num_workers,
         limit_test_samples=options.limit_test_samples,
     )
-    return data, preview(next(iter(splits.values())), 0, backbone.tokenizer, rows.task.labels)
+    firsts = {f"{part}: ": names[0] for part, names in rows.parts.items()} or {"": next(iter(splits))}
+    examples = (
+        begin + preview(splits[name], 0, backbone.tokenizer, rows.task.labels)
+        for begin, name in firsts.items()
+    )
+    return data, shares, "\n".join(examples)
 
 
 def _assembled(prepared: Prepared, backbone: Any) -> Any:
@@ -260,7 +254,7 @@ def _backbone(prepared: Prepared, task: Task) -> Any:
     return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
 
 
-def _facts(task: Task, rows: TaskRows) -> Any:
+def _facts(task: Task, rows: TaskRows, parts: Sequence[Part]) -> Any:
     """Return what the network's side must know of the task."""
     from model.job import TaskFacts
 
@@ -274,6 +268,7 @@ def _facts(task: Task, rows: TaskRows) -> Any:
         maximise=task.selection.maximise,
         classes=task.labels,
         template=task.template,
+        templates={part.name: part.task.template for part in parts if part.name and part.task.template},
         max_new_tokens=None if generation is None else generation.max_new_tokens,
         score=None if generation is None else generation.score,
         golds=[example.gold or "" for example in tests],

@@ -13,7 +13,7 @@ from configs.console import rank
 from configs.faults import InputFault, unknown
 from configs.flags import SOURCE
 from configs.model_name import ModelName, model_name
-from configs.options import Options
+from configs.options import MIXTURE, Options
 from configs.schema import entries
 from configs.settings import Layer
 
@@ -68,7 +68,7 @@ def _unbuilt(case: Case) -> Iterator[str]:
 
 
 def _dataset(case: Case) -> Iterator[str]:
-    word, known = case.options.dataset, kinds.names("dataset.tasks")
+    word, known = case.options.dataset, (*kinds.names("dataset.tasks"), MIXTURE)
     if word is None and case.is_sound("dataset"):
         yield "--dataset: required"
     elif word is not None and word not in known:

@@ -51,16 +51,27 @@ class Bound:
         """Tell whether an option has a value that is not the built-in default's."""
         return self.sources[name] != "default"
 
-    def with_absolute(self, table: str, keys: Sequence[str]) -> "Bound":
-        """Return it with the files a table names made absolute, so that its record works from anywhere."""
-        content = dict(self.tables.get(table, {}))
-        for key in keys:
-            places = [place for place in (self.options.dataset_dir, Path()) if place is not None]
-            found = [place / str(content.get(key)) for place in places if key in content]
-            first = next((path for path in found if path.is_file()), None)
-            if first is not None:
-                content[key] = str(first.absolute())
-        return dataclasses.replace(self, tables={**self.tables, table: content}) if content else self
+    def with_table(self, name: str, content: Mapping[str, Any]) -> "Bound":
+        """Return it with another content of a free table; an empty one is left as it was."""
+        return dataclasses.replace(self, tables={**self.tables, name: dict(content)}) if content else self
+
+
+def absolute(table: Mapping[str, Any], keys: Sequence[str], directory: Path | None) -> dict[str, Any]:
+    """Return a table with the files it names made absolute, so that its record works from anywhere.
+
+    Args:
+        table: the table.
+        keys: which of its keys name files.
+        directory: where a relative file is looked for before the current directory.
+    """
+    content = dict(table)
+    for key in keys:
+        places = [place for place in (directory, Path()) if place is not None]
+        found = [place / str(content.get(key)) for place in places if key in content]
+        first = next((path for path in found if path.is_file()), None)
+        if first is not None:
+            content[key] = str(first.absolute())
+    return content
 
 
 def parse(argv: Sequence[str]) -> Bound:

@@ -10,6 +10,8 @@ from configs.values import Choice, Listed, PathText, Repeated, Switch, Word
 
 ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
 BUILT_ACTIONS = ("train", "test")
+MIXTURE = "mix"
+"""The word of `--dataset` for several data sets in one run."""
 FREE_TABLES = ("data",)
 """TOML tables users may write beside the options; they are bound later, by the data set's own options."""
 
@@ -68,7 +70,8 @@ class Options:
     """FAMILY_lora, FAMILY_lora_ags (with shortcuts; FAMILY auto: the network's own), or a hub name or
     directory (plain model, trained as a whole). Required."""
     dataset: Annotated[str | None, Word(), _RUN] = None
-    """Data set, or local (columns described in the TOML table [data]). Required."""
+    """Data set, local (columns described in the TOML table [data]), or mix (several, each a TOML table
+    [[data.mix]]). Required."""
     dataset_dir: Annotated[
         Path | None,
         PathText(),

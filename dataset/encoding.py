@@ -70,6 +70,13 @@ class Encoded:
         """Token counts of the examples."""
         return (self.starts[1:] - self.starts[:-1]).tolist()
 
+    def draw(self, seed: int) -> None:
+        """Return how an epoch chooses its examples: None, it holds each of them once."""
+
+    def stored_order(self) -> Sequence[int]:
+        """Return the examples in the order importance tests read them."""
+        return range(len(self))
+
     @property
     def share_cut(self) -> float:
         """Share of the split's examples that were shortened or dropped."""

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from configs.faults import InputFault
 from configs.seeds import derive
+from dataset.blend import Blend
 from dataset.collate import Collate
 from dataset.encoding import Encoded
 from dataset.sampling import EpochBatches, EvalBatches
@@ -17,7 +18,7 @@ class TaskData(LightningDataModule):
     """The splits of one task. The Trainer needs `use_distributed_sampler=False`.
 
     Args:
-        splits: split name -> tokens, as `dataset.encoding.encode` made them.
+        splits: split name -> tokens, as `dataset.encoding.encode` and `dataset.blend.blend` made them.
         batch_size: examples a batch and rank.
         seed: the run's seed.
         pad_id: the id that fills up.
@@ -28,7 +29,7 @@ class TaskData(LightningDataModule):
 
     def __init__(
         self,
-        splits: Mapping[str, Encoded],
+        splits: Mapping[str, Encoded | Blend],
         batch_size: int,
         seed: int,
         pad_id: int,
@@ -62,7 +63,8 @@ class TaskData(LightningDataModule):
         train = self.splits["train"]
         rank, world = self._place()
         lengths = train.lengths if self.length_grouped else None
-        batches = EpochBatches(len(train), self.batch_size, self.seed, rank, world, lengths)
+        draw = train.draw(self.seed)
+        batches = EpochBatches(len(train), self.batch_size, self.seed, rank, world, lengths, draw)
         batches.resume(*self._resumed)
         return batches
 
@@ -85,8 +87,11 @@ class TaskData(LightningDataModule):
         return self._loader("train", batches)
 
     def stored_order_dataloader(self) -> DataLoader:
-        """Return the training set in stored order, as importance tests read it."""
-        return self._loader("train", EvalBatches(len(self.splits["train"]), self.batch_size, *self._place()))
+        """Return the training set in stored order, a mixture's parts in turn, as importance tests do."""
+        train = self.splits["train"]
+        return self._loader(
+            "train", EvalBatches(len(train), self.batch_size, *self._place(), train.stored_order())
+        )
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return `validation` and its further sets, in the order of `validation_names`."""
@@ -107,9 +112,12 @@ class TaskData(LightningDataModule):
 
     @property
     def test_names(self) -> tuple[str, ...]:
-        """Names of the test loaders."""
-        has_test = "test" in self.splits and self.splits["test"].purpose != "predict"
-        return ("test",) if has_test else self.validation_names
+        """Names of the test loaders; a part of a mixture without a test set has its validation set there."""
+        tests = {name for name, split in self.splits.items() if split.purpose != "predict"}
+        if "test" in tests:
+            return ("test",)
+        of_parts = tuple(name for name in self.splits if name in tests and name.startswith("test_"))
+        return (*of_parts, *self.validation_names)
 
     @property
     def predict_names(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Needs no torch: bad files are refused before the heavy libraries are imported.
 import hashlib
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,23 +51,33 @@ class SplitRows:
 
 @dataclass(frozen=True)
 class TaskRows:
-    """The task, completed by its training rows where it has to be, and its splits."""
+    """The task, completed by its training rows where it has to be, and its splits.
+
+    Args:
+        task: the data set, or what the parts of a mixture have in common.
+        splits: split name -> its rows.
+        parts: part of a mixture -> names of its splits; empty for one data set.
+        tasks: split of a mixture -> its part's own task; empty for one data set.
+    """
 
     task: Task
     splits: Mapping[str, SplitRows]
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Return rows read, used and refused over all splits, and those not selected where some may be."""
         account = self.account({})
         return {key: account[key] for key in self._keys()}
 
-    def account(self, dropped: Mapping[str, int]) -> dict[str, Any]:
-        """Return rows read, used and refused, in all and by split, with the reasons.
+    def account(self, dropped: Mapping[str, int], shares: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Return rows read, used and refused, in all, by split and by part, with the reasons.
 
         Read = used + refused, + not_selected where the task selects rows.
 
         Args:
             dropped: split -> examples that encoding left without a target; they count as refused.
+            shares: part of a mixture -> examples it gives to an epoch.
         """
         splits = {
             name: {
@@ -79,13 +89,16 @@ class TaskRows:
             for name, split in self.splits.items()
         }
         splits = {name: {key: split[key] for key in self._keys()} for name, split in splits.items()}
-        total = {key: sum(split[key] for split in splits.values()) for key in self._keys()}
+        parts = {part: self._sum(splits[name] for name in names) for part, names in self.parts.items()}
         cut = [
             f"{name}: {count} rows keep no target within --max-token-len"
             for name, count in dropped.items()
             if count
         ]
-        return {**total, "splits": splits, "reasons": self.reasons() + cut}
+        for part, count in (shares or {}).items():
+            parts[part]["drawn_per_epoch"] = count
+        by_part = {"parts": parts} if parts else {}
+        return {**self._sum(splits.values()), "splits": splits, **by_part, "reasons": self.reasons() + cut}
 
     def reasons(self) -> list[str]:
         """Return `SPLIT SOURCE:LINE: REASON` for every refused row."""
@@ -100,7 +113,12 @@ class TaskRows:
         return {name: split.digest for name, split in self.splits.items()}
 
     def _keys(self) -> tuple[str, ...]:
-        return ("read", "used", "refused", *(() if self.task.select is None else ("not_selected",)))
+        may_select = any(task.select is not None for task in (self.task, *self.tasks.values()))
+        return ("read", "used", "refused", *(("not_selected",) if may_select else ()))
+
+    def _sum(self, accounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+        accounts = list(accounts)
+        return {key: sum(account[key] for account in accounts) for key in self._keys()}
 
 
 @dataclass(frozen=True)

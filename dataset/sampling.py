@@ -3,13 +3,43 @@
 Data order belongs to the run, not to the loader: resuming needs only an epoch and a number of batches done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from configs.seeds import derive
 
 _CHUNK_BATCHES = 50
+Draw = Callable[[int], Tensor]
+"""Epoch -> (count,) the examples it holds, in no particular order."""
+
+
+def mixture_draw(sizes: Sequence[int], counts: Sequence[int], seed: int) -> Draw:
+    """Return the draw of a mixture: each part is gone through in shuffled rounds, over all epochs.
+
+    Part k is an endless row of rounds, each a permutation of its n_k examples; epoch e takes places e q_k to
+    (e + 1) q_k - 1 of it. No example comes again before all others of its part were taken.
+
+    Args:
+        sizes: examples of each part; the parts are numbered through, one behind the other.
+        counts: examples q_k each part gives to an epoch.
+        seed: the run's seed.
+    """
+    return partial(_mixture_epoch, tuple(sizes), tuple(counts), seed)
+
+
+def _mixture_epoch(sizes: Sequence[int], counts: Sequence[int], seed: int, epoch: int) -> Tensor:
+    drawn, start = [torch.empty(0, dtype=torch.int64)], 0
+    for part, (size, count) in enumerate(zip(sizes, counts)):
+        begin, end = epoch * count, (epoch + 1) * count
+        for turn in range(begin // size, -(-end // size)):
+            generator = torch.Generator().manual_seed(derive(seed, "mixture", part, turn))
+            order = start + torch.randperm(size, generator=generator)  # (size,)
+            drawn.append(order[max(begin - turn * size, 0) : end - turn * size])
+        start += size
+    return torch.cat(drawn)
 
 
 class EpochBatches:
@@ -22,6 +52,7 @@ class EpochBatches:
         rank: this process.
         world: number of processes.
         lengths: token counts; given, batches hold examples of like length.
+        draw: the `count` examples of an epoch; without it every epoch holds each example once.
     """
 
     def __init__(
@@ -32,6 +63,7 @@ class EpochBatches:
         rank: int = 0,
         world: int = 1,
         lengths: Sequence[int] | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.count = count
         self.batch_size = batch_size
@@ -39,6 +71,7 @@ class EpochBatches:
         self.rank = rank
         self.world = world
         self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        self.draw = draw
         self.epoch = 0
         self._resumed = (0, 0)
         # Lightning calls set_epoch on `batch_sampler.sampler` alone.
@@ -75,6 +108,8 @@ class EpochBatches:
     def _global_batches(self, epoch: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(derive(self.seed, "batches", epoch))
         order = torch.randperm(self.count, generator=generator)  # (count,)
+        if self.draw is not None:
+            order = self.draw(epoch)[order]
         order = order[: self.count - self.dropped]
         size = self.batch_size * self.world
         if self.lengths is None:
@@ -97,10 +132,14 @@ class EvalBatches:
         batch_size: examples a batch and rank.
         rank: this process.
         world: number of processes.
+        order: the examples to take, where they are not all in stored order: (count).
     """
 
-    def __init__(self, count: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, count: int, batch_size: int, rank: int = 0, world: int = 1, order: Sequence[int] | None = None
+    ) -> None:
         self.count = count
+        self.order = range(count) if order is None else order
         self.batch_size = batch_size
         self.rank = rank
         self.world = world
@@ -115,7 +154,7 @@ class EvalBatches:
             # Rounded up: what is too short for all ranks falls to the first, which reports.
             first, last = (-(-held * rank // self.world) for rank in (self.rank, self.rank + 1))
             cuts.append((begin + first, begin + last))
-        return [list(range(first, last)) for first, last in cuts if last > first]
+        return [list(self.order[first:last]) for first, last in cuts if last > first]
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()

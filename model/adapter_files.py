@@ -102,6 +102,8 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
 def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     """Return the `template` an adapter was trained with on this data set as a table, empty without one.
 
+    Of a mixture's parts the one of this name is the data set's.
+
     Args:
         adapters: directories in PEFT format; the first decides.
         dataset: the word of `--dataset`.
@@ -113,7 +115,8 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
         return {}
     table = _metadata(adapters[0] / _METADATA)
     is_same = table.get("evaluation", {}).get("dataset") == dataset
-    return {"template": table["template"]} if is_same and table.get("template") is not None else {}
+    template = table.get("template") if is_same else table.get("templates", {}).get(dataset)
+    return {} if template is None else {"template": template}
 
 
 def place_faults(output: Path) -> list[str]:
@@ -132,6 +135,9 @@ def _metadata(path: Path) -> dict[str, Any]:
         raise InputFault(f"{path}: evaluation: must be a table")
     if not isinstance(table.get("template"), str | None):
         raise InputFault(f"{path}: template: must be a text or null")
+    templates = table.get("templates", {})
+    if not isinstance(templates, dict) or not all(isinstance(text, str) for text in templates.values()):
+        raise InputFault(f"{path}: templates: must be a table of texts")
     names = table.get("labels") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputFault(f"{path}: labels: must be a list of texts")

@@ -59,6 +59,7 @@ def _export(job: Job, learner: FineTuner) -> None:
         "base_digest": assembled.backbone.digest,
         "evaluation": job.evaluation(),
         "template": job.task.template,
+        **({"templates": dict(job.task.templates)} if job.task.templates else {}),
         "labels": list(job.task.classes),
         "training_alpha": {str(key): a.adapter.alpha for key, a in assembled.attachments.items() if a.active},
     }

@@ -1,7 +1,7 @@
 """What an action is given: everything built and checked, nothing run yet."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lightning import LightningDataModule
@@ -25,7 +25,8 @@ class TaskFacts:
         selection: name of the metric that chooses the best step.
         maximise: its direction.
         classes: class names in the order of their ids.
-        template: the prompt template, or None.
+        template: the prompt template, or None, also where the parts of a mixture have several.
+        templates: part of a mixture -> its template.
         max_new_tokens: cut-off of generated answers; None when the task is not scored by generation.
         score: (answer, gold) -> {metric: 0.0 to 1.0}.
         golds: gold answers of the test set by row.
@@ -39,6 +40,7 @@ class TaskFacts:
     maximise: bool
     classes: Sequence[str]
     template: str | None = None
+    templates: Mapping[str, str | None] = field(default_factory=dict)
     max_new_tokens: int | None = None
     score: Callable[[str, str], dict[str, float]] | None = None
     golds: Sequence[str] = ()

@@ -1,6 +1,7 @@
 """Metrics by name, each a torchmetrics object that sums over batches and processes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,6 +118,18 @@ class MeanLoss:
         self.total.reset()
         self.count.reset()
         return value
+
+
+class Joined:
+    """Metrics of one set and of all sets together, from one pass."""
+
+    def __init__(self, *members: Any) -> None:
+        self.members = members
+
+    def update(self, *values: Any) -> None:
+        """Add a batch to each of them."""
+        for member in self.members:
+            member.update(*values)
 
 
 def _finish(metrics: Mapping[str, Metric]) -> dict[str, float]:

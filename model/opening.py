@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -75,12 +76,22 @@ def show_start(job: Job, learner: FineTuner) -> None:
         ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
         ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
         ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows["splits"].items())),
+        *_mixture(job.rows.get("parts", {})),
         ("metric", f"{job.selected}, {direction}"),
         ("example", job.preview),
     ]
     console.table("Run", ("what", "value"), rows)
     for note in job.assembled.notes:
         console.say(f"note: {note}")
+
+
+def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
+    """Return a line with each part's share of an epoch, if there are parts that train."""
+    key = "drawn_per_epoch"
+    drawn = {part: account[key] for part, account in parts.items() if key in account}
+    total = sum(drawn.values())
+    shares = [f"{part} {count:,} ({100 * count / total:.1f} %)" for part, count in drawn.items()]
+    return [("examples of an epoch", ", ".join(shares))] if shares else []
 
 
 def is_quiet() -> bool:

@@ -42,6 +42,7 @@ LIGHT = (
     "configs",
     *(f"dataset.{name}" for name in ("answers", "fields", "glue", "readers", "rows", "task", "tasks")),
     *(f"dataset.{name}" for name in ("instruction", "json_values", "summaries", "superglue", "template")),
+    *(f"dataset.{name}" for name in ("gathering", "mixture", "parts")),
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
     "model.shortcut_plan",
     *(f"model.{name}" for name in ("adapter_files", "plan_heads", "plan_text", "source", "tensor_files")),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from configs.durations import warmup_steps
 from configs.faults import InputFault
 from model.attachment import Attachment
+from model.metrics import Joined
 from model.objective import Batch, Objective
 from model.schedule import learning_rate
 from model.site import SiteKey
@@ -54,7 +55,9 @@ class FineTuner(L.LightningModule):
         head: dotted names of the head modules that train beside the adapters.
         objective: loss and metrics.
         recipe: optimiser and schedule.
-        evaluations: names of the validation sets, `validation` first; others give their suffix to metrics.
+        evaluations: names of the evaluation sets, `validation` or `test` first; others give their suffix to
+            metrics. Where all have a suffix they are parts of a mixture, and what they have in common stands
+            under the plain names.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class FineTuner(L.LightningModule):
         self.last_loss: Tensor | None = None
         self.strict_loading = False
         self._running: list[Any] = []
+        self._total: Any = None
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return the tensors that train, by their name in this module."""
@@ -151,13 +155,17 @@ class FineTuner(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start every evaluation set afresh."""
         self._running = [self.objective.evaluation(self.device) for _ in self.evaluations]
+        are_parts = all(_suffix(name) for name in self.evaluations)
+        self._total = self.objective.evaluation(self.device) if are_parts else None
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch to its evaluation set."""
-        self.objective.evaluate(self.network, batch, self._running[dataloader_idx])
+        running = self._running[dataloader_idx]
+        joined = running if self._total is None else Joined(self._total, running)
+        self.objective.evaluate(self.network, batch, joined)
 
     def on_validation_epoch_end(self) -> None:
-        """Publish `val/<metric>` for the first set and `val/<metric>_<suffix>` for further ones."""
+        """Publish `val/<metric>` for the first set, or all parts, and `val/<metric>_<suffix>` for others."""
         self._publish("val")
 
     def on_test_epoch_start(self) -> None:
@@ -177,12 +185,12 @@ class FineTuner(L.LightningModule):
         return batch["index"], self.objective.predict(self.network, batch)
 
     def _publish(self, split: str) -> None:
-        for name, running in zip(self.evaluations, self._running):
-            suffix = name.removeprefix("validation").removeprefix("test")
+        whole = [] if self._total is None else [("", self._total)]
+        for suffix, running in (*whole, *zip(map(_suffix, self.evaluations), self._running)):
             self.results |= {
                 f"{split}/{metric}{suffix}": value for metric, value in running.compute().items()
             }
-        self._running = []
+        self._running, self._total = [], None
         for name, value in self.results.items():
             if name.startswith(f"{split}/"):
                 self.log(
@@ -217,6 +225,11 @@ class FineTuner(L.LightningModule):
             decay = self.recipe.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((lr, decay), []).append(parameter)
         return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+
+
+def _suffix(name: str) -> str:
+    """Return what an evaluation set's name adds to those of its metrics: `validation_a` -> `_a`."""
+    return name.removeprefix("validation").removeprefix("test")
 
 
 def _factor(step: int, *, base: float, **shape: Any) -> float:

@@ -49,6 +49,11 @@ def test_the_prompt_of_the_same_data_set_is_taken(tmp_path):
     assert trained_prompt(own, "gsm8k") == {"template": "Q: {question}"}
     assert trained_prompt(own, "billsum") == {}
     assert trained_prompt(recorded("none", template=None, evaluation={"dataset": "rte"}), "rte") == {}
+    mixed = recorded("mixed", template=None, templates={"gsm8k": "Q"}, evaluation={"dataset": "mix"})
+    assert trained_prompt(mixed, "gsm8k") == {"template": "Q"}
+    assert trained_prompt(mixed, "billsum") == trained_prompt(mixed, "mix") == {}
+    with pytest.raises(InputFault, match="metadata.json: templates: must be a table of texts"):
+        trained_prompt(recorded("broken", templates={"gsm8k": 3}), "gsm8k")
     assert trained_prompt([tmp_path / "foreign"], "gsm8k") == trained_prompt([], "gsm8k") == {}
     with pytest.raises(InputFault, match="metadata.json: template: must be a text or null"):
         trained_prompt(recorded("spoilt", template=3), "gsm8k")

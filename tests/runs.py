@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.toml_text import toml_text
-from tests.tiny import rte_rows, save_host, write_gsm8k, write_rte
+from tests.tiny import gsm8k_rows, rte_rows, save_host, write_gsm8k, write_rte
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPARABLE = ("metrics.csv", "summary.json", "lora.toml", "adapter")
@@ -55,6 +55,25 @@ class Ground:
         """Return a directory in the layout of GSM8K."""
         path = self.base / "gsm8k"
         return path if path.exists() else write_gsm8k(path)
+
+    def mixture(self) -> Path:
+        """Return a config TOML of GSM8K (38 rows) and own rows (12), weighted 3 to 1."""
+        path = self.base / "mixture.toml"
+        for name, count in (("own_train", 12), ("own_dev", 4)):
+            rows = (json.dumps({"q": row["question"], "a": "No."}) for row in gsm8k_rows(count, seed=count))
+            (self.base / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        own = {
+            "dataset": "local",
+            "name": "own",
+            "weight": 1,
+            "train": str(self.base / "own_train.jsonl"),
+            "validation": str(self.base / "own_dev.jsonl"),
+            "template": "Q: {q}\nA: ",
+            "response": "a",
+        }
+        gsm8k = {"dataset": "gsm8k", "weight": 3, "dataset_dir": str(self.gsm8k())}
+        path.write_text(toml_text({"dataset": "mix", "data": {"mix": [gsm8k, own]}}))
+        return path
 
     def table(
         self, folder: str, columns: Sequence[str], files: Mapping[str, Sequence[Sequence[Any]]]

@@ -137,6 +137,17 @@ def test_a_language_model_goes_on_exactly(ground, place):
     _assert_equal(directory, whole)
 
 
+def test_a_mixture_goes_on_exactly(ground, place):
+    """Seven batches an epoch; killed in the third, with each part in its third round or later."""
+    words = ["train", "llama_lora", "--load", ground.host("llama"), "--config", ground.mixture()]
+    words += ["--lora-config", ground.plan("resume", lora_dropout=0.1), "--batch-size", "8"]
+    words += ["--max-epochs", "3", "--learning-rate", "0.01", "--checkpoint-every-n-steps", "4"]
+    whole = run(place / "mixture", *words)
+    directory = _interrupted(place / "mixture-killed", words, "step", 17)
+    assert launch(*_resume_words(directory)) == 0
+    _assert_equal(directory, whole)
+
+
 def test_early_stopping_is_part_of_the_checkpoint(ground, place):
     words = ground.words(learning_rate=0, max_epochs=9, early_stopping_patience=2)
     whole = run(place / "patience", *words)

@@ -1,11 +1,13 @@
 """Batches are a function of seed, epoch, rank and world."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.sampling import EpochBatches, EvalBatches
+from dataset.sampling import EpochBatches, EvalBatches, mixture_draw
 
 COUNTS = st.integers(0, 90)
 SIZES = st.integers(1, 7)
@@ -106,3 +108,56 @@ def test_evaluation_sees_every_example_once(count, size, world):
     assert all(1 <= len(batch) <= size for batches in per_rank for batch in batches)
     assert flat(per_rank[0]) == sorted(flat(per_rank[0]))
     assert len(per_rank[0]) == max(map(len, per_rank))
+
+
+SIZES_AND_COUNTS = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 50)), min_size=1, max_size=4)
+
+
+@given(SIZES_AND_COUNTS, SEEDS, st.integers(0, 7))
+def test_a_mixture_goes_through_each_part_in_rounds(parts, seed, epochs):
+    sizes, counts = [size for size, _ in parts], [count for _, count in parts]
+    draw = mixture_draw(sizes, counts, seed)
+    held = [draw(epoch).tolist() for epoch in range(epochs)]
+    assert [len(one) for one in held] == [sum(counts)] * epochs
+    start, before = 0, 0
+    for size, count in parts:
+        # All of a part's places over the epochs, one behind the other, are permutations of its examples.
+        row = [index for one in held for index in one[before : before + count]]
+        for begin in range(0, len(row), size):
+            piece = row[begin : begin + size]
+            assert len(set(piece)) == len(piece)
+            assert all(start <= index < start + size for index in piece)
+        start, before = start + size, before + count
+
+
+def test_a_mixture_is_a_function_of_seed_and_epoch():
+    def epochs(seed):
+        draw = mixture_draw([40, 9], [25, 24], seed)
+        return [draw(epoch).tolist() for epoch in (2, 0, 1)]
+
+    state = torch.get_rng_state()
+    assert epochs(5) == epochs(5)
+    assert len({tuple(one) for seed in (5, 6) for one in epochs(seed)}) == 6
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@given(WORLDS, SIZES, SEEDS, st.booleans(), st.data())
+def test_mixed_batches_are_cut_by_rank_and_resumed_as_others(world, size, seed, is_grouped, data):
+    sizes, counts = [30, 12], [14, 28]
+    draw = mixture_draw(sizes, counts, seed)
+    lengths = some_lengths(42, is_grouped)
+    ranks = [EpochBatches(42, size, seed, rank, world, lengths, draw) for rank in range(world)]
+    joined = [flat(parts) for parts in zip(*(sampler.batches(3) for sampler in ranks))]
+    seen = Counter(flat(joined))
+    assert sum(seen.values()) == 42 - ranks[0].dropped
+    assert not seen - Counter(draw(3).tolist())
+    assert max((seen[index] for index in range(30)), default=0) <= 1
+    done = data.draw(st.integers(0, len(ranks[0])))
+    resumed = EpochBatches(42, size, seed, 0, world, lengths, draw)
+    resumed.resume(3, done)
+    assert list(resumed) == ranks[0].batches(3)[done:]
+
+
+def test_evaluation_takes_a_given_order():
+    ranks = [EvalBatches(5, 2, rank, 2, [4, 0, 0, 3, 1]) for rank in range(2)]
+    assert [list(one) for one in ranks] == [[[4, 0], [1]], [[0, 3]]]

@@ -57,7 +57,7 @@ class Ground:
         return path if path.exists() else write_gsm8k(path)
 
     def mixture(self) -> Path:
-        """Return a config TOML of GSM8K (38 rows) and own rows (12), weighted 3 to 1."""
+        """Return a config TOML of GSM8K (38 rows) and own rows (12), weighted alike."""
         path = self.base / "mixture.toml"
         for name, count in (("own_train", 12), ("own_dev", 4)):
             rows = (json.dumps({"q": row["question"], "a": "No."}) for row in gsm8k_rows(count, seed=count))
@@ -65,13 +65,13 @@ class Ground:
         own = {
             "dataset": "local",
             "name": "own",
-            "weight": 1,
+            "weight": 0.5,
             "train": str(self.base / "own_train.jsonl"),
             "validation": str(self.base / "own_dev.jsonl"),
             "template": "Q: {q}\nA: ",
             "response": "a",
         }
-        gsm8k = {"dataset": "gsm8k", "weight": 3, "dataset_dir": str(self.gsm8k())}
+        gsm8k = {"dataset": "gsm8k", "weight": 0.5, "dataset_dir": str(self.gsm8k())}
         path.write_text(toml_text({"dataset": "mix", "data": {"mix": [gsm8k, own]}}))
         return path
 

@@ -9,9 +9,11 @@ import pytest
 
 from configs import kinds
 from configs.binding import bind
+from configs.cli import parse
 from configs.flags import read_command_line
 from configs.schema import entries, flags
 from configs.toml_files import Document, read_options
+from dataset.parts import bind_parts
 from dataset.task import TaskKind
 from model.plan import read_plan
 from tests.tree import ROOT
@@ -115,6 +117,13 @@ def test_every_toml_example_is_right(page, text, tmp_path):
     layer = read_options(Document(page, table, text), "page")
     assert layer.faults == []
     name = table.get("dataset", "local")
+    if name == "mix":
+        path = tmp_path / "run.toml"
+        path.write_text(text)
+        (tmp_path / "lora.toml").write_text("")
+        words = ["train", "llama_lora", "--config", str(path), "--lora-config", str(tmp_path / "lora.toml")]
+        assert len(bind_parts(parse(words))[1]) > 1
+        return
     kind: TaskKind = kinds.load("dataset.tasks", name, "TASK")
     kind.build(bind(kind.options, table.get("data", {"train": "a.csv"}), page.name))
 

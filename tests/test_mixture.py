@@ -64,8 +64,8 @@ def _held_out(ground):
 def test_rows_are_accounted_for_by_part(trained):
     account = summary(trained)["rows"]
     assert account["parts"] == {
-        "gsm8k": {"read": 40, "used": 40, "refused": 0, "drawn_per_epoch": 38},
-        "own": {"read": 16, "used": 16, "refused": 0, "drawn_per_epoch": 12},
+        "gsm8k": {"read": 40, "used": 40, "refused": 0, "drawn_per_epoch": 25},
+        "own": {"read": 16, "used": 16, "refused": 0, "drawn_per_epoch": 25},
     }
     assert {name: split["used"] for name, split in account["splits"].items()} == {
         "train_gsm8k": 38,
@@ -106,14 +106,14 @@ def test_a_dry_run_shows_the_shares_and_writes_nothing(words, tmp_path, capsys, 
     assert launch(*words, "--dry-run") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "train_gsm8k 38, validation_gsm8k 2, train_own 12, validation_own 4" in shown
-    assert "examples of an epoch gsm8k 38 (76.0 %), own 12 (24.0 %)" in shown
+    assert "examples of an epoch gsm8k 25 (50.0 %), own 25 (50.0 %)" in shown
     assert "gsm8k: <s>Question: " in shown and "own: <s>Q: " in shown
     assert files(tmp_path) == set()
 
 
 def test_a_part_may_be_changed_in_no_resumed_run(trained, ground, tmp_path, capsys):
     text = ground.mixture().read_text()
-    (tmp_path / "other.toml").write_text(text.replace("weight = 3", "weight = 2"))
+    (tmp_path / "other.toml").write_text(text.replace("weight = 0.5", "weight = 0.75", 1))
     resumed = ["--resume-training", "--load", trained / "checkpoints/last.ckpt", "--load-type", "pl"]
     assert launch("train", *resumed, "--config", tmp_path / "other.toml") == 2
     assert "[data]: data.mix: the run began with " in capsys.readouterr().err

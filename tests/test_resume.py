@@ -138,7 +138,7 @@ def test_a_language_model_goes_on_exactly(ground, place):
 
 
 def test_a_mixture_goes_on_exactly(ground, place):
-    """Seven batches an epoch; killed in the third, with each part in its third round or later."""
+    """Seven batches an epoch; killed in the third, amid a round of either part."""
     words = ["train", "llama_lora", "--load", ground.host("llama"), "--config", ground.mixture()]
     words += ["--lora-config", ground.plan("resume", lora_dropout=0.1), "--batch-size", "8"]
     words += ["--max-epochs", "3", "--learning-rate", "0.01", "--checkpoint-every-n-steps", "4"]

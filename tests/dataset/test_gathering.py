@@ -28,7 +28,7 @@ def parts(tmp_path):
         prompt="question",
         response="answer",
     )
-    gsm8k = replace(GSM8K.build(GSM8K.options()), generation=None)
+    gsm8k = GSM8K.build(GSM8K.options())
     word = "causal_language_modeling"
     return (
         Part(gsm8k, word, write_gsm8k(tmp_path / "gsm8k"), "gsm8k", where="run.toml: [[data.mix]] 1"),
@@ -65,6 +65,24 @@ def test_the_task_is_what_the_parts_have_in_common(parts):
     assert task.generation is None and task.template is None
     assert set(task.metrics) == {"loss", "perplexity"}
     assert "validation_own" in task.splits
+
+
+def test_a_split_keeps_its_parts_own_task(parts):
+    """How an example is encoded is its part's matter: room for an answer, running text in blocks."""
+    rows = join(parts, gather_parts(parts, TRAIN, {}))
+    assert rows.tasks["train_gsm8k"].generation is not None
+    assert rows.tasks["validation_own"].template == "{question}"
+    assert set(rows.tasks) == set(rows.splits)
+
+
+def test_rows_that_are_not_selected_are_counted_in_every_part(parts):
+    chosen = replace(parts[0].task, select=lambda row: "has 1 pens" in row["question"])
+    some = (replace(parts[0], task=chosen), parts[1])
+    account = join(some, gather_parts(some, TRAIN, {})).account({})
+    left_out = account["parts"]["gsm8k"]["not_selected"]
+    assert 0 < left_out == account["not_selected"] < 40
+    assert account["parts"]["gsm8k"]["used"] == 40 - left_out
+    assert account["parts"]["own"]["not_selected"] == 0
 
 
 def test_bad_rows_of_all_parts_count_together(parts):
@@ -134,5 +152,5 @@ def test_one_data_set_stays_as_it_is(parts):
     alone = (Part(parts[0].task, parts[0].action, parts[0].dataset_dir),)
     rows = join(alone, gather_parts(alone, TRAIN, {}))
     assert rows.task is parts[0].task
-    assert list(rows.splits) == ["train", "validation"]
+    assert set(rows.splits) == {"train", "validation", "test"}
     assert "parts" not in rows.account({})

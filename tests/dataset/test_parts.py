@@ -74,7 +74,7 @@ AT = "{run}: [[data.mix]]"
 REFUSED = {
     "unknown set": (
         [GSM8K, 'dataset = "gms8k"'],
-        [f"{AT} 2: dataset: no data set 'gms8k', one of arithmetic, * did you mean 'gsm8k'?"],
+        [f"{AT} 2: dataset: no data set 'gms8k', one of alpaca, * did you mean 'gsm8k'?"],
     ),
     "no set": (["weight = 1"], [f"{AT} 1: dataset: required"]),
     "mixture of mixtures": (['dataset = "mix"'], [f"{AT} 1: dataset: no data set 'mix', *"]),

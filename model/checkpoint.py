@@ -20,6 +20,7 @@ from configs.files import write_bytes
 from model.tensor_files import metadata as read_metadata
 from model.weights import load_tensors
 
+_ARCHIVE = b"PK\x03\x04"  # as the length of a tensor file's header it would be 67 MB
 FORMAT = 1
 _KEY = "run"  # one key: safetensors writes several in random order
 _FINITE = ("state.state_dict.", "state.optimizer_states.")
@@ -57,6 +58,12 @@ def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputFault(f"{flag}: no file {path}")
+    with path.open("rb") as stream:
+        if stream.read(4) == _ARCHIVE:
+            raise InputFault(
+                f"{path}: is a PyTorch archive, not a checkpoint of this project; --load-type pt reads the"
+                " plain state dict of a stock network, --adapter an adapter in PEFT's format"
+            )
     text = read_metadata(path).get(_KEY)
     if text is None:
         raise InputFault(f"{path}: a tensor file, but no checkpoint of this project")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from configs import sweep
-from configs.faults import EndedEarlier, InputFault
+from configs.faults import EndedEarlier, InputFault, Stopped
+from configs.run_directory import RunDirectory
 from configs.toml_text import config_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +174,16 @@ def test_a_launched_group_of_processes_is_refused(ready, monkeypatch, name):
     monkeypatch.setenv(name, "2")
     with pytest.raises(InputFault, match="launch it per seed"):
         ready(*WORDS)
+
+
+def test_a_signal_between_two_runs_begins_no_other(here):
+    leg = sweep.Leg(4, RunDirectory(here), ())
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as end, sweep._Relay() as relay:
+        signal.raise_signal(signal.SIGTERM)
+        relay.call(leg, ["no such program"])
+    assert (end.value.exit_code, str(end.value)) == (143, "stopped by signal 15 in the sweep, at seed 4")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def _in_background(here, words):

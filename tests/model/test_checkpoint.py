@@ -117,6 +117,13 @@ def test_a_cut_or_lengthened_file_is_refused(tmp_path):
         load_checkpoint(path)
 
 
+def test_a_pytorch_archive_is_refused_with_the_ways_that_there_are(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "old.ckpt")
+    with pytest.raises(InputFault, match="old.ckpt: is a PyTorch archive, not a checkpoint") as refusal:
+        load_checkpoint(tmp_path / "old.ckpt")
+    assert "--load-type pt" in str(refusal.value) and "--adapter" in str(refusal.value)
+
+
 def test_foreign_files_are_refused(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "plain.safetensors")
     with pytest.raises(

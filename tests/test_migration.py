@@ -90,9 +90,10 @@ def test_a_plan_by_layer():
 
 def test_a_plan_by_head():
     resolution = _resolved("adapter_head.toml")
-    expected = {"q_proj": 4, "v_proj": 4, "w1": 3, "w2": 2}
-    wanted = {(layer, role): rank for layer in range(3) for role, rank in expected.items()}
-    assert _ranks(resolution) == wanted | {(1, "q_proj"): 5, (2, "w1"): 7}
+    each = {"q_proj": 4, "v_proj": 4}  # every head has what one adapter over all heads had
+    wanted = {(layer, role): 4 * rank for layer in range(3) for role, rank in each.items()}
+    wanted |= {(layer, role): rank for layer in range(3) for role, rank in {"w1": 3, "w2": 2}.items()}
+    assert _ranks(resolution) == wanted | {(1, "q_proj"): 4 * 5, (2, "w1"): 7}
     assert all(len(layer[role]) == 4 for layer in resolution.layers for role in HEAD_ROLES)
 
 
@@ -104,18 +105,27 @@ def test_both_spellings_of_a_key_mean_the_same(tmp_path):
     assert not read_plan(tmp_path / "false.toml").tables["all_layers.q_proj"].init
 
 
-def test_heads_that_disagree_are_refused_where_once_the_first_one_counted(tmp_path):
-    text = (OLD / "adapter_head.toml").read_text()
+def _with_another_head(tmp_path, old, new):
+    """Return the head plan with one line changed in the table of layer 1, q_proj, head 3."""
+    before, table, after = (OLD / "adapter_head.toml").read_text().partition("[model_layer_1.q_proj.head_3]")
     path = tmp_path / "plan.toml"
-    path.write_text(
-        text.replace("[model_layer_1.q_proj.head_3]\nr = 5", "[model_layer_1.q_proj.head_3]\nr = 6")
-    )
+    path.write_text(before + table + after.replace(old, new, 1))
+    return path
+
+
+def test_heads_of_other_ranks_count_where_once_the_first_one_did(tmp_path):
+    path = _with_another_head(tmp_path, "r = 5", "r = 1")
+    entry = resolve(read_plan(path), SIZE, OPT_ROLES).sites[SiteKey(1, "q_proj")]
+    assert [head.rank for head in entry.heads] == [5, 5, 5, 1]
+
+
+def test_heads_that_differ_in_what_they_share_are_refused(tmp_path):
+    path = _with_another_head(tmp_path, "lora_dropout = 0.0", "lora_dropout = 0.1")
     with pytest.raises(InputFault) as refusal:
         resolve(read_plan(path), SIZE, OPT_ROLES)
-    assert refusal.value.lines == (
-        f"{path}: [model_layer_1.q_proj.head_3]: head 3 of q_proj in layer 1 differs from head 0"
-        " ([model_layer_1.q_proj.head_0]), but the heads of one projection share one adapter",
-    )
+    (line,) = refusal.value.lines
+    assert line.startswith(f"{path}: [model_layer_1.q_proj.head_3] lora_dropout: ")
+    assert line.endswith("the heads of one projection share it")
 
 
 def test_what_is_refused_says_what_to_write():

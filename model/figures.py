@@ -1,12 +1,14 @@
 """Drawings of a run, for its directory and for tools."""
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.files import replacing
 
 INK, MUTED, FIRST, SECOND = "#1f2933", "#9aa5b1", "#2f6f8f", "#c8553d"
+_MORE = ("#7a9e3f", "#8a5a9e", "#d9a441", "#4a5568")
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
@@ -80,6 +82,40 @@ def curves(
         bbox_to_anchor=(0.5, 1.0),
     )
     _save(figure, path)
+
+
+def shares(lines: Mapping[str, Sequence[float | None]], expected: Collection[float]) -> bytes:
+    """Return a PNG of the share of LoRA among the modules that are on, from reallocation to reallocation.
+
+    Args:
+        lines: heading -> the share at each reallocation; None where nothing was on.
+        expected: the shares that a blind choice would have; dotted lines.
+    """
+    figure, axes = _axes(7.0, 3.2)
+    colours = (FIRST, SECOND, *_MORE)
+    for number, (name, values) in enumerate(lines.items()):
+        colour = colours[number % len(colours)]
+        points = [float("nan") if value is None else value for value in values]
+        size = 3.5 if len(points) <= 60 else 0
+        axes.plot(range(len(points)), points, "o-", color=colour, markersize=size, linewidth=1.3, label=name)
+    for number, value in enumerate(sorted(set(expected))):
+        label = "blind choice" if number == 0 else None
+        axes.axhline(value, color=MUTED, linewidth=1.0, linestyle=":", label=label, zorder=0)
+    axes.set_ylim(-0.02, 1.02)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("reallocation", fontsize=9, color=INK)
+    axes.set_ylabel("LoRA share of modules on", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    from matplotlib import pyplot
+
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+    return content.getvalue()
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:

@@ -5,10 +5,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from model.allocation import rounded
 from model.figures import INK, MUTED
+from model.history import Frequency
 from model.score_file import Scores
 from model.site import SiteKey
 
@@ -30,11 +32,13 @@ class Panel:
         title: its heading.
         values: module -> number; modules that are not there stay blank.
         note: a line under the heading.
+        limits: least and greatest number of its colours, where the map does not give them for all.
     """
 
     title: str
     values: Mapping[SiteKey, float]
     note: str = ""
+    limits: tuple[float, float] | None = None
 
 
 def score_panel(scores: Scores, name: str) -> Panel:
@@ -55,6 +59,23 @@ def score_panel(scores: Scores, name: str) -> Panel:
     return Panel(" on ".join(filter(None, words)), scores.values, ", ".join(filter(None, facts)))
 
 
+def frequency_panel(counted: Frequency, name: str) -> Panel:
+    """Return the map of how often modules were on, its colours from 0 to the number of reallocations."""
+    never = sum(count == 0 for count in counted.counts.values())
+    note = f"{counted.total} reallocations, {len(counted.counts)} modules, {never} never on"
+    return Panel(name, counted.counts, note, (0, max(1, counted.total)))
+
+
+def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return headings of files: names that agree get their run's or directory's name in front."""
+    times = Counter(names)
+    places = [path.parent.parent if path.parent.name == "search" else path.parent for path in paths]
+    return [
+        name if times[name] == 1 else f"{place.name}: {name}"
+        for name, place in zip(names, places, strict=True)
+    ]
+
+
 def heat_map(
     panels: Sequence[Panel], label: str, scale: Scale = "auto", limits: tuple[float, float] | None = None
 ) -> bytes:
@@ -67,7 +88,7 @@ def heat_map(
         panels: one or more maps; their rows are the same layers.
         label: what the numbers are, beside the colour bar.
         scale: how numbers become colours; `auto` is logarithmic where positive ones span three decades.
-        limits: least and greatest number of one colour bar for all panels; None gives each its own from 0 on.
+        limits: least and greatest number of one colour bar for all panels; None gives each its own.
     """
     import matplotlib
 
@@ -96,7 +117,7 @@ def heat_map(
         if limits is None or panel is panels[-1]:
             shown = axes if limits is None else list(grid[0])
             bar = figure.colorbar(image, ax=shown, fraction=0.08, pad=0.03, aspect=height / _BAR)
-            if limits is not None:
+            if limits or panel.limits:
                 bar.ax.yaxis.get_major_locator().set_params(integer=True)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=INK, labelsize=7, length=2)
@@ -116,8 +137,8 @@ def _norm(panel: Panel, scale: Scale, limits: tuple[float, float] | None) -> Any
     """Return what maps a panel's numbers to [0, 1]."""
     from matplotlib.colors import LogNorm, Normalize
 
-    if limits is not None:
-        return Normalize(*limits)
+    if limits or panel.limits:
+        return Normalize(*(limits or panel.limits))
     positive = [value for value in panel.values.values() if value > 0]
     least, top = min(positive, default=1.0), max(positive, default=1.0)
     if scale == "log" or (scale == "auto" and math.log10(top) - math.log10(least) >= _DECADES):

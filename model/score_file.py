@@ -13,7 +13,6 @@ Files of the earlier implementation have the same tables under the modules' own 
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,9 @@ from configs.number_values import Real, Whole
 from configs.toml_files import read_document
 from configs.toml_text import toml_text
 from model.allocation import rounded
+from model.layer_tables import is_layer, read_layers, write_layers
 from model.site import SiteKey, role_named
 
-_LAYER = re.compile(r"layer_(0|[1-9][0-9]{0,5})")
 _WIDTHS = "widths"
 
 
@@ -65,9 +64,8 @@ def score_text(scores: Scores) -> str:
     table = dict(scores.metadata)
     if scores.widths:
         table[_WIDTHS] = [[role, *widths] for role, widths in scores.widths.items()]
-    for key in sorted(scores.values):
-        table.setdefault(f"layer_{key.layer}", {})[key.role] = rounded(scores.values[key])
-    return toml_text(table)
+    layers = write_layers({key: rounded(score) for key, score in scores.values.items()})
+    return toml_text(table | layers)
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -91,41 +89,15 @@ def read_scores(path: Path, where: str = "FILE") -> Scores:
     """
     table = read_document(path, where).table
     faults: list[str] = []
-    values: dict[SiteKey, float] = {}
-    layers = {name: content for name, content in table.items() if _is_layer(name, content)}
-    for name, content in layers.items():
-        found = _LAYER.fullmatch(name)
-        if found and isinstance(content, dict):
-            _take_layer(values, int(found[1]), content, faults)
-        else:
-            faults.append(f"{name}: must be a table [layer_i], i a layer's number")
+    values = read_layers(table, Real().take, faults)
+    layers = {name for name, content in table.items() if is_layer(name, content)}
     if not layers:
         faults.append("no table [layer_0] or of another layer; this is no score file")
     widths = _take_widths(table.get(_WIDTHS, []), faults)
     if faults:
         raise InputFault(*(f"{path}: {fault}" for fault in faults))
     metadata = {key: value for key, value in table.items() if key not in layers and key != _WIDTHS}
-    return Scores(dict(sorted(values.items())), metadata, widths)
-
-
-def _is_layer(name: str, content: Any) -> bool:
-    return _LAYER.fullmatch(name) is not None or (name.startswith("layer_") and isinstance(content, dict))
-
-
-def _take_layer(
-    values: dict[SiteKey, float], layer: int, content: Mapping[str, Any], faults: list[str]
-) -> None:
-    for name, score in content.items():
-        where = f"[layer_{layer}] {name}"
-        try:
-            key = SiteKey(layer, role_named(name))
-            value = Real().take(score)
-        except ValueError as refusal:
-            faults.append(f"{where}: {refusal}")
-            continue
-        if key in values:
-            faults.append(f"{where}: given twice, under two names of {key.role}")
-        values[key] = value
+    return Scores(values, metadata, widths)
 
 
 def _take_widths(rows: Any, faults: list[str]) -> dict[str, tuple[int, int]]:

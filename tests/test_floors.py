@@ -46,7 +46,7 @@ LIGHT = (
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
     "model.shortcut_plan",
     *(f"model.{name}" for name in ("adapter_files", "plan_heads", "plan_text", "source", "tensor_files")),
-    *(f"model.{name}" for name in ("allocation", "score_file", "spreading")),
+    *(f"model.{name}" for name in ("allocation", "history", "layer_tables", "score_file", "spreading")),
 )
 HEAVY = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "numpy", "matplotlib", "rich")
 IMPORT_IN_FUNCTIONS = (

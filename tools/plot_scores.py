@@ -5,8 +5,8 @@ Usage: python -m tools.plot_scores SCORES [SCORES ...] [--scale log] [--output s
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from configs.faults import Findings
 from configs.files import write_bytes
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText
-from model.heat_maps import Panel, heat_map, score_panel
+from model.heat_maps import Panel, heat_map, score_panel, told_apart
 from model.score_file import Scores, read_scores
 
 _FLAGS = (
@@ -48,17 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def panels(paths: Sequence[Path], files: Sequence[Scores]) -> list[Panel]:
     """Return a panel for each file, told apart by its run's or directory's name where headings agree."""
     found = [score_panel(scores, path.stem) for path, scores in zip(paths, files)]
-    times = Counter(panel.title for panel in found)
-    return [
-        panel
-        if times[panel.title] == 1
-        else Panel(f"{_place(path)}: {panel.title}", panel.values, panel.note)
-        for path, panel in zip(paths, found)
-    ]
-
-
-def _place(path: Path) -> str:
-    return path.parent.parent.name if path.parent.name == "search" else path.parent.name
+    names = told_apart([panel.title for panel in found], paths)
+    return [replace(panel, title=name) for panel, name in zip(found, names)]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.figures import curves, smoothed
+from model.figures import curves, shares, smoothed
 
 
 @settings(max_examples=40, deadline=None)
@@ -32,4 +32,21 @@ def test_the_curves_are_a_picture_and_nothing_stays_open(tmp_path, evaluations):
     assert content.startswith(b"\x89PNG")
     assert content == (tmp_path / "b.png").read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
+    assert pyplot.get_fignums() == []
+
+
+def test_shares_are_drawn_with_gaps_and_with_what_a_blind_choice_gives(monkeypatch):
+    drawn = []
+
+    def look(figure, *rest, **words):
+        drawn.extend((line.get_label(), list(line.get_ydata())) for line in figure.axes[0].get_lines())
+        return save(figure, *rest, **words)
+
+    save = pyplot.Figure.savefig
+    monkeypatch.setattr(pyplot.Figure, "savefig", look)
+    content = shares({"one": [0.25, None, 0.75], "two": [1.0]}, [0.5, 0.5])
+    assert content.startswith(b"\x89PNG")
+    assert [label for label, _ in drawn] == ["one", "two", "blind choice"]
+    assert (drawn[0][1][::2], drawn[2][1]) == ([0.25, 0.75], [0.5, 0.5])
+    assert drawn[0][1][1] != drawn[0][1][1]
     assert pyplot.get_fignums() == []

@@ -1,11 +1,14 @@
 """Heat maps are whole pictures, alike for alike numbers, of any set of modules."""
 
+from pathlib import Path
+
 import pytest
 from matplotlib import pyplot
 from PIL import Image
 
 from model import heat_maps
-from model.heat_maps import Panel, heat_map, score_panel
+from model.heat_maps import Panel, frequency_panel, heat_map, score_panel, told_apart
+from model.history import Frequency
 from model.score_file import Scores
 from model.site import LINEAR_ROLES, SHORTCUT_ROLES, SiteKey
 
@@ -97,3 +100,16 @@ def test_a_score_file_tells_its_method_zeros_and_ties():
     assert (panel.title, panel.note) == ("snip on sst2", "5 modules, 2 zero, 2 tied")
     assert score_panel(Scores({ALL[0]: 1.0}), "grad-norm_b8").title == "grad-norm_b8"
     assert score_panel(Scores({ALL[0]: 1.0}), "grad-norm_b8").note == "1 modules"
+
+
+def test_a_frequency_is_coloured_up_to_the_number_of_reallocations():
+    panel = frequency_panel(Frequency(7, {ALL[0]: 3, ALL[1]: 0}), "frequency")
+    assert (panel.limits, panel.note) == ((0, 7), "7 reallocations, 2 modules, 1 never on")
+    assert heat_map([panel, frequency_panel(Frequency(0, {ALL[0]: 0}), "none")], "times").startswith(
+        b"\x89PNG"
+    )
+
+
+def test_equal_headings_get_their_places():
+    paths = [Path("one/search/history.toml"), Path("two/history.toml"), Path("three/other.toml")]
+    assert told_apart(["history", "history", "other"], paths) == ["one: history", "two: history", "other"]

@@ -1,0 +1,44 @@
+"""Write a history with typed items, or with the names of the earlier implementation, in the form of today.
+
+Usage: python -m tools.convert_history HISTORY --output history.toml
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from configs import console
+from configs.faults import Findings
+from configs.files import write_text
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import PathText
+from model.history import history_text, read_history
+
+_FLAGS = (
+    Flag("HISTORY", PathText(), "A history file.", required=True),
+    Flag("--output", PathText(), "The file that is written.", required=True),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.convert_history", "Write a history in the form of today.", _FLAGS, words)
+        findings = Findings()
+        history = findings.attempt(partial(read_history, given.history))
+        if os.path.lexists(given.output):
+            findings.lines.append(f"--output: '{given.output}' exists, nothing is written over")
+        elif not given.output.parent.is_dir():
+            findings.lines.append(f"--output: no directory '{given.output.parent}' to write it in")
+        findings.settle()
+        write_text(given.output, history_text(history))
+        console.say(f"written: {given.output} ({len(history.reallocations)} reallocations)")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

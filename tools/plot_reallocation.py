@@ -1,0 +1,86 @@
+"""Draw what dynamic searches decided: how often modules were on, and the share of LoRA among them.
+
+Usage: python -m tools.plot_reallocation FILE [FILE ...] [--output frequency.png]
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from configs import console
+from configs.faults import Findings
+from configs.files import write_bytes
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import PathText
+from model.allocation import is_shortcut
+from model.figures import shares
+from model.heat_maps import frequency_panel, heat_map, told_apart
+from model.history import Frequency, History, read_either
+
+_FLAGS = (
+    Flag("FILE", PathText(), "A history or a frequency file.", required=True, repeats=True),
+    Flag("--output", PathText(), "The heat map; frequency.png, here, unless given."),
+    Flag("--trend-output", PathText(), "The trend of histories; lora_share.png beside it unless given."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, write and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.plot_reallocation", "Draw what dynamic searches decided.", _FLAGS, words)
+        found, output, trend = checked(given)
+        names = told_apart([path.stem for path in given.file], given.file)
+        panels = [frequency_panel(counted, name) for name, (counted, _) in zip(names, found)]
+        totals = {counted.total for counted, _ in found}
+        write_bytes(
+            output,
+            heat_map(panels, "reallocations on", limits=panels[0].limits if len(totals) == 1 else None),
+        )
+        console.say(f"written: {output}")
+        histories = {name: history for name, (_, history) in zip(names, found) if history.reallocations}
+        if histories:
+            write_bytes(trend, shares(*lines(histories)))
+            console.say(f"written: {trend}")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Path, Path]:
+    """Return what the files hold and where the pictures go.
+
+    Raises:
+        InputFault: with the faults of all words, a line each.
+    """
+    findings = Findings()
+    found = [findings.attempt(partial(read_either, path)) for path in given.file]
+    output = given.output or Path("frequency.png").absolute()
+    trend = given.trend_output or output.with_name("lora_share.png")
+    has_trend = any(one is not None and one[1].reallocations for one in found)
+    if given.trend_output and not has_trend and not findings.lines:
+        findings.lines.append("--trend-output: frequency files hold no trend; give a history")
+    for flag, path in (("--output", output), ("--trend-output", trend)):
+        if os.path.lexists(path) and (has_trend or path == output):
+            findings.lines.append(f"{flag}: '{path}' exists, nothing is written over")
+        elif not path.parent.is_dir():
+            findings.lines.append(f"{flag}: no directory '{path.parent}' to write it in")
+    findings.settle()
+    return found, output, trend
+
+
+def lines(histories: Mapping[str, History]) -> tuple[dict[str, list[float | None]], list[float]]:
+    """Return the share of LoRA at each reallocation, and the one that a blind choice would have."""
+    trends = {name: [one.lora_share for one in history.reallocations] for name, history in histories.items()}
+    blind = []
+    for history in histories.values():
+        keys = [key for one in history.reallocations for key in one.scores]
+        blind.append(sum(not is_shortcut(key) for key in keys) / max(1, len(keys)))
+    return trends, blind
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Count again from a history how often each module was on.
+
+Usage: python -m tools.recompute_frequency HISTORY [--output frequency.toml | --check frequency.toml]
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from configs import console
+from configs.faults import Findings, InputFault
+from configs.files import write_text
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import PathText
+from model.history import Frequency, frequency, frequency_text, read_frequency, read_history
+
+_MOST_SHOWN = 10
+_FLAGS = (
+    Flag("HISTORY", PathText(), "A history file.", required=True),
+    Flag("--output", PathText(), "The frequency file; frequency.toml beside the history unless given."),
+    Flag("--check", PathText(), "Compare with this frequency file and write nothing."),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Count, write or compare, and return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = read_words("tools.recompute_frequency", "Count a history's decisions again.", _FLAGS, words)
+        output = given.output or given.history.with_name("frequency.toml")
+        findings = Findings()
+        if given.check and given.output:
+            findings.lines.append("--check: writes nothing; --output has no use")
+        if not given.check:
+            findings.lines += _place_faults(output)
+        history = findings.attempt(partial(read_history, given.history))
+        other = findings.attempt(partial(read_frequency, given.check, "--check")) if given.check else None
+        findings.settle()
+        counted = frequency(history)
+        if other is None:
+            write_text(output, frequency_text(counted))
+            console.say(f"written: {output} ({counted.total} reallocations, {len(counted.counts)} modules)")
+        else:
+            compare(counted, other, given.check)
+            console.say(f"equal: {counted.total} reallocations, {len(counted.counts)} modules")
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def compare(counted: Frequency, other: Frequency, path: Path) -> None:
+    """See that a frequency file says what the history says.
+
+    Raises:
+        InputFault: a line for each difference, the first ten of them.
+    """
+    faults = []
+    if other.total != counted.total:
+        faults.append(f"total_reallocation_number: is {other.total}, the history has {counted.total}")
+    for key in sorted({*counted.counts, *other.counts}):
+        mine, theirs = counted.counts.get(key), other.counts.get(key)
+        if mine != theirs:
+            faults.append(f"{key}: is {_shown(theirs)}, the history gives {_shown(mine)}")
+    if faults:
+        raise InputFault(*(f"{path}: {fault}" for fault in faults[:_MOST_SHOWN]))
+
+
+def _shown(count: int | None) -> str:
+    return "not there" if count is None else str(count)
+
+
+def _place_faults(path: Path) -> list[str]:
+    if os.path.lexists(path):
+        return [f"--output: '{path}' exists, nothing is written over"]
+    return [] if path.parent.is_dir() else [f"--output: no directory '{path.parent}' to write it in"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -262,6 +262,7 @@ def _facts(task: Task, rows: TaskRows, parts: Sequence[Part]) -> Any:
     generation = task.generation
     return TaskFacts(
         name=task.name,
+        table=parts[0].table,
         objective=task.objective,
         metrics=task.metrics,
         selection=task.selection.name,

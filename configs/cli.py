@@ -101,7 +101,8 @@ def parse(argv: Sequence[str]) -> Bound:
         raise InputFault(f"ACTION: '{line.action}' is not built yet, one of {', '.join(BUILT_ACTIONS)}")
     sources = {name: "default" for name in entries()}
     sources |= {name: setting.source for name, setting in layer.settings.items()}
-    table_files = {name: path for path, one in files.items() for name in one.tables}
+    table_files = {name: path / "metadata.json" for path in options.adapter for name in layer.tables}
+    table_files |= {name: path for path, one in files.items() for name in one.tables}
     if run is not None:
         table_files = {name: run / "config.toml" for name in layer.tables} | table_files
     notes = _notes(line.action, layer.settings)
@@ -124,7 +125,7 @@ def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
     layers = []
     try:
         if line.action == "test" and "adapter" in given.settings:
-            layers += [inheritance.recorded_adapter(path) for path in given.settings["adapter"].value]
+            layers += [inheritance.recorded_adapter(path, given) for path in given.settings["adapter"].value]
         if run is not None:
             recorded = inheritance.recorded_run(run)
             if not _is_resumed(line, given):

@@ -47,6 +47,7 @@ _EXEMPT = (
     "dry_run",
 )
 _BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
+_PROMPTS = {"prompt", "template", "form"}
 _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
 
 
@@ -151,8 +152,12 @@ def _is_same(name: str, before: Any, now: Any, run: Path) -> bool:
         return False
 
 
-def recorded_adapter(adapter: Path) -> Layer:
+def recorded_adapter(adapter: Path, given: Layer) -> Layer:
     """Read the options an adapter was evaluated with: `evaluation` in its metadata.json, if there is one.
+
+    Args:
+        adapter: its directory.
+        given: what the user gave; another data set than the adapter's has another `[data]`.
 
     Raises:
         InputFault: when the file is no JSON object.
@@ -165,6 +170,14 @@ def recorded_adapter(adapter: Path) -> Layer:
         values = dict(evaluation.items())
     except (OSError, ValueError, RecursionError, AttributeError):
         raise InputFault(f"{path}: must be a JSON object with an object 'evaluation'") from None
+    table = values.pop("data", {})
+    if not isinstance(table, dict):
+        layer.faults.append(f"{path}: evaluation.data: must be an object")
+    elif "dataset" not in given.settings or given.settings["dataset"].value == values.get("dataset"):
+        # Two ways to word a prompt exclude each other: one that is given takes the place of any recorded one.
+        replaced = _PROMPTS if given.tables.get("data", {}).keys() & _PROMPTS else set()
+        kept = {key: value for key, value in table.items() if key not in replaced}
+        layer.tables |= {"data": kept} if kept else {}
     for name, value in values.items():
         where = f"{path}: evaluation.{name}"
         if name not in EVALUATION:

@@ -6,7 +6,7 @@ Needs no torch: a wrong entry is refused before the heavy libraries are imported
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ class EntryOptions:
     """The set's own files; `--dataset-dir` by default."""
 
 
-ENTRY_KEYS = tuple(field.name for field in fields(EntryOptions))
+ENTRY_KEYS = tuple(one.name for one in fields(EntryOptions))
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Part:
         name: the part of a mixture; empty for the one data set of a run.
         weight: its relative share of an epoch; None for one by size.
         where: the entry a refusal names; empty for the one data set of a run.
+        table: what an adapter's record keeps of `[data]`; empty for the part of a mixture.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class Part:
     name: str = ""
     weight: float | None = None
     where: str = ""
+    table: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_remote(self) -> bool:
@@ -121,7 +123,7 @@ def bind_parts(bound: Bound, prompt: Mapping[str, str] | None = None) -> tuple[B
     has_prompt = "template" in _keys(kind) and "prompt" not in table
     task = _build(kind, {**prompt, **table} if prompt and has_prompt else table, action, where)
     action = action if bound.is_given("task") else task.serves or action
-    part = Part(task, action, bound.options.dataset_dir)
+    part = Part(task, action, bound.options.dataset_dir, table=kind.recorded(table))
     return _with_action(bound.with_table("data", table), action), (part,)
 
 
@@ -224,7 +226,7 @@ def _build(kind: TaskKind, table: Mapping[str, Any], action: str, where: str) ->
 
 
 def _keys(kind: TaskKind) -> list[str]:
-    return [field.name for field in fields(kind.options)]
+    return [one.name for one in fields(kind.options)]
 
 
 def _with_action(bound: Bound, action: str) -> Bound:

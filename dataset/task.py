@@ -1,7 +1,7 @@
 """The contract of a data set: facts and pure functions; no torch, no tokenizer, no network."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -182,3 +182,8 @@ class TaskKind:
     options: type = NoOptions
     actions: tuple[str, ...] = field(default=("classification",))
     paths: tuple[str, ...] = ()
+
+    def recorded(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an adapter's record keeps of a `[data]` table: its own keys, but for files."""
+        known = {one.name for one in fields(self.options)} - set(self.paths)
+        return {name: value for name, value in table.items() if name in known}

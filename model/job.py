@@ -31,6 +31,7 @@ class TaskFacts:
         score: (answer, gold) -> {metric: 0.0 to 1.0}.
         golds: gold answers of the test set by row.
         prompts: prompts of the test set by row.
+        table: the `[data]` table without its files.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TaskFacts:
     score: Callable[[str, str], dict[str, float]] | None = None
     golds: Sequence[str] = ()
     prompts: Sequence[str] = ()
+    table: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Steps(NamedTuple):
@@ -196,6 +198,7 @@ class Job:
     def evaluation(self) -> dict[str, Any]:
         """Return the options that decide an evaluation's number, stored with the adapter."""
         names = ("dataset", "task", "batch_size", "max_token_len", "precision", "base_dtype", "seed")
-        return {
+        chosen = {
             name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None
         }
+        return chosen | ({"data": dict(self.task.table)} if self.task.table else {})

@@ -299,6 +299,45 @@ def test_a_local_set_of_prompts_is_language_modelling(ground, place, tmp_path):
     assert summary(done)["metric"]["name"] == "val/perplexity"
 
 
+def test_an_instruction_set_gives_its_number_again_without_its_table(ground, place, tmp_path):
+    kinds = ("open_qa", "brainstorming")
+    records = [
+        {"instruction": f"say {n}", "context": "", "response": str(n), "category": kinds[n % 2]}
+        for n in range(40)
+    ]
+    (tmp_path / "databricks-dolly-15k.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[data]\ncategories = ["open_qa"]\ntemplate = "{instruction}:{eos}"\nvalidation_examples = 5\n'
+    )
+    words = ["llama_lora", "dolly", "--dataset-dir", tmp_path]
+    load = ["--load", ground.host("llama"), "--lora-config", ground.plan(), "--config", config]
+    done = run(place / "dolly", "train", *words, *load, "--max-epochs", "1")
+    found = summary(done)
+    assert found["metric"]["name"] == "val/perplexity"
+    assert math.isclose(found["metric"]["value"], math.exp(found["metrics"]["val/loss"]))
+    counts = {"read": 40, "used": 20, "refused": 0, "not_selected": 20}
+    assert {name: found["rows"][name] for name in counts} == counts
+    assert "| rows read | used | refused | not selected |" in (done / "report.md").read_text()
+    _agree(done, place, ground.host("llama"), "--model", words[0], *words[2:])
+
+
+def test_running_text_is_learned_in_blocks(ground, place, tmp_path, capsys):
+    for part, lines in (("train", 30), ("valid", 7), ("test", 5)):
+        text = "".join(f" line {n} of {part} \n \n" for n in range(lines))
+        (tmp_path / f"wiki.{part}.raw").write_text(text)
+    words = ["llama_lora", "wikitext-2", "--load", ground.host("llama"), "--dataset-dir", tmp_path]
+    options = ["--max-token-len", "32", "--max-epochs", "1", "--lora-config", ground.plan()]
+    done = run(place / "running", "train", *words, *options)
+    assert "[[ line 0 of train" in capsys.readouterr().out
+    found = summary(done)
+    assert math.isclose(found["metrics"]["val/perplexity"], math.exp(found["metrics"]["val/loss"]))
+    assert found["rows"]["splits"]["train"] == {"read": 60, "used": 30, "refused": 0, "not_selected": 30}
+    adapter = ["--adapter", done / "adapter"]
+    tested = summary(run(place / "running-test", "test", *words, *adapter))
+    assert set(tested["metrics"]) == {"test/loss", "test/perplexity"}
+
+
 def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_path):
     lines = [
         json.dumps({"article": f"The {name} is open. " * 30, "headline": "a a\n" + "a a " * number}) + "\n"

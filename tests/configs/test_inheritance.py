@@ -156,9 +156,27 @@ def test_an_adapter_brings_its_evaluation(adapter):
     assert parse(["train", *words]).options.batch_size == 16
 
 
+def test_an_adapter_brings_its_data_table_for_its_own_data_set_alone(adapter, here):
+    table = {"template": "{question}", "validation_examples": 3}
+    adapter.write_text(json.dumps({"evaluation": {"dataset": "gsm8k", "data": table}}))
+    (here / "own.toml").write_text('[data]\ntemplate = "Q: {question}"\n')
+    words = ["test", "opt_lora", "--adapter", "adapter"]
+    bound = parse(words)
+    assert bound.tables == {"data": table}
+    assert bound.table_files == {"data": adapter}
+    assert parse([*words, "--dataset", "mrpc"]).tables == {}
+    merged = parse([*words, "--config", "own.toml"])
+    assert merged.tables == {"data": {"template": "Q: {question}", "validation_examples": 3}}
+    assert merged.table_files == {"data": here / "own.toml"}
+    (here / "own.toml").write_text('[data]\nprompt = "question"\n')
+    merged = parse([*words, "--config", "own.toml"])
+    assert merged.tables == {"data": {"prompt": "question", "validation_examples": 3}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('{"evaluation": {"data": 3}}', "evaluation.data: must be an object"),
         ('{"evaluation": {"batch_size": "3"}}', "evaluation.batch_size: must be a whole number"),
         ('{"evaluation": {"batch_sise": 3}}', "unknown key; did you mean 'batch_size'?"),
         ('{"evaluation": 3}', "must be a JSON object with an object 'evaluation'"),

@@ -62,22 +62,21 @@ def blend(
         set, and of a mixture that is not trained, stay as they are.
 
     Raises:
-        InputFault: naming a part that gives no example to an epoch.
+        InputFault: naming a split that is empty, and a part that gives no example to an epoch.
     """
+    empty = [name for name, split in splits.items() if len(split) == 0]
+    if empty:
+        raise InputFault(*(f"--max-token-len: no row of {name} keeps a target within it" for name in empty))
     trained = [part for part in parts if part.name and part.split("train") in splits]
     if not trained:
         return dict(splits), {}
     weights = [part.weight for part in trained if part.weight is not None]
     train = Blend([splits[part.split("train")] for part in trained], weights or None)
-    faults = []
-    for part, size, count in zip(trained, train.sizes, train.quotas):
-        if size == 0:
-            faults.append(f"{part.where}: no row of '{part.name}' keeps a target within --max-token-len")
-        elif count == 0:
-            faults.append(
-                f"{part.where}: weight: {part.weight:g} gives '{part.name}' none of the {len(train)} examples"
-                " of an epoch"
-            )
+    faults = [
+        f"{part.where}: weight: {part.weight:g} gives '{part.name}' none of an epoch's {len(train)} examples"
+        for part, count in zip(trained, train.quotas)
+        if count == 0
+    ]
     if faults:
         raise InputFault(*faults)
     return {**splits, "train": train}, {part.name: count for part, count in zip(trained, train.quotas)}

@@ -35,6 +35,11 @@ class EntryOptions:
     dataset_dir: Path | None = None
     """The set's own files; `--dataset-dir` by default."""
 
+    def __post_init__(self) -> None:
+        """Refuse a name that could not stand in those of metrics and files."""
+        if self.name is not None and not _NAME.fullmatch(self.name):
+            raise ValueError(f"name: must be of letters, digits, '.', '_' and '-', got '{self.name}'")
+
 
 ENTRY_KEYS = tuple(one.name for one in fields(EntryOptions))
 
@@ -196,21 +201,17 @@ def _bind_mixture(bound: Bound, where: str) -> tuple[Bound, tuple[Part, ...]]:
 
 def _bind_entry(bound: Bound, entry: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Part]:
     """Bind an entry; return its table with absolute paths, and the part."""
-    own = bind(EntryOptions, {key: value for key, value in entry.items() if key in ENTRY_KEYS}, where)
-    kinds.check("dataset.tasks", own.dataset, f"{where}: dataset", "data set")
-    if own.name is not None and not _NAME.fullmatch(own.name):
-        raise InputFault(f"{where}: name: must be of letters, digits, '.', '_' and '-', got '{own.name}'")
-    kind: TaskKind = kinds.load("dataset.tasks", own.dataset, "TASK")
+    findings = Findings()
+    common = {key: value for key, value in entry.items() if key in ENTRY_KEYS}
+    own = findings.attempt(partial(bind, EntryOptions, common, where))
+    kind = findings.attempt(partial(_entry_kind, entry, where))
+    findings.settle()
     given = bound.options.task if bound.is_given("task") else None
     action = given if given in kind.actions else kind.actions[0]
     directory = own.dataset_dir or bound.options.dataset_dir
     table = absolute(entry, kind.paths, directory)
     if own.dataset_dir is not None:
         table["dataset_dir"] = str(own.dataset_dir)
-    known = [*ENTRY_KEYS, *_keys(kind)]
-    faults = [f"{where}: unknown key '{key}'{suggestion(key, known)}" for key in table if key not in known]
-    if faults:
-        raise InputFault(*faults)
     options = {key: value for key, value in table.items() if key not in ENTRY_KEYS}
     try:
         task = _build(kind, options, action, where)
@@ -218,6 +219,20 @@ def _bind_entry(bound: Bound, entry: Mapping[str, Any], where: str) -> tuple[dic
         raise InputFault(*(located(where, line) for line in refusal.lines)) from None
     action = action if action == given else task.serves or action
     return table, Part(task, action, directory, own.name or own.dataset, own.weight, where)
+
+
+def _entry_kind(entry: Mapping[str, Any], where: str) -> TaskKind | None:
+    """Load an entry's data set and check which keys it has; None where no word names one."""
+    word = entry.get("dataset")
+    if not isinstance(word, str):
+        return None
+    kinds.check("dataset.tasks", word, f"{where}: dataset", "data set")
+    kind: TaskKind = kinds.load("dataset.tasks", word, "TASK")
+    known = [*ENTRY_KEYS, *_keys(kind)]
+    faults = [f"{where}: unknown key '{key}'{suggestion(key, known)}" for key in entry if key not in known]
+    if faults:
+        raise InputFault(*faults)
+    return kind
 
 
 def _build(kind: TaskKind, table: Mapping[str, Any], action: str, where: str) -> Task:

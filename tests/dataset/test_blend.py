@@ -70,11 +70,18 @@ def test_without_weights_an_epoch_is_the_union():
 def test_parts_that_give_nothing_are_refused():
     with pytest.raises(InputFault) as caught:
         blend(splits(), parts(1.0, 0.01))
+    assert caught.value.lines == ("[[data.mix]] 2: weight: 0.01 gives 'b' none of an epoch's 8 examples",)
+
+
+def test_splits_without_a_target_are_refused():
+    with pytest.raises(InputFault) as caught:
+        blend(splits(second=0) | {"validation_b": pairs("b", 0)}, parts(None, None))
     assert caught.value.lines == (
-        "[[data.mix]] 2: weight: 0.01 gives 'b' none of the 8 examples of an epoch",
+        "--max-token-len: no row of train_b keeps a target within it",
+        "--max-token-len: no row of validation_b keeps a target within it",
     )
-    with pytest.raises(InputFault, match=r"\[\[data.mix\]\] 2: no row of 'b' keeps a target"):
-        blend(splits(second=0), parts(None, None))
+    with pytest.raises(InputFault, match="no row of validation keeps a target"):
+        blend({"train": pairs("a", 3), "validation": pairs("a", 0)}, (Part(TASK, "", None),))
 
 
 def test_one_data_set_and_untrained_mixtures_stay():

@@ -102,6 +102,14 @@ REFUSED = {
         [f'{GSM8K}name = "a,b"'],
         [f"{AT} 1: name: must be of letters, digits, '.', '_' and '-', got 'a,b'"],
     ),
+    "several faults of one entry": (
+        [f"{GSM8K}weight = 0\ntemplat = 1", "dataset = 3"],
+        [
+            f"{AT} 1: weight: must be a finite number above 0, got 0",
+            f"{AT} 1: unknown key 'templat'; did you mean 'template'?",
+            f"{AT} 2: dataset: must be a string, got 3",
+        ],
+    ),
     "misspelt common key": (
         [f"{GSM8K}wieght = 1"],
         [f"{AT} 1: unknown key 'wieght'; did you mean 'weight'?"],

@@ -6,9 +6,10 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from configs import kinds
+from configs import kinds, slurm
 from configs.console import rank
 from configs.faults import InputFault, unknown
 from configs.flags import SOURCE
@@ -56,6 +57,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _sources(case)
     yield from _resume(case)
     yield from _seeds(case)
+    yield from _launch(case)
     yield from _project_dir(case)
 
 
@@ -104,6 +106,9 @@ def _plain(case: Case, word: str) -> Iterator[str]:
     for name in ("lora_config", "shortcut_config", "adapter"):
         if getattr(case.options, name):
             yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"
+    if case.options.strategy == "fsdp":
+        where = case.where("strategy")
+        yield f"{where}: fsdp shards frozen weights, the plain model '{word}' has none; did you mean 'ddp'?"
     if _is_missing(word):
         yield f"{case.where('model')}: no file or directory '{word}'"
 
@@ -177,6 +182,22 @@ def _seeds(case: Case) -> Iterator[str]:
         yield f"{where}: not together with seed; a run has one, a sweep has several"
     if case.options.resume_training:
         yield f"{where}: not with --resume-training; the same sweep goes on by itself when it is run again"
+
+
+def _launch(case: Case) -> Iterator[str]:
+    """Check what the surroundings must offer; a resumed run takes its own word for it."""
+    options = case.options
+    if options.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
+        where = case.where("strategy")
+        yield f"{where}: {options.strategy} needs DeepSpeed, which is not installed; pip install deepspeed"
+    if options.auto_requeue and not (options.print_config or options.dry_run or options.resume_training):
+        where = case.where("auto_requeue")
+        if slurm.job() is None:
+            yield f"{where}: this is no SLURM job (SLURM_JOB_ID is not set)"
+        elif not slurm.can_requeue():
+            yield f"{where}: scontrol, which queues a job again, is not on the PATH"
+        elif not options.project and case.is_sound("project"):
+            yield f"{where}: needs --project, by which the job finds its run again"
 
 
 def _project_dir(case: Case) -> Iterator[str]:

@@ -89,6 +89,8 @@ def parse(argv: Sequence[str]) -> Bound:
         raise HelpRequested(help_text(line.action))
     files = _read_files(line.layer)
     given = stack([*files.values(), line.layer])
+    if line.action != "test":
+        given.settings |= inheritance.requeued(given.settings)
     run = inheritance.run_directory(given.settings)
     layer = _inherit(line, given, run)
     options = _options(layer.settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.experiment import PLANS
+from configs import slurm
 from configs.faults import InputFault, suggestion
 from configs.schema import entries
 from configs.settings import Layer, Setting
@@ -45,6 +46,7 @@ _EXEMPT = (
     "config",
     "print_config",
     "dry_run",
+    "auto_requeue",
 )
 _BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
 _PROMPTS = {"prompt", "template", "form"}
@@ -58,6 +60,24 @@ def run_directory(given: Mapping[str, Setting]) -> Path | None:
     checkpoint = Path(given["load"].value or "").absolute()
     run = checkpoint.parent.parent
     return run if os.path.isfile(checkpoint) and os.path.isfile(run / "config.toml") else None
+
+
+def requeued(given: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the settings by which a job that SLURM started again goes on in its run.
+
+    None on the first start, and none when the job ended before its first checkpoint.
+    """
+    if not slurm.is_restarted() or "auto_requeue" not in given or not given["auto_requeue"].value:
+        return {}
+    if "project" not in given or given["project"].value is None:
+        return {}
+    parent = given["project_dir"].value if "project_dir" in given else entries()["project_dir"].default
+    checkpoint = (parent / given["project"].value / "checkpoints" / "last.ckpt").absolute()
+    if not os.path.isfile(checkpoint):
+        return {}
+    where = given["auto_requeue"].where
+    values = {"load": str(checkpoint), "load_type": "pl", "resume_training": True}
+    return {name: Setting(value, "requeued job", where) for name, value in values.items()}
 
 
 def recorded_run(run: Path) -> Layer:

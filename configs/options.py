@@ -55,7 +55,7 @@ _SEARCH = Option("Importance search", _SEARCHING)
 _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
 _RECORD = Option("Record")
 
-_SHARDED = ("fsdp", "deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
+_DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
 _LIGHTNING_PRECISION = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -180,10 +180,8 @@ class Options:
     """Lightning's precision."""
     base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16")), _COMPUTE] = "float32"
     """How frozen weights are stored; adapters stay float32."""
-    compile: Annotated[
-        bool, Switch(), Option("Devices and numbers", unbuilt="compiled networks are not built yet")
-    ] = False
-    """Compile the network."""
+    compile: Annotated[bool, Switch(), _COMPUTE] = False
+    """Compile the network's layers; needs a C++ compiler on the CPU."""
     accelerator: Annotated[str, Choice("accelerator", ("auto", "cpu", "gpu")), _COMPUTE] = "auto"
     """Kind of device."""
     num_devices: Annotated[int, Whole(1), Option("Devices and numbers", flags=("gpu",), keys=("gpu",))] = 1
@@ -194,22 +192,16 @@ class Options:
     """Processes that prepare batches."""
     strategy: Annotated[
         str,
-        Choice("strategy", ("auto", "ddp", "ddp_find_unused_parameters_true", *_SHARDED)),
-        Option(
-            "Devices and numbers", unbuilt="sharded strategies are not built yet", unbuilt_values=_SHARDED
-        ),
+        Choice("strategy", ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", *_DEEPSPEED)),
+        Option("Devices and numbers", unbuilt="DeepSpeed is not built yet", unbuilt_values=_DEEPSPEED),
     ] = "auto"
     """How processes share the work."""
     auto_requeue: Annotated[
         bool,
         Switch(),
-        Option(
-            "Devices and numbers",
-            keys=("is_to_auto_requeue",),
-            unbuilt="requeuing on SLURM is not built yet",
-        ),
+        Option("Devices and numbers", _TRAINING, keys=("is_to_auto_requeue",)),
     ] = False
-    """Queue the job again when SLURM ends it."""
+    """On SLURM's SIGUSR1 save and queue the job again, which then goes on; needs --project."""
 
     importance_test_name: Annotated[
         str, Choice("heuristic", ("constant", "grad_norm", "snip", "synflow", "alpha_test")), _SEARCH

@@ -45,6 +45,13 @@ class Assembled:
         """The host network."""
         return self.backbone.network
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The network's layers in order."""
+        family, network = self.backbone.family, self.network
+        count = dimensions(network.config).layers
+        return [network.get_submodule(family.layer.format(layer=number)) for number in range(count)]
+
     def matched(self) -> dict[str, int]:
         """Return the number of attached modules by role."""
         counts: dict[str, int] = {}

@@ -14,6 +14,7 @@ from model.job import Job, Steps
 from model.learners.finetune import FineTuner
 from model.report import write_report
 from model.scoring import score, show_result, write_predictions
+from model.sharding import in_step
 
 _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
 
@@ -27,8 +28,9 @@ def finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints)
     metrics = {
         name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
     }
-    if rank == 0:
-        _export(job, learner)
+    with in_step(learner.network):
+        if rank == 0:
+            _export(job, learner)
     if job.task.max_new_tokens is not None and "test" in job.data.test_names:
         tested = score(job, trainer, learner, directory.path)
         metrics |= tested

@@ -1,11 +1,12 @@
 """Run a job's training loop: from the beginning, or exactly from where a checkpoint stopped."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
 
-from configs import console
+from configs import console, slurm
 from model.callbacks.checkpoints import Checkpoints, place
 from model.callbacks.record import MetricsRecord
 from model.job import Job
@@ -41,6 +42,7 @@ def fit(
         quiet=is_quiet(),
         steps=0 if position is None else position["steps"],
         limits=limits,
+        layers=job.assembled.layers,
     )
     if position is not None:
         _go_on(job, trainer, position)
@@ -48,7 +50,9 @@ def fit(
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     _say_dropped(job, trainer.world_size)
     learner.train()  # hosts are loaded in evaluation mode
-    with frozen_stored_for(learner.network, options.precision):
+    # Shards are cut from the weights as they are; a swap could not be taken back.
+    is_cut = options.strategy == "fsdp"
+    with nullcontext() if is_cut else frozen_stored_for(learner.network, options.precision):
         trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_disable()
@@ -67,6 +71,8 @@ def _keepers(job: Job) -> tuple[MetricsRecord, Checkpoints]:
         facts=job.facts(),
         before_save=record.flush,
     )
+    if options.auto_requeue and slurm.job():
+        saver.requeue = slurm.requeue
     return record, saver
 
 

@@ -8,13 +8,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch import nn
 
 from configs.faults import InputFault
 from model.checkpoint import RunCheckpointIO
+from model.sharding import FrozenShards, InStep
 
 _PATIENCE = timedelta(minutes=30)
 
@@ -37,15 +40,20 @@ def check_devices(options: Any) -> None:
         raise InputFault("--precision: 16-mixed needs a GPU; did you mean 'bf16-mixed'?")
 
 
-def strategy(options: Any) -> str | Strategy:
-    """Return Lightning's strategy; buffers are frozen and alike, so evaluation need not exchange them."""
+def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
+    """Return Lightning's strategy; buffers are frozen and alike, so evaluation need not exchange them.
+
+    Args:
+        options: the run's options.
+        layers: the network's layers, which `fsdp` shards.
+    """
+    ddp = {"broadcast_buffers": False, "timeout": _PATIENCE}
+    if options.strategy == "fsdp":
+        return FrozenShards(layers, **ddp)
     if options.num_devices * options.nodes == 1 and options.strategy == "auto":
         return "auto"
-    return DDPStrategy(
-        find_unused_parameters=options.strategy == "ddp_find_unused_parameters_true",
-        broadcast_buffers=False,
-        timeout=_PATIENCE,
-    )
+    unused = options.strategy == "ddp_find_unused_parameters_true"
+    return DDPStrategy(find_unused_parameters=unused, **ddp)
 
 
 def build_trainer(
@@ -56,6 +64,7 @@ def build_trainer(
     quiet: bool,
     steps: int = 0,
     limits: Mapping[str, Any] | None = None,
+    layers: Sequence[nn.Module] = (),
 ) -> L.Trainer:
     """Return a Trainer that writes nothing but through our own callbacks and TensorBoard.
 
@@ -66,12 +75,15 @@ def build_trainer(
         quiet: no progress bar, as on a pipe.
         steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
         limits: further words of the Trainer, e.g. `limit_train_batches`.
+        layers: the network's layers, for strategies that treat them one by one.
     """
     # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec.*")
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
     watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
+    if options.strategy == "fsdp":
+        watchers.append(InStep())
     logger: Any = False
     if directory is not None:
         watchers.append(LearningRateMonitor("step"))
@@ -82,7 +94,7 @@ def build_trainer(
         accelerator=options.accelerator,
         devices=options.num_devices,
         num_nodes=options.nodes,
-        strategy=strategy(options),
+        strategy=strategy(options, layers),
         precision=options.precision,
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
@@ -91,7 +103,7 @@ def build_trainer(
         log_every_n_steps=options.log_every_n_steps,
         logger=logger,
         callbacks=[*callbacks, *watchers],
-        plugins=[RunCheckpointIO()],
+        plugins=[RunCheckpointIO(), *_cluster()],
         enable_checkpointing=False,
         enable_progress_bar=not quiet,
         enable_model_summary=False,
@@ -102,6 +114,11 @@ def build_trainer(
         default_root_dir=str(directory or Path.cwd()),
         **(limits or {}),
     )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """Take SLURM's ranks where it starts the processes, without Lightning's own checkpoints and requeuing."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:

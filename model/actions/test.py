@@ -16,7 +16,7 @@ def run(job: Job) -> int:
     if job.directory is None:
         return 0
     write_first_files(job)
-    trainer = build_trainer(job.options, None, quiet=is_quiet())
+    trainer = build_trainer(job.options, None, quiet=is_quiet(), layers=job.assembled.layers)
     path = job.directory.path
     metrics = score(job, trainer, learner, path)
     if job.options.write_predictions:

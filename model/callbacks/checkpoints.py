@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -14,6 +14,8 @@ from configs.faults import Stopped
 from model.checkpoint import random_states, restore_random_states
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_REQUEUE = signal.SIGUSR1
+"""What SLURM sends some time before it ends a job."""
 
 
 class Checkpoints(L.Callback):
@@ -30,6 +32,10 @@ class Checkpoints(L.Callback):
         max_steps: updates after which the run ends with an evaluation; -1 for no limit.
         facts: plain values stored in every checkpoint: the base, the data.
         before_save: brings the log up to the step that is saved.
+
+    Attributes:
+        requeue: queues the job again, on the first process, after the checkpoint that SIGUSR1 asks for;
+            None leaves that signal alone.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Checkpoints(L.Callback):
         self.max_steps = max_steps
         self.facts = dict(facts)
         self.before_save = before_save
+        self.requeue: Callable[[], None] | None = None
         self.best_value: float | None = None
         self.best_step = 0
         self._position = {"epoch": 0, "batches": 0, "steps": 0, "finished": False}
@@ -83,7 +90,8 @@ class Checkpoints(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over from Lightning; save once before the first step."""
-        self._handlers = {number: signal.signal(number, self._notice) for number in _STOPS}
+        stops = _STOPS if self.requeue is None else (*_STOPS, _REQUEUE)
+        self._handlers = {number: signal.signal(number, self._notice) for number in stops}
         if not self._resumed:
             self._save(trainer, self.folder / "last.ckpt", epoch=0, batches=0)
 
@@ -111,7 +119,7 @@ class Checkpoints(L.Callback):
         if stop or due:
             self._save(trainer, self.folder / "last.ckpt", epoch=trainer.current_epoch, batches=done)
         if stop:
-            raise Stopped(stop, f"stopped by signal {stop} after step {trainer.global_step}")
+            self._stop(trainer, stop)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Keep the best evaluation's weights; on a draw the earlier one stays."""
@@ -129,7 +137,7 @@ class Checkpoints(L.Callback):
         )
         stop = self._agreed_signal(trainer)
         if stop:
-            raise Stopped(stop, f"stopped by signal {stop} after step {trainer.global_step}")
+            self._stop(trainer, stop)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
@@ -175,6 +183,14 @@ class Checkpoints(L.Callback):
         number = torch.tensor(self._signal or 0, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
         return int(number)
+
+    def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
+        """End the run, its checkpoint written; SLURM's signal queues the job again first."""
+        line = f"stopped by signal {number} after step {trainer.global_step}"
+        if number == _REQUEUE and trainer.is_global_zero:
+            self.requeue()
+            line += ", the job is queued again"
+        raise Stopped(number, line)
 
     def _release(self) -> None:
         for number, handler in self._handlers.items():

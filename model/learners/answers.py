@@ -56,6 +56,7 @@ class AnswerTester(L.LightningModule):
             attention_mask=batch["attention_mask"],
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
+            synced_gpus=False,  # sharded networks are kept in step from outside
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )

@@ -6,7 +6,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from configs import kinds, slurm
@@ -185,14 +184,13 @@ def _seeds(case: Case) -> Iterator[str]:
 
 
 def _launch(case: Case) -> Iterator[str]:
-    """Check what the surroundings must offer; a resumed run takes its own word for it."""
+    """Check what a job needs that queues itself again; a look or a resumption by hand needs nothing."""
     options = case.options
-    if options.strategy.startswith("deepspeed") and find_spec("deepspeed") is None:
-        where = case.where("strategy")
-        yield f"{where}: {options.strategy} needs DeepSpeed, which is not installed; pip install deepspeed"
     if options.auto_requeue and not (options.print_config or options.dry_run or options.resume_training):
         where = case.where("auto_requeue")
-        if slurm.job() is None:
+        if options.seeds is not None:
+            yield f"{where}: not together with seeds; queue one job per seed"
+        elif slurm.job() is None:
             yield f"{where}: this is no SLURM job (SLURM_JOB_ID is not set)"
         elif not slurm.can_requeue():
             yield f"{where}: scontrol, which queues a job again, is not on the PATH"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.experiment import PLANS
 from configs import slurm
+from configs.experiment import PLANS
 from configs.faults import InputFault, suggestion
 from configs.schema import entries
 from configs.settings import Layer, Setting

@@ -56,6 +56,10 @@ _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
 _RECORD = Option("Record")
 
 _DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
+_NO_DEEPSPEED = (
+    "DeepSpeed is not built: it saves a directory of shards, from which a run here cannot go on exactly;"
+    " did you mean 'fsdp'?"
+)
 _LIGHTNING_PRECISION = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -180,8 +184,8 @@ class Options:
     """Lightning's precision."""
     base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16")), _COMPUTE] = "float32"
     """How frozen weights are stored; adapters stay float32."""
-    compile: Annotated[bool, Switch(), _COMPUTE] = False
-    """Compile the network's layers; needs a C++ compiler on the CPU."""
+    compile: Annotated[bool, Switch(), Option("Devices and numbers", _TRAINING)] = False
+    """Compile the network's layers while training; needs a C++ compiler on the CPU."""
     accelerator: Annotated[str, Choice("accelerator", ("auto", "cpu", "gpu")), _COMPUTE] = "auto"
     """Kind of device."""
     num_devices: Annotated[int, Whole(1), Option("Devices and numbers", flags=("gpu",), keys=("gpu",))] = 1
@@ -193,7 +197,7 @@ class Options:
     strategy: Annotated[
         str,
         Choice("strategy", ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", *_DEEPSPEED)),
-        Option("Devices and numbers", unbuilt="DeepSpeed is not built yet", unbuilt_values=_DEEPSPEED),
+        Option("Devices and numbers", unbuilt=_NO_DEEPSPEED, unbuilt_values=_DEEPSPEED),
     ] = "auto"
     """How processes share the work."""
     auto_requeue: Annotated[

@@ -36,6 +36,7 @@ class Attachment(nn.Module):
         self._enabled = True
         self._strength = 1.0
         self._merged: Tensor | None = None
+        self._around: Callable | None = None
         self._install()
 
     @property
@@ -121,6 +122,11 @@ class Attachment(nn.Module):
         """Give the host its stock forward back for good."""
         self.linear.__dict__.pop("forward", None)
 
+    def surround(self, around: Callable | None) -> None:
+        """Put a function around the forward that stands in for the host's; None takes it away."""
+        self._around = around
+        self._install()
+
     def _follow(self) -> None:
         """Take the host's mode over: `network.eval()` alone must silence the adapter's dropout too."""
         if self.adapter.training != self.linear.training:
@@ -129,7 +135,8 @@ class Attachment(nn.Module):
     def _install(self) -> None:
         self.companions.forget()
         if self.active:
-            self.linear.__dict__["forward"] = self.adapted
+            around = self._around
+            self.linear.__dict__["forward"] = self.adapted if around is None else around(self.adapted)
         else:
             self.linear.__dict__.pop("forward", None)
 

@@ -1,7 +1,7 @@
 """Run a job's training loop: from the beginning, or exactly from where a checkpoint stopped."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -9,6 +9,7 @@ import lightning as L
 from configs import console, slurm
 from model.callbacks.checkpoints import Checkpoints, place
 from model.callbacks.record import MetricsRecord
+from model.compiling import compiled
 from model.job import Job
 from model.learners.finetune import FineTuner
 from model.opening import is_quiet
@@ -50,9 +51,11 @@ def fit(
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     _say_dropped(job, trainer.world_size)
     learner.train()  # hosts are loaded in evaluation mode
-    # Shards are cut from the weights as they are; a swap could not be taken back.
-    is_cut = options.strategy == "fsdp"
-    with nullcontext() if is_cut else frozen_stored_for(learner.network, options.precision):
+    with ExitStack() as stack:
+        if options.strategy != "fsdp":  # shards are cut from the weights as they are; no swap could be undone
+            stack.enter_context(frozen_stored_for(learner.network, options.precision))
+        if options.compile:
+            stack.enter_context(compiled(job.assembled.layers, job.assembled.attachments.values()))
         trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_disable()

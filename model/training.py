@@ -17,6 +17,7 @@ from torch import nn
 
 from configs.faults import InputFault
 from model.checkpoint import RunCheckpointIO
+from model.compiling import check_compiler
 from model.sharding import FrozenShards, InStep
 
 _PATIENCE = timedelta(minutes=30)
@@ -38,6 +39,7 @@ def check_devices(options: Any) -> None:
         )
     if options.precision == "16-mixed" and not on_gpu:
         raise InputFault("--precision: 16-mixed needs a GPU; did you mean 'bf16-mixed'?")
+    check_compiler(options)
 
 
 def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
@@ -81,6 +83,7 @@ def build_trainer(
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec.*")
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
+    warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # OPT's layers; no host edits it
     watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
     if options.strategy == "fsdp":
         watchers.append(InStep())

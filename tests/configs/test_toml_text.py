@@ -54,10 +54,12 @@ def _values(entry):
     return st.booleans() if isinstance(kind, Switch) else None
 
 
+_BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue")
+"""Options that need others, or a job of SLURM."""
 DRAWN = {
     name: _values(entry).filter(lambda value, entry=entry: not entry.is_unbuilt(value))
     for name, entry in entries().items()
-    if _values(entry) is not None and name not in ("load_type", "resume_training", "dyrealloc_ags_mode")
+    if _values(entry) is not None and name not in _BOUND
 }
 
 

@@ -1,11 +1,15 @@
 """Sharded frozen weights: attachments, losses and gradients are those of the whole network."""
 
+import multiprocessing
 import os
+import socket
 
+import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from transformers import AutoModel
 
 from configs import kinds
 from model.family import dimensions
@@ -19,6 +23,7 @@ ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=F
 
 def _step(network, adapters, tokens):
     adapters.zero_grad()
+    torch.manual_seed(0)  # hosts drop
     output = network(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
     # Weighted, because the mean square of a last norm's output is a constant.
     loss = (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(1))).mean()
@@ -28,13 +33,8 @@ def _step(network, adapters, tokens):
 
 def _compare(family, rank, world):
     """Raise where the sharded network's step is not the whole one's."""
-    from transformers import AutoModel
-
     row = kinds.load("model.families", family, "FAMILY")
     network = tiny_network(row, AutoModel).requires_grad_(False).train()
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     trunk = row.layer.split(".", 1)[1]  # a network without head has no prefix
     count = dimensions(network.config).layers
     layers = [network.get_submodule(trunk.format(layer=number)) for number in range(count)]
@@ -70,24 +70,30 @@ def _unequal(network, tokens, rank):
     distributed.barrier()
 
 
-def _process(rank, world, port):
+def _process(rank, world, port, families):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=world)
     try:
-        for family in kinds.names("model.families"):
+        for family in families:
             _compare(family, rank, world)
     finally:
         distributed.destroy_process_group()
 
 
-def test_two_processes_with_shards_compute_what_whole_networks_do():
-    import socket
-
+@pytest.mark.parametrize(
+    "families",
+    [("llama",), pytest.param(kinds.names("model.families"), marks=pytest.mark.slow)],
+    ids=["one", "every"],
+)
+def test_two_processes_with_shards_compute_what_whole_networks_do(families):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_process, args=(2, port), nprocs=2)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.killed"])
+    torch.multiprocessing.start_processes(
+        _process, args=(2, port, families), nprocs=2, start_method="forkserver"
+    )
 
 
 def test_a_network_in_one_piece_is_left_alone():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from configs import kinds
 from configs.faults import InputFault
@@ -17,8 +18,6 @@ ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=F
 
 
 def _network():
-    from transformers import AutoModelForCausalLM
-
     family = kinds.load("model.families", "llama", "FAMILY")
     network = tiny_network(family, AutoModelForCausalLM, num_hidden_layers=1).requires_grad_(False).train()
     sites = locate(network, family, dimensions(network.config).layers)
@@ -59,9 +58,7 @@ def test_compiled_steps_are_the_plain_ones_at_every_length():
 
 
 def test_a_machine_without_compiler_is_refused(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-        cpp_builder.get_cpp_compiler, "cache_clear"
-    ) else None
-    with pytest.raises(InputFault, match=r"--compile: needs a C\+\+ compiler"):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputFault, match=r"--compile: needs the C\+\+ compiler no-such-compiler"):
         check_compiler(Options(compile=True, accelerator="cpu"))
     check_compiler(Options())

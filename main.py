@@ -25,6 +25,7 @@ from dataset.task import Task
 from model import source as sources
 from model.adapter_files import trained_prompt
 from model.plan import Plan, read_plan
+from model.shortcut_plan import read_shortcuts
 
 _MAX_TOKENS = 512
 
@@ -41,6 +42,7 @@ class Prepared:
         found: part -> its examples; those that must be fetched from the hub are missing.
         source: where network and tokenizer come from.
         plan: the LoRA configuration, if one is given.
+        shortcuts: the shortcut configuration, if one is given.
         run: the directory of a run that goes on; None for a new one.
     """
 
@@ -51,6 +53,7 @@ class Prepared:
     found: Mapping[str, TaskRows]
     source: sources.Source
     plan: Plan | None
+    shortcuts: Plan | None
     run: RunDirectory | None
 
     @property
@@ -92,7 +95,8 @@ def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
         console.say(f"complete: {prepared.run.path}")
         return 0
     show_config(prepared.bound, everything=False)
-    for note in (*bound.notes, *(prepared.plan.notes if prepared.plan else ())):
+    plans = [plan for plan in (prepared.plan, prepared.shortcuts) if plan is not None]
+    for note in (*bound.notes, *(note for plan in plans for note in plan.notes)):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
@@ -116,9 +120,11 @@ def _prepare(bound: Bound) -> Prepared:
     attempt = findings.attempt
     name = model_name(options.model, "--model")
     bound, parts = attempt(partial(_parts, bound)) or (bound, ())
-    plan = None
+    plan = shortcuts = None
     if options.lora_config is not None:
         plan = attempt(partial(read_plan, options.lora_config))
+    if options.shortcut_config is not None:
+        shortcuts = attempt(partial(read_shortcuts, options.shortcut_config))
     source = attempt(partial(_source, options, name))
     request = Request(bound.action, options.write_predictions, options.max_bad_rows)
     found = attempt(partial(gather_parts, parts, request, {})) or {}
@@ -128,7 +134,7 @@ def _prepare(bound: Bound) -> Prepared:
     if options.resume_training and not findings.lines:
         run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
     findings.settle()
-    return Prepared(bound, name, parts, request, found, source, plan, run)
+    return Prepared(bound, name, parts, request, found, source, plan, shortcuts, run)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
@@ -229,12 +235,16 @@ def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[
 
 def _assembled(prepared: Prepared, backbone: Any) -> Any:
     """Attach what the plan or the adapter says; a plain model trains whole."""
-    from model.assembly import assemble, plain
+    from model.assembly import assemble, plain, require_shortcuts
 
-    if prepared.name.method == "full":
+    options, method = prepared.options, prepared.name.method
+    if method == "full":
         return plain(backbone)
-    adapter = prepared.options.adapter[0] if prepared.options.adapter else None
-    return assemble(backbone, prepared.plan, adapter, prepared.options.seed)
+    adapter = options.adapter[0] if options.adapter else None
+    plans = {"shortcuts": prepared.shortcuts, "norm": options.shortcut_norm}
+    assembled = assemble(backbone, prepared.plan, adapter, options.seed, **plans)
+    require_shortcuts(assembled, options.model, wanted=method == "lora_ags", where=str(adapter))
+    return assembled
 
 
 def _backbone(prepared: Prepared, task: Task) -> Any:

@@ -87,9 +87,7 @@ def _model(case: Case) -> Iterator[str]:
     except InputFault as refusal:
         yield from refusal.lines
         return
-    if name.method == "lora_ags":
-        yield f"{case.where('model')}: shortcuts are not built yet, so '{word}' is not"
-    else:
+    if name.method != "lora_ags":
         yield from _without_shortcuts(case, word)
     yield from _plain(case, word) if name.method == "full" else _with_adapters(case, word, name)
 
@@ -99,6 +97,9 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
     if mode != "off":
         where = case.where("dyrealloc_ags_mode")
         yield f"{where}: '{mode}' needs a model with shortcuts (FAMILY_lora_ags), got --model {word}"
+    if word.endswith("_lora") and case.options.shortcut_config:
+        where = case.where("shortcut_config")
+        yield f"{where}: '{word}' has no shortcuts; did you mean --model {word}_ags?"
 
 
 def _plain(case: Case, word: str) -> Iterator[str]:
@@ -118,8 +119,10 @@ def _with_adapters(case: Case, word: str, name: ModelName) -> Iterator[str]:
     has_plan = options.lora_config or options.adapter or is_lost  # a lost checkpoint is refused as such
     if not has_plan and case.is_sound("lora_config", "adapter", "load", "load_type"):
         yield f"--lora-config: required by '{word}' (or --adapter, or a checkpoint in its run)"
-    if name.method == "lora_ags" and not options.shortcut_config and case.is_sound("shortcut_config"):
-        yield f"--shortcut-config: required by '{word}'"
+    has_shortcuts = options.shortcut_config or options.adapter or is_lost
+    names = ("shortcut_config", "adapter", "load", "load_type")
+    if name.method == "lora_ags" and not has_shortcuts and case.is_sound(*names):
+        yield f"--shortcut-config: required by '{word}' (or an --adapter that has shortcuts)"
 
 
 def _paths(case: Case) -> Iterator[str]:

@@ -48,7 +48,7 @@ _EXEMPT = (
     "dry_run",
     "auto_requeue",
 )
-_BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config")
+_BASE = ("backbone_model", "pretrained", "lora_config", "shortcut_config", "shortcut_norm")
 _PROMPTS = {"prompt", "template", "form"}
 _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
 
@@ -125,7 +125,8 @@ def without_training(recorded: Layer, action: str | None) -> Layer:
     if action != "test":
         return Layer({name: one for name, one in recorded.settings.items() if name in _BASE})
     kept = {name: setting for name, setting in recorded.settings.items() if name in EVALUATION}
-    if "lora_config" in kept:
+    model = kept["model"].value if "model" in kept else None
+    if "lora_config" in kept and ("shortcut_config" in kept or not (model or "").endswith("_lora_ags")):
         kept.pop("adapter", None)
     return Layer(kept, recorded.tables, recorded.faults, recorded.touched)
 

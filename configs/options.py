@@ -124,11 +124,9 @@ class Options:
     """Directory in PEFT format whose A and B are loaded into the injected adapters."""
     lora_config: Annotated[Path | None, PathText(), _WEIGHTS] = None
     """TOML file that says where adapters sit and what rank they have."""
-    shortcut_config: Annotated[
-        Path | None, PathText(), Option("Weights", unbuilt="shortcuts are not built yet")
-    ] = None
+    shortcut_config: Annotated[Path | None, PathText(), _WEIGHTS] = None
     """TOML file of the low-rank shortcuts."""
-    shortcut_norm: Annotated[str, Choice("shortcut norm", ("exact", "renorm")), _SEARCH] = "exact"
+    shortcut_norm: Annotated[str, Choice("shortcut norm", ("exact", "renorm")), _WEIGHTS] = "exact"
     """Shortcut terms join the sum before the norm that follows it, or get one more norm of their own."""
     resume_training: Annotated[bool, Switch(), _TRAIN] = False
     """Go on where the checkpoint of --load stopped, in its run directory; needs --load-type pl."""

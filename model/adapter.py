@@ -71,6 +71,7 @@ class AdapterKind:
         export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
         load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors. A ValueError says
             why the adapter cannot hold them.
+        keys: adapter -> the TOML keys of its own that make it again, for kinds without PEFT's form.
         place: beside a linear layer, or in the residual stream, where no linear stands.
         unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
         by_head: `build` takes entries with `heads`, whose heads have adapters of their own.
@@ -81,6 +82,7 @@ class AdapterKind:
     joint: Callable[[Tensor, Sequence[Part]], list[Tensor]] | None = None
     export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
     load: Callable[[Any, Tensor, Tensor, float], None] | None = None
+    keys: Callable[[Any], Mapping[str, Any]] = lambda adapter: {}
     place: Literal["linear", "stream"] = "linear"
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
     by_head: bool = False

@@ -10,12 +10,15 @@ from torch import nn
 from configs.faults import InputFault
 from model.attachment import Attachment
 from model.backbone import Backbone
-from model.exchange import load_head, load_peft, plan_of
+from model.exchange import load_adapter, load_head, plan_of
+from model.extra_exchange import wiring
 from model.family import dimensions
-from model.injection import attach, check_keys, locate
-from model.peft_format import read
+from model.injection import attach, check_keys, locate, locate_stream
+from model.peft_format import PeftAdapter, read
 from model.plan import Plan, resolve
+from model.shortcut_plan import resolve_shortcuts
 from model.site import Site, SiteKey
+from model.stream import NormMode, Stream
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Assembled:
         methods: kind of adapter by site.
         head: dotted names of modules that train and travel whole.
         notes: lines to show once.
-        evaluation: what a loaded adapter's metadata says about how it was trained.
+        metadata: what a loaded adapter's files say about how it was trained.
+        stream: the network's layers, where shortcuts are planned in them.
     """
 
     backbone: Backbone
@@ -39,6 +43,7 @@ class Assembled:
     head: tuple[str, ...]
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
+    stream: Stream | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -60,36 +65,81 @@ class Assembled:
         return counts
 
 
-def assemble(backbone: Backbone, plan: Plan | None, adapter: Path | None, seed: int) -> Assembled:
-    """Attach what the plan says and load the adapter's tensors, or let the adapter decide sites and ranks.
+def assemble(
+    backbone: Backbone,
+    plan: Plan | None,
+    adapter: Path | None,
+    seed: int,
+    shortcuts: Plan | None = None,
+    norm: NormMode | None = None,
+) -> Assembled:
+    """Attach what the plans say and load the adapter's tensors, or let the adapter decide sites and ranks.
 
     Args:
         backbone: the loaded network.
         plan: the LoRA configuration, or None.
         adapter: a directory in PEFT format, or None.
         seed: the run's seed.
+        shortcuts: the shortcut configuration, or None.
+        norm: how shortcuts join the sums; None: as the adapter says.
 
     Raises:
-        InputFault: when plan, adapter and network do not fit each other.
+        InputFault: when plans, adapter and network do not fit each other.
     """
-    size = dimensions(backbone.network.config)
-    sites = locate(backbone.network, backbone.family, size.layers)
+    network, size = backbone.network, dimensions(backbone.network.config)
     file = None if adapter is None else read(adapter)
+    stream = _stream(backbone, size.layers, shortcuts is not None, file, str(adapter), norm)
+    linears = locate(network, backbone.family, size.layers)
+    sites = linears | ({} if stream is None else locate_stream(stream))
+    named = {} if file is None else plan_of(file, sites, str(adapter))
     notes: tuple[str, ...] = ()
     if plan is not None:
         resolution = resolve(plan, size, tuple(backbone.family.roles))
-        entries, where, notes = resolution.sites, str(plan.path), tuple(resolution.notes)
-        check_keys(entries, where)
+        beside, notes = resolution.sites, tuple(resolution.notes)
     else:
-        entries, where = plan_of(file, sites, str(adapter)), str(adapter)
-    attachments = attach(backbone.network, sites, entries, seed, where)
-    methods = {key: entry.method for key, entry in entries.items()}
+        beside = {key: entry for key, entry in named.items() if key in linears}
+    if shortcuts is not None:
+        within = resolve_shortcuts(shortcuts, size).sites
+        stream.wire(within)
+    else:
+        within = {key: entry for key, entry in named.items() if key not in linears}
+    attachments: dict[SiteKey, Attachment] = {}
+    for entries, source in ((beside, plan), (within, shortcuts)):
+        where = str(adapter if source is None else source.path)
+        check_keys(entries, where)
+        attachments |= attach(network, sites, entries, seed, where, stream)
+    methods = {key: entry.method for key, entry in sorted((*beside.items(), *within.items()))}
+    attachments = {key: attachments[key] for key in methods}
     if file is not None:
-        load_peft(attachments, methods, file, str(adapter))
-        load_head(backbone.network, file, str(adapter))
+        load_adapter(attachments, methods, file, str(adapter))
+        load_head(network, file, str(adapter))
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
-    metadata = None if file is None else file.metadata
-    return Assembled(backbone, sites, attachments, methods, backbone.trained_modules, notes, metadata)
+    metadata, head = None if file is None else file.metadata, backbone.trained_modules
+    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream)
+
+
+def _stream(
+    backbone: Backbone,
+    layers: int,
+    is_planned: bool,
+    file: PeftAdapter | None,
+    where: str,
+    norm: NormMode | None,
+) -> Stream | None:
+    """Return the network's layers where a plan or an adapter has shortcuts, wired as the adapter says."""
+    told = None if file is None else wiring(file, where)
+    if told is not None and norm not in (None, told.norm):
+        raise InputFault(f"--shortcut-norm: {where} was trained with '{told.norm}', got '{norm}'")
+    if told is None and not is_planned:
+        return None
+    stream = Stream(backbone.network, backbone.family, layers, norm or (told.norm if told else "exact"))
+    if told is not None:
+        places = {str(key): key for key in locate_stream(stream)}
+        odd = sorted(set(told.renormed) - set(places))
+        if odd:
+            raise InputFault(f"{where}: metadata.json: shortcuts: {odd[0]} is no place of this network")
+        stream.wire([places[name] for name in told.renormed])
+    return stream
 
 
 def plain(backbone: Backbone) -> Assembled:
@@ -126,3 +176,15 @@ def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:
             f"--backbone-model: {backbone.word} has digest {backbone.digest[:12]}, the checkpoint's run stood"
             f" on {facts['base']} with {facts['base_digest'][:12]}"
         )
+
+
+def require_shortcuts(assembled: Assembled, word: str, *, wanted: bool, where: str) -> None:
+    """Refuse an adapter that has shortcuts where the model's word says none, and the other way round.
+
+    Raises:
+        InputFault: naming the flag that is missing or wrong.
+    """
+    if wanted and assembled.stream is None:
+        raise InputFault(f"--shortcut-config: required by '{word}', {where} has no shortcuts")
+    if not wanted and assembled.stream is not None:
+        raise InputFault(f"--model: {where} has shortcuts; did you mean '{word}_ags'?")

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs import kinds
 from configs.faults import InputFault
 from configs.files import replacing_directory
-from model.adapter import AdapterKind
 from model.attachment import Attachment
+from model.extra_exchange import entry_of, load_extra, load_kind, wiring
+from model.extra_tensors import Extra, Recipe
 from model.injection import attach
 from model.objective import Batch, inputs
 from model.peft_format import Factors, PeftAdapter, largest_difference, read, write
 from model.plan import Entry
-from model.site import Site, SiteKey
+from model.site import LINEAR_ROLES, Site, SiteKey
+from model.stream import Stream
 
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """Largest relative difference of logits that folding the scale into B explains, by compute type."""
@@ -29,19 +30,28 @@ def collect(
     head: Sequence[str],
     metadata: Mapping[str, Any],
 ) -> PeftAdapter:
-    """Return what is on, as PEFT sees it; the strength of an attachment goes into its scale."""
-    modules = {}
+    """Return what is on, as PEFT sees it: the strength of an attachment goes into its scale.
+
+    Kinds without PEFT's form go beside it as they are.
+    """
+    modules, extra = {}, {}
     for key, attachment in attachments.items():
-        if attachment.active:
-            kind: AdapterKind = kinds.load("model.adapters", methods[key], "ADAPTER")
-            a, b, scale = kind.export(attachment.adapter)
+        if not attachment.active:
+            continue
+        adapter, kind = attachment.adapter, load_kind(methods[key])
+        if kind.export is not None:
+            a, b, scale = kind.export(adapter)
             modules[attachment.site.path] = Factors(a, b, scale * attachment.strength)
+        else:
+            keys = kind.keys(adapter)
+            recipe = Recipe(methods[key], adapter.rank, adapter.alpha, attachment.strength, keys)
+            extra[str(key)] = Extra(recipe, dict(adapter.state_dict()))
     trained = {
         name: parameter
         for name, parameter in network.named_parameters()
         if any(name.startswith(f"{module}.") for module in head)
     }
-    return PeftAdapter(modules, trained, metadata, tuple(head))
+    return PeftAdapter(modules, trained, metadata, tuple(head), extra)
 
 
 def export(
@@ -50,6 +60,7 @@ def export(
     network: nn.Module,
     attachments: Mapping[SiteKey, Attachment],
     probe: Batch,
+    stream: Stream | None = None,
     **facts: Any,
 ) -> float:
     """Write the adapter's directory whole, after reading it back and comparing logits on a batch.
@@ -60,6 +71,7 @@ def export(
         network: the network that was trained, adapters on.
         attachments: its attachments.
         probe: the batch whose logits are compared.
+        stream: the network's layers, where shortcuts sit in them.
         facts: what `peft_format.write` takes: task_type, base, dropout.
 
     Returns:
@@ -71,7 +83,7 @@ def export(
     with replacing_directory(directory) as draft:
         write(draft, adapter, **facts)
         expected = logits(network, probe)
-        difference = largest_difference(expected, _reread(draft, network, attachments, probe))
+        difference = largest_difference(expected, _reread(draft, network, attachments, probe, stream))
         if not difference <= _ROUNDING[next(network.parameters()).dtype]:
             raise RuntimeError(f"the exported adapter gives other logits: {difference:.3g} relative")
     return difference
@@ -92,7 +104,11 @@ def logits(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def _reread(
-    directory: Path, network: nn.Module, attachments: Mapping[SiteKey, Attachment], probe: Batch
+    directory: Path,
+    network: nn.Module,
+    attachments: Mapping[SiteKey, Attachment],
+    probe: Batch,
+    stream: Stream | None,
 ) -> Tensor:
     """Return the logits of the network with the written adapter in place of the trained one."""
     enabled = {key: attachment.enabled for key, attachment in attachments.items()}
@@ -103,7 +119,9 @@ def _reread(
         attachment.enabled = False
     try:
         sites = {attachment.site.key: attachment.site for attachment in attachments.values()}
-        fresh = attach_peft(network, sites, file, str(directory))
+        if stream is not None and wiring(file, str(directory)) != stream.wiring:
+            raise RuntimeError("the exported adapter tells of another wiring of shortcuts")
+        fresh = attach_peft(network, sites, file, str(directory), stream)
         result = logits(network, probe)
         for attachment in fresh.values():
             attachment.detach()
@@ -117,12 +135,12 @@ def _reread(
 
 
 def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dict[SiteKey, Entry]:
-    """Return the sites and ranks that a PEFT adapter decides by itself.
+    """Return the sites and ranks that an adapter's files decide by themselves.
 
     Raises:
         InputFault: naming the first module that is no site of the network, or whose widths differ.
     """
-    by_path = {site.path: site for site in sites.values()}
+    by_path = {site.path: site for key, site in sites.items() if key.role in LINEAR_ROLES}
     entries = {}
     for module, factors in file.modules.items():
         site = by_path.get(module)
@@ -140,7 +158,27 @@ def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dic
             adapter_name="default",
             disabled=False,
         )
+    named = {str(key): key for key in sites}
+    for name, extra in file.extra.items():
+        if name not in named or named[name] in entries:
+            raise InputFault(f"{where}: {name} is no place of this network, or is held twice")
+        entries[named[name]] = entry_of(named[name], extra.recipe, f"{where}: {name}")
     return entries
+
+
+def load_adapter(
+    attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str], file: PeftAdapter, where: str
+) -> None:
+    """Load an adapter's tensors into attachments that a plan has made.
+
+    Raises:
+        InputFault: when sites or ranks differ from the plan's.
+    """
+    in_peft = {key: one for key, one in attachments.items() if load_kind(methods[key]).export is not None}
+    load_peft(in_peft, methods, file, where)
+    beside = {str(key): one for key, one in attachments.items() if key not in in_peft}
+    if file.extra:
+        load_extra(beside, methods, file.extra, where)
 
 
 def load_peft(
@@ -167,23 +205,28 @@ def load_peft(
             raise InputFault(
                 f"{where}: {path}: rank {factors.rank}, the LoRA configuration says {adapter.rank}"
             )
-        kind: AdapterKind = kinds.load("model.adapters", methods[key], "ADAPTER")
+        kind, strength = load_kind(methods[key]), attachments[key].strength
         try:
             # The file's scale holds the strength it was trained with; the attachment multiplies by its own.
-            kind.load(adapter, factors.a, factors.b, factors.scale / (attachments[key].strength or 1.0))
+            kind.load(adapter, factors.a, factors.b, factors.scale / (strength or 1.0))
         except ValueError as refusal:
             raise InputFault(f"{where}: {path}: {refusal}") from None
 
 
 def attach_peft(
-    network: nn.Module, sites: Mapping[SiteKey, Site], file: PeftAdapter, where: str
+    network: nn.Module,
+    sites: Mapping[SiteKey, Site],
+    file: PeftAdapter,
+    where: str,
+    stream: Stream | None = None,
 ) -> dict[SiteKey, Attachment]:
-    """Attach plain LoRA at the sites a PEFT adapter names and load it, with its head."""
-    attachments = attach(network, sites, plan_of(file, sites, where), seed=0, where=where)
+    """Attach what an adapter's files name, at the sites they name, and load it, with its head."""
+    entries = plan_of(file, sites, where)
+    attachments = attach(network, sites, entries, 0, where, stream)
     device = next(network.parameters()).device
     for attachment in attachments.values():
         attachment.to(device)
-    load_peft(attachments, dict.fromkeys(attachments, "lora"), file, where)
+    load_adapter(attachments, {key: entry.method for key, entry in entries.items()}, file, where)
     load_head(network, file, where)
     return attachments
 

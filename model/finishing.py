@@ -65,6 +65,8 @@ def _export(job: Job, learner: FineTuner) -> None:
         "labels": list(job.task.classes),
         "training_alpha": {str(key): a.adapter.alpha for key, a in assembled.attachments.items() if a.active},
     }
+    if assembled.stream is not None:
+        metadata["shortcuts"] = vars(assembled.stream.wiring)
     adapter = collect(assembled.network, assembled.attachments, assembled.methods, assembled.head, metadata)
     probe = next(iter(job.data.val_dataloader()[0]))
     probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
@@ -74,8 +76,12 @@ def _export(job: Job, learner: FineTuner) -> None:
         assembled.network,
         assembled.attachments,
         probe,
+        assembled.stream,
         task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
         base=job.base,
-        dropout=max(a.adapter.dropout for a in assembled.attachments.values()),
+        dropout=max(
+            (a.adapter.dropout for key, a in assembled.attachments.items() if key in assembled.sites),
+            default=0.0,
+        ),
     )
     console.say(f"adapter: {job.directory.adapter} (read back, logits differ by {difference:.1e} at most)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from configs import kinds
 from configs.faults import InputFault
 from configs.files import replacing_directory
 from configs.seeds import derive
@@ -79,8 +80,8 @@ def refuse_unmergeable(attachments: Mapping[SiteKey, Attachment], methods: Mappi
     if first:
         raise InputFault(
             *(
-                f"--adapter: {key}: '{method}' weighs its parts anew for every token, so no one matrix can be"
-                " added to the weight"
+                f"--adapter: {key}: '{method}' {kinds.load('model.adapters', method, 'ADAPTER').unmergeable};"
+                " keep it as an adapter: `main test --adapter`, `tools.generate --adapter`"
                 for method, key in first.items()
             )
         )

@@ -17,6 +17,7 @@ from configs.files import write_bytes, write_text
 from configs.toml_text import toml_text
 from model.job import Job
 from model.learners.finetune import FineTuner
+from model.site import SHORTCUT_ROLES
 
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "safetensors")
 _PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
@@ -73,6 +74,7 @@ def show_start(job: Job, learner: FineTuner) -> None:
         ("run directory", "none (dry run)" if job.directory is None else job.directory.path),
         ("base", f"{job.assembled.backbone.word} (sha256 {job.assembled.backbone.digest[:12]})"),
         ("adapted modules", roles),
+        *_shortcut_row(job),
         ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
         ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
         ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows["splits"].items())),
@@ -92,6 +94,16 @@ def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
     total = sum(drawn.values())
     shares = [f"{part} {count:,} ({100 * count / total:.1f} %)" for part, count in drawn.items()]
     return [("examples of an epoch", ", ".join(shares))] if shares else []
+
+
+def _shortcut_row(job: Job) -> list[tuple[str, str]]:
+    """Say what the shortcuts among the adapted modules hold and how they are wired."""
+    stream, attachments = job.assembled.stream, job.assembled.attachments
+    if stream is None:
+        return []
+    modules = [one.adapter for key, one in attachments.items() if key.role in SHORTCUT_ROLES]
+    count = sum(p.numel() for module in modules for p in module.parameters())
+    return [("shortcuts", f"{len(modules)} of the adapted modules, {count:,} parameters, norm {stream.norm}")]
 
 
 def is_quiet() -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from configs.faults import InputFault
 from configs.files import sha256, write_bytes, write_text
+from model.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
 from model.weights import load_tensors
 
 CONFIG = "adapter_config.json"
@@ -67,12 +68,14 @@ class PeftAdapter:
         head: full parameter name -> tensor of the modules trained and saved whole.
         metadata: what PEFT has no place for; empty for an adapter of another tool.
         saved: full names of the modules that the head's tensors belong to; only a writer knows them.
+        extra: site -> an adapter that PEFT has no form for.
     """
 
     modules: Mapping[str, Factors]
     head: Mapping[str, Tensor] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     saved: Sequence[str] = ()
+    extra: Mapping[str, Extra] = field(default_factory=dict)
 
 
 def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, dropout: float) -> None:
@@ -85,7 +88,7 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
         base: name or path of the frozen base.
         dropout: the training dropout, for readers that train on.
     """
-    uniform = len({(f.rank, f.scale) for f in adapter.modules.values()}) == 1
+    uniform = len({(f.rank, f.scale) for f in adapter.modules.values()}) <= 1
     tensors: dict[str, Tensor] = {}
     for module, factors in adapter.modules.items():
         tensors[f"{_PREFIX}{module}.lora_A.weight"] = factors.a
@@ -96,6 +99,9 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
     config = _config(adapter, uniform, task_type=task_type, base=base, dropout=dropout)
     write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     metadata = {**adapter.metadata, "sha256": {TENSORS: sha256(directory / TENSORS)}}
+    if adapter.extra:
+        metadata[KEY] = write_extra(directory, adapter.extra)
+        metadata["sha256"][EXTRA] = sha256(directory / EXTRA)
     write_text(directory / METADATA, json.dumps(metadata, indent=2, sort_keys=True) + "\n")
 
 
@@ -103,9 +109,9 @@ def _config(
     adapter: PeftAdapter, uniform: bool, *, task_type: str, base: str, dropout: float
 ) -> dict[str, Any]:
     ranks = {module: factors.rank for module, factors in adapter.modules.items()}
-    largest = max(ranks.values())
+    largest = max(ranks.values(), default=1)
     alpha: float = largest
-    if uniform:
+    if uniform and adapter.modules:
         alpha = next(iter(adapter.modules.values())).scale * largest
     patterns = {} if uniform else {f"^{re.escape(module)}$": rank for module, rank in sorted(ranks.items())}
     return {
@@ -143,8 +149,11 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     digests = metadata.get("sha256", {})
     if not isinstance(digests, dict) or digests.get(TENSORS, sha256(path)) != sha256(path):
         raise InputFault(f"{path}: its bytes are not those that {METADATA} records")
+    extra = read_extra(directory, metadata, directory / METADATA)
     modules, head = _split(load_tensors(path), path)
-    return PeftAdapter(_scaled(modules, config, directory), head, metadata)
+    if not modules and not extra:
+        raise InputFault(f"{path}: holds no LoRA tensor")
+    return PeftAdapter(_scaled(modules, config, directory), head, metadata, extra=extra)
 
 
 def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:
@@ -201,8 +210,6 @@ def _split(
             raise InputFault(f"{path}: tensor {name}: no part of a plain LoRA")
         else:
             head[plain.replace(".modules_to_save.default.", ".")] = tensor
-    if not modules:
-        raise InputFault(f"{path}: holds no LoRA tensor")
     return modules, head
 
 

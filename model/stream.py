@@ -14,12 +14,13 @@ which changes the network also where the shortcuts are zero.
 
 import weakref
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from configs.faults import InputFault
+from model.carried import Carried
 from model.family import Family
 from model.site import Site, SiteKey
 
@@ -29,6 +30,24 @@ _UNFIT = {
     "layerdrop": "layers that are left out at random have no sum to pass on",
     "chunk_size_feed_forward": "a feed-forward part that runs in chunks has no one sum to add to",
 }
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How shortcuts join the stream.
+
+    Args:
+        norm: where their terms stand to the norms.
+        renormed: the sites, as text, that the published wiring puts one more norm after.
+    """
+
+    norm: NormMode
+    renormed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse norms that the mode does not have."""
+        if self.norm == "exact" and self.renormed:
+            raise ValueError("renormed: 'exact' has no such norms")
 
 
 class Guest(Protocol):
@@ -51,16 +70,18 @@ class Stream:
         network: the host; its classes, places and state-dict keys do not change.
         family: its family.
         layers: their number.
+        norm: how terms join the sums; `wire` says after which sites `renorm` puts its norms.
 
     Raises:
         InputFault: when the network's configuration runs its layers in a way that has no such sums.
     """
 
-    def __init__(self, network: nn.Module, family: Family, layers: int) -> None:
+    def __init__(self, network: nn.Module, family: Family, layers: int, norm: NormMode = "exact") -> None:
         for name, reason in _UNFIT.items():
             if getattr(network.config, name, 0):
                 raise InputFault(f"config.json: {name}: must be 0 for shortcuts: {reason}")
         self.width = network.config.hidden_size
+        self.norm = norm
         self.renormed: frozenset[SiteKey] = frozenset()
         self.carried = Carried()
         self.layers = [LayerStream(self, network, family, number) for number in range(layers)]
@@ -69,9 +90,14 @@ class Stream:
         """Return a place of the stream as a site; its host is the layer."""
         return Site(key, self.layers[key.layer].path, self.width, self.width)
 
-    def renorm(self, keys: Collection[SiteKey]) -> None:
-        """Put one more norm after the cross-layer shortcuts named, on or off; after no others."""
-        self.renormed = frozenset(key for key in keys if key.role in _CROSS)
+    @property
+    def wiring(self) -> Wiring:
+        """How the shortcuts are wired, for the record."""
+        return Wiring(self.norm, tuple(map(str, sorted(self.renormed))))
+
+    def wire(self, sites: Collection[SiteKey]) -> None:
+        """Say where shortcuts are planned, on or off: `renorm` has its norms there, `exact` has none."""
+        self.renormed = frozenset(key for key in sites if self.norm == "renorm" and key.role in _CROSS)
         for layer in self.layers:
             layer.install()
 
@@ -79,42 +105,6 @@ class Stream:
         """Edit a layer as its attachments now say, and the one before it, which passes its sum on."""
         for layer in self.layers[max(number - 1, 0) : number + 1]:
             layer.install()
-
-
-class Carried:
-    """Sums on their way to the next layer.
-
-    A sum belongs to the very tensor that enters the next layer and lives as long as that does: a recomputed
-    layer (gradient checkpointing) finds the sum of its own forward pass, and nothing outlives a batch.
-    """
-
-    def __init__(self) -> None:
-        self._left: tuple[int, Tensor] | None = None
-        self._sums = WeakTensorKeyDictionary()
-
-    def leave(self, number: int, total: Tensor) -> None:
-        """Keep the sum of a layer that has just run."""
-        self._left = number, total
-
-    def enter(self, number: int, x: Tensor) -> None:
-        """Bind the sum that the layer before has left to the input of this layer."""
-        left, self._left = self._left, None
-        if left is not None and left[0] == number - 1:
-            self._sums[x] = left[1]
-
-    def of(self, x: Tensor) -> Tensor:
-        """Return the sum that came with an input.
-
-        Raises:
-            RuntimeError: when none did; checkpointing that copies its inputs (`use_reentrant`) does that.
-        """
-        if x not in self._sums:
-            raise RuntimeError("a layer's input came without the sum of the layer before it")
-        return self._sums[x]
-
-    def __reduce__(self) -> tuple[type["Carried"], tuple[()]]:
-        """Copies and pickles are empty: sums in flight belong to one forward pass."""
-        return Carried, ()
 
 
 class LayerStream:

@@ -14,7 +14,7 @@ from configs.toml_text import toml_text
 from tests.tiny import gsm8k_rows, rte_rows, save_host, write_gsm8k, write_rte
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPARABLE = ("metrics.csv", "summary.json", "lora.toml", "adapter")
+COMPARABLE = ("metrics.csv", "summary.json", "lora.toml", "shortcut.toml", "adapter")
 """What equal runs leave byte for byte equal."""
 ENTRY = {
     "r": 4,
@@ -22,6 +22,13 @@ ENTRY = {
     "lora_dropout": 0.0,
     "adapter_name": "default",
     "disable_adapter": False,
+}
+PROJECTION = {
+    "r": 2,
+    "shortcut_alpha": 4,
+    "proj_dropout": 0.0,
+    "projector_name": "default",
+    "disable_projector": False,
 }
 
 
@@ -44,6 +51,14 @@ class Ground:
         """Return a LoRA TOML: rank 4 at every site, `keys` put into its default."""
         path = self.base / f"{name}.toml"
         path.write_text(toml_text({"default": {**ENTRY, **keys}, **(tables or {})}))
+        return path
+
+    def shortcuts(
+        self, name: str = "shortcuts", tables: Mapping[str, Any] | None = None, **keys: Any
+    ) -> Path:
+        """Return a shortcut TOML: rank 2 at every place, `keys` put into its default."""
+        path = self.base / f"{name}.toml"
+        path.write_text(toml_text({"default": {**PROJECTION, **keys}, **(tables or {})}))
         return path
 
     def rte(self, name: str = "RTE", **counts: int) -> Path:
@@ -87,7 +102,10 @@ class Ground:
         return path
 
     def words(self, family: str = "opt", **options: Any) -> list[str]:
-        """Return a `train FAMILY_lora rte` command line: two epochs of four steps, changed by `options`."""
+        """Return a `train FAMILY_lora rte` command line: two epochs of four steps, changed by `options`.
+
+        With `shortcut_config` among them the model is FAMILY_lora_ags.
+        """
         defaults = {
             "load": self.host(family),
             "lora_config": self.base / "plain.toml",
@@ -98,7 +116,8 @@ class Ground:
         }
         if "lora_config" not in options:
             self.plan()
-        return ["train", f"{family}_lora", "rte", *flags({**defaults, **options})]
+        model = f"{family}_lora_ags" if "shortcut_config" in options else f"{family}_lora"
+        return ["train", model, "rte", *flags({**defaults, **options})]
 
 
 def flags(options: Mapping[str, Any]) -> list[str]:

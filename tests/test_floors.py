@@ -26,7 +26,9 @@ FLOORS = {
     "model": 1,
     **dict.fromkeys(KINDS, 2),
     **dict.fromkeys(("dataset.hub", "dataset.module"), 3),
-    **dict.fromkeys(("model.assembly", "model.backbone", "model.exchange", "model.injection"), 3),
+    **dict.fromkeys(
+        ("model.assembly", "model.backbone", "model.exchange", "model.extra_exchange", "model.injection"), 3
+    ),
     **dict.fromkeys(("model.answering", "model.merging", "model.parameter_counts"), 3),
     "model.learners": 4,
     "model.callbacks": 5,

@@ -204,7 +204,7 @@ def _with_shortcuts(path, assembled, manner):
     """Attach the case's shortcuts as the manner says; return them by site."""
     kinds_of = json.loads((path / "info.json").read_text())["shortcuts"]
     tensors = load_file(path / "shortcuts.safetensors")
-    stream = Stream(assembled.network, assembled.backbone.family, 3)
+    stream = Stream(assembled.network, assembled.backbone.family, 3, MANNERS[manner])
     sites, entries = locate_stream(stream), {}
     for name, kind in kinds_of.items():
         for key in sites:
@@ -220,7 +220,7 @@ def _with_shortcuts(path, assembled, manner):
             value = tensors[f"layers.{key.layer}.{names[key.role]}.{factor}"]
             with torch.no_grad():
                 tensor.copy_(value * (factor == "A" or manner not in ("zero", "base")))
-    stream.renorm(entries if MANNERS[manner] == "renorm" else ())
+    stream.wire(entries)
     return {f"layers.{key.layer}.{names[key.role]}": one for key, one in attachments.items()}
 
 

@@ -62,7 +62,10 @@ FLAGS = [
     ("--seeds 0,0", "--seeds: must be a list of different items"),
     ("--seeds 0,1 --seed 1", "--seeds: not together with seed; a run has one, a sweep has several"),
     ("--mmlu-mode zs", "--mmlu-mode: MMLU evaluation is not built yet"),
-    ("--shortcut-config lora.toml", "--shortcut-config: shortcuts are not built yet"),
+    (
+        "--shortcut-config lora.toml",
+        "--shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?",
+    ),
     (
         "--realloc-hist-path lora.toml",
         "--realloc-hist-path: starting from a reallocation history is not built",
@@ -152,9 +155,17 @@ def test_auto_leaves_the_family_to_the_network(here):
     assert done.options.model == "auto_lora"
 
 
-def test_shortcuts_are_not_built():
-    with pytest.raises(InputFault, match="--model: shortcuts are not built yet, so 'opt_lora_ags' is not"):
-        parse(["train", "opt_lora_ags", "mrpc", "--lora-config", "lora.toml"])
+def test_shortcuts_need_both_plans(here):
+    words = ["train", "opt_lora_ags", "mrpc"]
+    with pytest.raises(InputFault) as refusal:
+        parse(words)
+    assert [line.split(":")[0] for line in refusal.value.lines] == ["--lora-config", "--shortcut-config"]
+    with pytest.raises(InputFault, match="^--shortcut-config: required by 'opt_lora_ags'"):
+        parse([*words, "--lora-config", "lora.toml"])
+    plans = ["--lora-config", "lora.toml", "--shortcut-config", "lora.toml"]
+    assert parse([*words, *plans]).options.shortcut_config == here / "lora.toml"
+    with pytest.raises(InputFault, match="^--shortcut-config: no file"):
+        parse([*words, *plans[:3], "none.toml"])
 
 
 def test_all_faults_come_at_once(here):

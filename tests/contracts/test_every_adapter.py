@@ -11,8 +11,10 @@ from transformers import AutoModelForSequenceClassification
 
 from configs import kinds
 from model.attachment import join
+from model.exchange import attach_peft, collect
 from model.family import dimensions, model_types
 from model.injection import attach, locate, locate_stream
+from model.peft_format import read, write
 from model.plan import Entry
 from model.plan_heads import projection
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
@@ -36,21 +38,23 @@ class Guests:
 
     def __init__(self, method, host="llama", *, seed=0, dropout=0.0):
         method, _, by_head = method.partition(" by ")
+        self.method = method
         self.kind = kinds.load("model.adapters", method, "ADAPTER")
         row = model_types()[host]
         network = tiny_network(row, AutoModelForSequenceClassification, model_type=host)
         self.network = network.requires_grad_(False).double()
         self.stock = copy.deepcopy(self.network)
         size = dimensions(self.network.config)
-        stream = Stream(self.network, row, size.layers) if self.kind.place == "stream" else None
-        sites = locate_stream(stream) if stream else locate(self.network, row, size.layers)
+        self.stream = Stream(self.network, row, size.layers) if self.kind.place == "stream" else None
+        sites = locate_stream(self.stream) if self.stream else locate(self.network, row, size.layers)
         entry = Entry(
             rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method=method
         )
         self.entries = dict.fromkeys(sites, entry)
         if by_head:
             self.entries |= {key: _by_head(entry, key, size) for key in sites if key.role in HEAD_ROLES}
-        self.attachments = attach(self.network, sites, self.entries, seed, "plan", stream)
+        self.attachments = attach(self.network, sites, self.entries, seed, "plan", self.stream)
+        self.sites = sites
         self.modules = nn.ModuleDict({str(key): a for key, a in self.attachments.items()}).double()
 
     def logits(self):
@@ -171,6 +175,30 @@ def test_export_and_load_carry_the_effect(method):
         torch.testing.assert_close(attachment.adapter(x), scale * (x @ a.t()) @ b.t())
         one.kind.load(two.attachments[key].adapter, a / 2, b * 2, scale)
     torch.testing.assert_close(one.logits(), two.logits())
+
+
+@of_every_kind
+def test_its_files_carry_the_effect(method, tmp_path):
+    guests = Guests(method)
+    guests.shake()
+    for number, attachment in enumerate(guests.attachments.values()):
+        attachment.strength = 0.5 if number % 2 else 1.0
+    next(iter(guests.attachments.values())).enabled = False
+    expected, methods = guests.logits(), dict.fromkeys(guests.attachments, guests.method)
+    write(
+        tmp_path,
+        collect(guests.network, guests.attachments, methods, (), {}),
+        task_type="SEQ_CLS",
+        base="base",
+        dropout=0.0,
+    )
+    for attachment in guests.attachments.values():
+        attachment.enabled = False
+    fresh = attach_peft(guests.network, guests.sites, read(tmp_path), "x", guests.stream)
+    assert len(fresh) == len(guests.attachments) - 1
+    for attachment in fresh.values():
+        attachment.double()
+    torch.testing.assert_close(guests.logits(), expected, rtol=1e-5, atol=1e-6)  # loaded into float32
 
 
 @of_every_kind

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from configs import kinds
 from configs.faults import InputFault
 from model import merging
 from model.assembly import assemble
@@ -20,18 +21,26 @@ def _assembled(ground):
     return assemble(backbone, read_plan(ground.plan("full-start", init_lora_weights=False)), None, 0)
 
 
-def test_a_method_that_depends_on_the_token_is_refused_with_the_reason():
+def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
+    reason = SimpleNamespace(unmergeable="weighs anew")
+    load = kinds.load
+    monkeypatch.setattr(kinds, "load", lambda p, kind, c: reason if kind == "hydra" else load(p, kind, c))
+
     def attachment(delta, active=True):
         return SimpleNamespace(active=active, adapter=SimpleNamespace(merged_delta=lambda: delta))
 
     fixed, moving = attachment(torch.zeros(1)), attachment(None)
     keys = [SiteKey(0, "q_proj"), SiteKey(0, "v_proj"), SiteKey(1, "q_proj")]
-    methods = dict(zip(keys, ("lora", "hydra", "hydra")))
+    keys.append(SiteKey(1, "residual1"))
+    methods = dict(zip(keys, ("lora", "hydra", "hydra", "shortcut")))
     with pytest.raises(InputFault) as refused:
-        refuse_unmergeable(dict(zip(keys, (fixed, moving, moving))), methods)
+        refuse_unmergeable(dict(zip(keys, (fixed, moving, moving, moving))), methods)
     assert refused.value.lines == (
-        "--adapter: layer_0/v_proj: 'hydra' weighs its parts anew for every token, so no one matrix can be"
-        " added to the weight",
+        "--adapter: layer_0/v_proj: 'hydra' weighs anew; keep it as an adapter: `main test --adapter`,"
+        " `tools.generate --adapter`",
+        "--adapter: layer_1/residual1: 'shortcut' adds its term to the sum between layers, where no linear"
+        " stands whose weight could take it; keep it as an adapter: `main test --adapter`,"
+        " `tools.generate --adapter`",
     )
     refuse_unmergeable(dict(zip(keys, (fixed, attachment(None, active=False)))), methods)
 

@@ -10,11 +10,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from configs.faults import InputFault
+from model.carried import Carried
 from model.family import dimensions, model_types
 from model.injection import attach, locate_stream
 from model.plan import Entry
 from model.site import SHORTCUT_ROLES, SiteKey
-from model.stream import Carried, Stream
+from model.stream import Stream
 from tests.tiny import tiny_network
 
 HOSTS = [(word, {}) for word in sorted(model_types())]
@@ -37,13 +38,13 @@ class Host:
         auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
         self.network = tiny_network(self.family, auto, **self.variant).requires_grad_(False).double()
         self.stock = copy.deepcopy(self.network)
-        self.stream = Stream(self.network, self.family, dimensions(self.network.config).layers)
+        self.stream = Stream(self.network, self.family, dimensions(self.network.config).layers, norm)
         self.sites = {key: s for key, s in locate_stream(self.stream).items() if key.role in roles}
         entry = Entry(2, 3.0, 0.0, "default", False, method="shortcut")
         entries = dict.fromkeys(self.sites, entry)
         self.attachments = attach(self.network, self.sites, entries, 0, "plan", self.stream)
         self.modules = nn.ModuleDict({str(key): one for key, one in self.attachments.items()}).double()
-        self.stream.renorm(self.sites if norm == "renorm" else ())
+        self.stream.wire(self.sites)
         draw = torch.Generator().manual_seed(1)
         for one in self.attachments.values():
             with torch.no_grad():

@@ -1,0 +1,89 @@
+"""Make adapters again from what stands beside PEFT's files."""
+
+from collections.abc import Mapping
+
+from configs import kinds
+from configs.binding import bind
+from configs.faults import InputFault
+from model.adapter import AdapterKind
+from model.attachment import Attachment
+from model.extra_tensors import EXTRA, Extra, Recipe
+from model.peft_format import PeftAdapter
+from model.plan import Entry
+from model.site import SHORTCUT_ROLES, SiteKey
+from model.stream import Wiring
+from model.weights import assign
+
+
+def load_kind(method: str) -> AdapterKind:
+    """Return a kind of adapter by its name."""
+    return kinds.load("model.adapters", method, "ADAPTER")
+
+
+def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
+    """Return what plans a site as a description says.
+
+    Raises:
+        InputFault: for a method that there is not, or that does not stand at such a place.
+    """
+    kinds.check("model.adapters", recipe.method, f"{where}: method", "adapter method")
+    kind = load_kind(recipe.method)
+    if kind.export is not None or (kind.place == "stream") != (key.role in SHORTCUT_ROLES):
+        raise InputFault(f"{where}: method: '{recipe.method}' does not stand here")
+    return Entry(
+        rank=recipe.rank,
+        alpha=recipe.alpha,
+        dropout=0.0,
+        adapter_name="default",
+        disabled=False,
+        importance=recipe.strength,
+        method=recipe.method,
+        extra=recipe.keys,
+    )
+
+
+def wiring(file: PeftAdapter, where: str) -> Wiring | None:
+    """Return how the shortcuts of an adapter's files are wired, None without shortcuts.
+
+    Raises:
+        InputFault: when the metadata does not say it rightly.
+    """
+    told = file.metadata.get("shortcuts")
+    if told is None:
+        has_any = any(name.rpartition("/")[2] in SHORTCUT_ROLES for name in file.extra)
+        return Wiring("exact") if has_any else None
+    if not isinstance(told, dict):
+        raise InputFault(f"{where}: metadata.json: shortcuts: must be a table")
+    return bind(Wiring, told, f"{where}: metadata.json: shortcuts")
+
+
+def load_extra(
+    attachments: Mapping[str, Attachment],
+    methods: Mapping[SiteKey, str],
+    extra: Mapping[str, Extra],
+    where: str,
+) -> None:
+    """Load tensors into attachments, by site, that a plan has made.
+
+    Raises:
+        InputFault: when sites, methods, ranks or alphas differ from the plan's.
+    """
+    odd = set(extra) ^ {name for name, one in attachments.items() if one.active}
+    odd -= {name for name in odd & set(attachments) if name in extra}  # off here, on in the file
+    if odd:
+        raise InputFault(f"{where}: its sites differ from the configuration's, first at {min(odd)}")
+    for name, one in extra.items():
+        attachment, recipe = attachments[name], one.recipe
+        adapter, method = attachment.adapter, methods[attachment.site.key]
+        told = (recipe.method, recipe.rank, recipe.alpha)
+        if told != (method, adapter.rank, adapter.alpha):
+            raise InputFault(
+                f"{where}: {name}: {_words(*told)}, the configuration says"
+                f" {_words(method, adapter.rank, adapter.alpha)}"
+            )
+        assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}")
+        attachment.strength = recipe.strength
+
+
+def _words(method: str, rank: int, alpha: float) -> str:
+    return f"{method} with r = {rank} and alpha = {alpha:g}"

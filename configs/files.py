@@ -10,6 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
+def place_faults(flag: str, path: Path) -> list[str]:
+    """Say why the file or directory that a flag names cannot be made: nothing is written over."""
+    if os.path.lexists(path):
+        return [f"{flag}: '{path}' exists, nothing is written over"]
+    return [] if path.parent.is_dir() else [f"{flag}: no directory '{path.parent}' to make it in"]
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: temporary file beside the target, fsync, reading back, replace.
 

@@ -1,6 +1,5 @@
 """An adapter's directory as far as it can be read without torch: tables, shapes, what it was trained for."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +116,6 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     is_same = table.get("evaluation", {}).get("dataset") == dataset
     template = table.get("template") if is_same else table.get("templates", {}).get(dataset)
     return {} if template is None else {"template": template}
-
-
-def place_faults(output: Path) -> list[str]:
-    """Say why the directory of `--output` cannot be made."""
-    if os.path.lexists(output):
-        return [f"--output: '{output}' exists, nothing is written over"]
-    if not output.parent.is_dir():
-        return [f"--output: no directory '{output.parent}' to make it in"]
-    return []
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 Usage: python -m tools.convert_history HISTORY --output history.toml
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 
 from configs import console
 from configs.faults import Findings
-from configs.files import write_text
+from configs.files import place_faults, write_text
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import PathText
 from model.history import history_text, read_history
@@ -28,10 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.convert_history", "Write a history in the form of today.", _FLAGS, words)
         findings = Findings()
         history = findings.attempt(partial(read_history, given.history))
-        if os.path.lexists(given.output):
-            findings.lines.append(f"--output: '{given.output}' exists, nothing is written over")
-        elif not given.output.parent.is_dir():
-            findings.lines.append(f"--output: no directory '{given.output.parent}' to write it in")
+        findings.lines += place_faults("--output", given.output)
         findings.settle()
         write_text(given.output, history_text(history))
         console.say(f"written: {given.output} ({len(history.reallocations)} reallocations)")

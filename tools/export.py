@@ -14,11 +14,11 @@ from typing import Any
 
 from configs import console
 from configs.faults import InputFault
-from configs.files import replacing_directory
+from configs.files import place_faults, replacing_directory
 from configs.number_values import whole_number
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, refusal
-from model.adapter_files import AdapterFiles, place_faults, read_files
+from model.adapter_files import AdapterFiles, read_files
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's option takes."""
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.export", "Check an adapter against vLLM's reader.", _FLAGS, words)
         files = read_files(given.adapter_dir, "ADAPTER_DIR")
         faults = refusals(files, given.max_lora_rank, folds=given.output is not None)
-        faults += [] if given.output is None else place_faults(given.output)
+        faults += [] if given.output is None else place_faults("--output", given.output)
         if faults:
             raise InputFault(*faults)
         place = files.path

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 from configs import console
 from configs.faults import Findings
+from configs.files import place_faults
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
-from model.adapter_files import TASKS, AdapterFiles, labels, objective, place_faults, read_files
+from model.adapter_files import TASKS, AdapterFiles, labels, objective, read_files
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -59,7 +60,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
-    findings.lines += place_faults(given.output)
+    findings.lines += place_faults("--output", given.output)
     findings.settle()
     return source, files
 

@@ -3,7 +3,6 @@
 Usage: python -m tools.plot_reallocation FILE [FILE ...] [--output frequency.png]
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ from types import SimpleNamespace
 
 from configs import console
 from configs.faults import Findings
-from configs.files import write_bytes
+from configs.files import place_faults, write_bytes
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import PathText
 from model.allocation import is_shortcut
@@ -63,11 +62,8 @@ def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Pa
     has_trend = any(one is not None and one[1].reallocations for one in found)
     if given.trend_output and not has_trend and not findings.lines:
         findings.lines.append("--trend-output: frequency files hold no trend; give a history")
-    for flag, path in (("--output", output), ("--trend-output", trend)):
-        if os.path.lexists(path) and (has_trend or path == output):
-            findings.lines.append(f"{flag}: '{path}' exists, nothing is written over")
-        elif not path.parent.is_dir():
-            findings.lines.append(f"{flag}: no directory '{path.parent}' to write it in")
+    findings.lines += place_faults("--output", output)
+    findings.lines += place_faults("--trend-output", trend) if has_trend else []
     findings.settle()
     return found, output, trend
 

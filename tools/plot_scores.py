@@ -3,7 +3,6 @@
 Usage: python -m tools.plot_scores SCORES [SCORES ...] [--scale log] [--output scores.png]
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from configs import console
 from configs.faults import Findings
-from configs.files import write_bytes
+from configs.files import place_faults, write_bytes
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText
 from model.heat_maps import Panel, heat_map, score_panel, told_apart
@@ -33,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = given.output or Path(f"{given.scores[0].stem}.png").absolute()
         findings = Findings()
         files = [findings.attempt(partial(read_scores, path, "SCORES")) for path in given.scores]
-        if os.path.lexists(output):
-            findings.lines.append(f"--output: '{output}' exists, nothing is written over")
-        elif not output.parent.is_dir():
-            findings.lines.append(f"--output: no directory '{output.parent}' to write it in")
+        findings.lines += place_faults("--output", output)
         findings.settle()
         write_bytes(output, heat_map(panels(given.scores, files), "score", given.scale))
         console.say(f"written: {output}")

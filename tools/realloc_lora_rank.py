@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 from configs import console
 from configs.faults import Findings, InputFault
-from configs.files import write_text
+from configs.files import place_faults, write_text
 from configs.number_values import Real, Whole
 from configs.seeds import draws
 from configs.tool_flags import Flag, ended, read_words
@@ -95,7 +95,7 @@ def checked(given: SimpleNamespace) -> tuple[Scores, Source | None]:
     if given.max_rank is not None and not given.spread:
         findings.lines.append("--max-rank: belongs to --spread")
     for flag, path in (("--output", given.output), ("--shortcut-output", given.shortcut_output)):
-        findings.lines += _place_faults(flag, path)
+        findings.lines += place_faults(flag, path) if path else []
     scores = findings.attempt(partial(read_scores, given.scores, "SCORES"))
     source = findings.attempt(partial(_source, given.load)) if given.load else None
     if scores is not None and source is None and scores.costs() is None:
@@ -145,7 +145,7 @@ def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
     """
     if given.output is not None:
         shortcuts = given.shortcut_output or _beside(given.output)
-        faults = [] if given.shortcut_output else _place_faults("--shortcut-output", shortcuts)
+        faults = [] if given.shortcut_output else place_faults("--shortcut-output", shortcuts)
         if faults and any(map(is_shortcut, scores.values)):
             raise InputFault(*faults)
         return given.output, shortcuts
@@ -219,14 +219,6 @@ def _source(word: str) -> Source:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}-shortcuts.toml")
-
-
-def _place_faults(flag: str, path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    if os.path.lexists(path):
-        return [f"{flag}: '{path}' exists, nothing is written over"]
-    return [] if path.parent.is_dir() else [f"{flag}: no directory '{path.parent}' to write it in"]
 
 
 if __name__ == "__main__":

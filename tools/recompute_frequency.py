@@ -3,7 +3,6 @@
 Usage: python -m tools.recompute_frequency HISTORY [--output frequency.toml | --check frequency.toml]
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from configs import console
 from configs.faults import Findings, InputFault
-from configs.files import write_text
+from configs.files import place_faults, write_text
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import PathText
 from model.history import Frequency, frequency, frequency_text, read_frequency, read_history
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.check and given.output:
             findings.lines.append("--check: writes nothing; --output has no use")
         if not given.check:
-            findings.lines += _place_faults(output)
+            findings.lines += place_faults("--output", output)
         history = findings.attempt(partial(read_history, given.history))
         other = findings.attempt(partial(read_frequency, given.check, "--check")) if given.check else None
         findings.settle()
@@ -69,12 +68,6 @@ def compare(counted: Frequency, other: Frequency, path: Path) -> None:
 
 def _shown(count: int | None) -> str:
     return "not there" if count is None else str(count)
-
-
-def _place_faults(path: Path) -> list[str]:
-    if os.path.lexists(path):
-        return [f"--output: '{path}' exists, nothing is written over"]
-    return [] if path.parent.is_dir() else [f"--output: no directory '{path.parent}' to write it in"]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from configs.files import replacing, sha256, write_bytes, write_text
+from configs.files import place_faults, replacing, sha256, write_bytes, write_text
 
 
 @pytest.fixture
@@ -112,3 +112,14 @@ def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path):
 def test_the_digest_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_place_that_exists_or_has_no_parent_is_refused(tmp_path):
+    assert place_faults("--output", tmp_path / "new") == []
+    assert place_faults("--output", tmp_path) == [f"--output: '{tmp_path}' exists, nothing is written over"]
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert place_faults("--x", tmp_path / "link") == [
+        f"--x: '{tmp_path / 'link'}' exists, nothing is written over"
+    ]
+    missing = tmp_path / "a" / "b"
+    assert place_faults("--output", missing) == [f"--output: no directory '{tmp_path / 'a'}' to make it in"]

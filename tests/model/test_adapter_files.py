@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from configs.faults import InputFault
-from model.adapter_files import find, labels, objective, place_faults, read_files, trained_prompt
+from model.adapter_files import find, labels, objective, read_files, trained_prompt
 
 
 def _adapter(directory, metadata=None, head=None, **config):
@@ -86,10 +86,3 @@ def test_one_output_is_a_regression(tmp_path):
     head = {"base_model.model.score.weight": torch.zeros(1, 4)}
     files = read_files(_adapter(tmp_path / "a", {"labels": []}, head, task_type="SEQ_CLS"), "--adapter")
     assert objective(files, None) == "regression"
-
-
-def test_a_place_that_exists_or_has_no_parent_is_refused(tmp_path):
-    assert place_faults(tmp_path / "new") == []
-    assert place_faults(tmp_path) == [f"--output: '{tmp_path}' exists, nothing is written over"]
-    missing = tmp_path / "a" / "b"
-    assert place_faults(missing) == [f"--output: no directory '{tmp_path / 'a'}' to make it in"]

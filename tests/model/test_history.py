@@ -1,5 +1,8 @@
 """Histories load alike in both forms, and frequencies are those of the history."""
 
+import contextlib
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -151,3 +154,23 @@ def test_a_frequency_file_is_no_history(path):
     path.write_text("[layer_0]\nw1 = 2\n")
     with pytest.raises(InputFault, match=f"total_reallocation_number: {LEAST} None"):
         read_frequency(path)
+
+
+WHOLE = (
+    '[dyrealloc_0]\nepoch = 0\nstep = 3\nturn_on = [[0, "fc1", 0.25, false], ["1", "w2", "2", "True"]]\n',
+    "total_reallocation_number = 2\n[layer_0]\nw1 = 2\n[layer_3]\nresidual1 = 0\n",
+)
+
+
+def test_damaged_files_are_read_or_refused(path):
+    choose = random.Random(0)
+    for number in range(400):
+        content = bytearray(WHOLE[number % len(WHOLE)].encode())
+        for _ in range(choose.randint(1, 3)):
+            place = choose.randrange(len(content))
+            content[place : place + choose.randint(0, 3)] = bytes(
+                choose.choices(b'[]{}="_.,0e-\n\xff', k=choose.randint(0, 3))
+            )
+        path.write_bytes(content)
+        with contextlib.suppress(InputFault):
+            read_either(path)

@@ -1,6 +1,8 @@
 """Score files are read as they were written, and those of the earlier implementation as they are."""
 
+import contextlib
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -116,3 +118,27 @@ def test_costs_need_every_width():
     assert Scores(values, widths={"q_proj": (8, 4)}).costs() is None
     costs = Scores(values, widths={"q_proj": (8, 4), "w1": (8, 32)}).costs()
     assert list(costs.values()) == [12, 40]
+
+
+WHOLE = """method = "snip"
+widths = [["q_proj", 64, 32]]
+[layer_0]
+q_proj = 0.25
+out_proj = 3
+[layer_11]
+residual_1 = 1e-30
+"""
+
+
+def test_damaged_files_are_read_or_refused(path):
+    choose = random.Random(0)
+    for _ in range(400):
+        content = bytearray(WHOLE.encode())
+        for _ in range(choose.randint(1, 3)):
+            place = choose.randrange(len(content))
+            content[place : place + choose.randint(0, 3)] = bytes(
+                choose.choices(b'[]{}="_.,0e-\n\xff', k=choose.randint(0, 3))
+            )
+        path.write_bytes(content)
+        with contextlib.suppress(InputFault):
+            read_scores(path)

@@ -9,6 +9,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from configs import kinds
 from model.family import dimensions, families, model_types, peeked_dimensions
+from model.injection import attach, locate
+from model.plan import Entry
 from model.site import LINEAR_ROLES, SiteKey
 from tests.tiny import tiny_config, tiny_network
 
@@ -149,3 +151,25 @@ def test_grouped_queries_are_counted_alike_with_and_without_the_library():
     assert dimensions(config) == peeked_dimensions(config.to_dict())
     assert dimensions(config).key_value_heads == 2 < dimensions(config).heads
     assert peeked_dimensions({"model_type": "llama"}) is None
+
+
+@pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
+def test_gradient_checkpointing_gives_equal_gradients(family, objective, variant):
+    network = _network(family, objective, variant).requires_grad_(False)
+    sites = locate(network, family, dimensions(network.config).layers)
+    entry = Entry(rank=2, alpha=4.0, dropout=0.1, adapter_name="default", disabled=False, init=False)
+    attachments = attach(network, sites, dict.fromkeys(sites, entry), 0, "here")
+    adapters = nn.ModuleList(attachments.values())
+
+    def gradients():
+        adapters.zero_grad()
+        torch.manual_seed(0)
+        logits = network.train()(input_ids=_ids(network)).logits
+        (logits * torch.linspace(-1, 1, logits.numel()).view_as(logits)).sum().backward()
+        return [parameter.grad.clone() for parameter in adapters.parameters()]
+
+    plain = gradients()
+    assert all(gradient.abs().max() > 0 for gradient in plain)
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    for found, expected in zip(gradients(), plain, strict=True):
+        torch.testing.assert_close(found, expected)

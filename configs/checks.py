@@ -18,6 +18,7 @@ from configs.schema import entries
 from configs.settings import Layer
 
 _FILES = ("lora_config", "shortcut_config", "realloc_hist_path")
+_SEARCHING = ("imp-test", "train-dyrealloc")
 _LOCAL_ENDINGS = (".gguf", ".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -103,6 +104,8 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
 
 
 def _plain(case: Case, word: str) -> Iterator[str]:
+    if case.action in _SEARCHING:
+        yield f"{case.where('model')}: {case.action} needs adapters, got the plain model '{word}'"
     for name in ("lora_config", "shortcut_config", "adapter"):
         if getattr(case.options, name):
             yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"

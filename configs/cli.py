@@ -130,19 +130,23 @@ def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
             layers += [inheritance.recorded_adapter(path, given) for path in given.settings["adapter"].value]
         if run is not None:
             recorded = inheritance.recorded_run(run)
-            if not _is_resumed(line, given):
+            if not _is_resumed(line, given, run):
                 layers.append(inheritance.without_training(recorded, line.action))
+                given.settings.pop("resume_training", None)
             else:
-                given.faults += inheritance.changes(given, recorded, run)
+                given.faults += inheritance.changes(line.action, given, recorded, run)
                 return stack([recorded, given, inheritance.place_of(run)])
     except InputFault as refusal:
         layers.append(Layer(faults=list(refusal.lines), touched={"model", "dataset", "lora_config"}))
     return stack([*layers, given])
 
 
-def _is_resumed(line: CommandLine, given: Layer) -> bool:
+def _is_resumed(line: CommandLine, given: Layer, run: Path) -> bool:
+    """Tell whether RUN goes on; an importance test of another run's checkpoint is a run of its own."""
     setting = given.settings.get("resume_training")
-    return setting is not None and setting.value and line.action != "test"
+    if setting is None or not setting.value or line.action == "test":
+        return False
+    return line.action != "imp-test" or inheritance.action_of(run) == "imp-test"
 
 
 def _options(settings: Mapping[str, Setting]) -> Options:

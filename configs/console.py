@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from configs.faults import Fault, SystemFault, is_lost_process
@@ -76,6 +76,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     _write(sys.stdout, escaped(title))
     for row in [columns, *cells]:
         _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def progress(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """Yield the items while a bar with the time left is drawn on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=escaped(what), console=Console(stderr=True), transient=True)
 
 
 def configure_logging(level: str) -> None:

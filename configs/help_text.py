@@ -15,7 +15,7 @@ def help_text(action: str | None) -> str:
     lines = [
         f"usage: python -m main {action or 'ACTION'} [MODEL [DATASET]] [options]",
         "",
-        f"ACTION is one of {', '.join(BUILT_ACTIONS)}; {' and '.join(unbuilt)} are not built yet.",
+        f"ACTION is one of {', '.join(BUILT_ACTIONS)}; {' and '.join(unbuilt)} not built yet.",
         "MODEL and DATASET may stand for --model and --dataset. An option that is given wins over --config,",
         "which wins over the default. TOML keys are the option names with underscores.",
     ]

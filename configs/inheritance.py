@@ -80,6 +80,14 @@ def requeued(given: Mapping[str, Setting]) -> dict[str, Setting]:
     return {name: Setting(value, "requeued job", where) for name, value in values.items()}
 
 
+def action_of(run: Path) -> str | None:
+    """Return the action of a run, as its run.toml has it; None where that cannot be read."""
+    try:
+        return read_document(run / "run.toml", "--load").table.get("action")
+    except InputFault:
+        return None
+
+
 def recorded_run(run: Path) -> Layer:
     """Read RUN/config.toml as a resumed run sees it.
 
@@ -142,9 +150,12 @@ def place_of(run: Path) -> Layer:
     )
 
 
-def changes(given: Layer, recorded: Layer, run: Path) -> list[str]:
-    """Return a fault for every option or table key that a resumed run would change."""
+def changes(action: str | None, given: Layer, recorded: Layer, run: Path) -> list[str]:
+    """Return a fault for every option or table key that a resumed run would change, and for the action."""
     faults = []
+    began = action_of(run)
+    if began not in (None, action):
+        faults.append(f"ACTION: the run began with {began}, got {action}")
     for name, setting in given.settings.items():
         before = recorded.settings[name].value if name in recorded.settings else entries()[name].default
         if name in _EXEMPT or _is_same(name, before, setting.value, run):

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from configs.durations import BatchLimit
+from configs.kinds import names
 from configs.number_values import Batches, Real, Whole
 from configs.values import Choice, Listed, PathText, Repeated, Switch, Word
 
 ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
-BUILT_ACTIONS = ("train", "test")
+BUILT_ACTIONS = ("train", "test", "imp-test")
 MIXTURE = "mix"
 """The word of `--dataset` for several data sets in one run."""
 FREE_TABLES = ("data",)
@@ -23,6 +24,9 @@ RETIRED = {
 """Keys of the earlier implementation that are refused, and what to write instead."""
 
 _TRAINING = ("train", "train-dyrealloc")
+_FITTING = ("imp-test", *_TRAINING)
+"""Actions that take optimiser steps; `imp-test` does for heuristics that need trained adapters."""
+
 _SEARCHING = ("imp-test", "train-dyrealloc")
 
 
@@ -49,7 +53,7 @@ class Option:
 
 _RUN = Option("What runs")
 _WEIGHTS = Option("Weights")
-_TRAIN = Option("Training", _TRAINING)
+_TRAIN = Option("Training", _FITTING)
 _COMPUTE = Option("Devices and numbers")
 _SEARCH = Option("Importance search", _SEARCHING)
 _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
@@ -138,7 +142,7 @@ class Options:
     optimizer: Annotated[
         str,
         Choice("optimizer", ("adam", "sgd", "adamw")),
-        Option("Training", _TRAINING, keys=("training_optimizer",)),
+        Option("Training", _FITTING, keys=("training_optimizer",)),
     ] = "adamw"
     """Optimizer."""
     learning_rate: Annotated[float, Real(0), _TRAIN] = 1e-4
@@ -205,16 +209,14 @@ class Options:
     ] = False
     """On SLURM's SIGUSR1 save and queue the job again, which then goes on; needs --project."""
 
-    importance_test_name: Annotated[
-        str, Choice("heuristic", ("constant", "grad_norm", "snip", "synflow", "alpha_test")), _SEARCH
-    ] = "constant"
+    importance_test_name: Annotated[str, Choice("heuristic", names("model.heuristics")), _SEARCH] = "constant"
     """How the importance of a module is measured."""
     imp_limit_test_batches: Annotated[BatchLimit, Batches(), _SEARCH] = BatchLimit(count=32)
-    """Training batches a score is made of."""
+    """Training batches a score is made of: a number, or a share of all."""
     metric_red_tolerance: Annotated[float, Real(), _SEARCH] = 0.01
     """Alpha test: drop of the metric that is still accepted."""
     alpha_limit_zptrain_batches: Annotated[BatchLimit, Batches(), _SEARCH] = BatchLimit(count=32)
-    """Alpha test: batches of a measurement."""
+    """Alpha test: batches of each epoch that the adapters are trained on first."""
     score_init: Annotated[str | None, Choice("score start", ("as_is", "random_b")), _SEARCH] = None
     """Score the weights as they are or with random B. Not given: random_b for snip, synflow in imp-test."""
     synflow_objective: Annotated[str, Choice("objective", ("sum", "loss")), _SEARCH] = "sum"
@@ -244,9 +246,9 @@ class Options:
     """Name of the run's directory. Not given: made from model, task and dataset."""
     log_level: Annotated[str, Choice("level", _LEVELS), _RECORD] = "info"
     """Least level of log lines that are shown."""
-    log_every_n_steps: Annotated[int, Whole(1), Option("Record", _TRAINING)] = 50
+    log_every_n_steps: Annotated[int, Whole(1), Option("Record", _FITTING)] = 50
     """Optimiser steps between two writes of the loss log and two points of the TensorBoard curves."""
-    checkpoint_every_n_steps: Annotated[int | None, Whole(1), Option("Record", _TRAINING)] = None
+    checkpoint_every_n_steps: Annotated[int | None, Whole(1), Option("Record", _FITTING)] = None
     """Optimiser steps between two checkpoints, beside those at each epoch's end."""
     write_predictions: Annotated[bool, Switch(), _RECORD] = False
     """Write files with the predictions for unlabelled splits, and all generated answers."""

@@ -1,6 +1,6 @@
 """Serve encoded splits to Lightning: the order is ours, no loader draws from the global generators."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -11,7 +11,7 @@ from configs.seeds import derive
 from dataset.blend import Blend
 from dataset.collate import Collate
 from dataset.encoding import Encoded
-from dataset.sampling import EpochBatches, EvalBatches
+from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches
 
 
 class TaskData(LightningDataModule):
@@ -86,12 +86,18 @@ class TaskData(LightningDataModule):
             )
         return self._loader("train", batches)
 
-    def stored_order_dataloader(self) -> DataLoader:
-        """Return the training set in stored order, a mixture's parts in turn, as importance tests do."""
-        train = self.splits["train"]
-        return self._loader(
-            "train", EvalBatches(len(train), self.batch_size, *self._place(), train.stored_order())
-        )
+    def scoring_batches(self, limit: Callable[[int], int]) -> ScoringBatches:
+        """Return which examples importance tests read: the first ones in stored order, of a mixture in turn.
+
+        Args:
+            limit: how many global batches are used, given how many an epoch has.
+        """
+        order = self.splits["train"].stored_order()
+        return ScoringBatches(order, self.batch_size, limit, *self._place())
+
+    def scoring_dataloader(self, batches: ScoringBatches) -> DataLoader:
+        """Return this rank's share of them."""
+        return self._loader("train", batches)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return `validation` and its further sets, in the order of `validation_names`."""
@@ -129,7 +135,7 @@ class TaskData(LightningDataModule):
         count = held if limit is None else min(limit, held)
         return self._loader(name, EvalBatches(count, self.batch_size, *self._place()))
 
-    def _loader(self, name: str, batches: EpochBatches | EvalBatches) -> DataLoader:
+    def _loader(self, name: str, batches: EpochBatches | EvalBatches | ScoringBatches) -> DataLoader:
         split = self.splits[name]
         return DataLoader(
             split,

@@ -141,6 +141,8 @@ def wanted(task: Task, action: str, predict: bool = False) -> Wanted:
     unlabelled = tuple(name for name, split in task.splits.items() if not split.labelled) if predict else ()
     evaluation = ("validation", *(name for name in task.splits if name.startswith("validation_")))
     has_test = "test" in task.splits and task.splits["test"].labelled
+    if action == "imp-test":  # the validation set, because what it holds out is no training row
+        return Wanted(("train", *evaluation))
     if action == "test":
         return Wanted(("test", *unlabelled) if has_test else (*evaluation, *unlabelled))
     return Wanted(("train", *evaluation, *unlabelled), ("test",) if has_test and task.generation else ())

@@ -132,14 +132,10 @@ class EvalBatches:
         batch_size: examples a batch and rank.
         rank: this process.
         world: number of processes.
-        order: the examples to take, where they are not all in stored order: (count).
     """
 
-    def __init__(
-        self, count: int, batch_size: int, rank: int = 0, world: int = 1, order: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, count: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.count = count
-        self.order = range(count) if order is None else order
         self.batch_size = batch_size
         self.rank = rank
         self.world = world
@@ -154,7 +150,51 @@ class EvalBatches:
             # Rounded up: what is too short for all ranks falls to the first, which reports.
             first, last = (-(-held * rank // self.world) for rank in (self.rank, self.rank + 1))
             cuts.append((begin + first, begin + last))
-        return [list(self.order[first:last]) for first, last in cuts if last > first]
+        return [list(range(first, last)) for first, last in cuts if last > first]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self.batches()
+
+    def __len__(self) -> int:
+        return len(self.batches())
+
+
+class ScoringBatches:
+    """The first batches of the training set in stored order, whole global batches dealt out to the ranks.
+
+    Rank r takes the global batches r, r + world, ... and computes each alone, at its full size. Thus the very
+    same batches are computed on any number of processes, and sums over all of them agree to the last digits;
+    a batch cut in rank order would be rounded differently.
+
+    Args:
+        order: the examples of an epoch in stored order.
+        batch_size: examples a batch and rank.
+        limit: how many global batches are used, given how many an epoch has.
+        rank: this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[int],
+        batch_size: int,
+        limit: Callable[[int], int],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.order = order
+        self.size = batch_size * world
+        # At least one: an epoch may have none, where the examples do not fill every rank.
+        self.total = limit(max(1, len(EpochBatches(len(order), batch_size, 0, world=world))))
+        self.examples = min(len(order), self.total * self.size)
+        self.rank = rank
+        self.world = world
+        self.sampler = self
+
+    def batches(self) -> list[list[int]]:
+        """Return all batches of this rank."""
+        begins = range(self.rank * self.size, self.examples, self.world * self.size)
+        return [list(self.order[begin : min(begin + self.size, self.examples)]) for begin in begins]
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from self.batches()

@@ -48,7 +48,8 @@ class Objective(Protocol):
 
 def inputs(batch: Batch) -> dict[str, Tensor]:
     """Return what the network reads of a batch."""
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    names = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class LanguageModeling:
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the mean over the batch's target tokens; under a frozen plain head without whole logits."""
         head = network.get_output_embeddings()
-        if not _is_frozen_plain(head, network.config):
+        if not is_frozen_plain(head, network.config):
             logits, targets = self._targets(network, batch)
             return F.cross_entropy(logits, targets)
         chosen, targets = _chosen(batch)
@@ -195,7 +196,7 @@ def frozen_head_loss(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor
         return _FrozenHeadLoss.apply(hidden.to(dtype), head.weight.to(dtype), bias, targets)
 
 
-def _is_frozen_plain(head: nn.Module, config: Any) -> bool:
+def is_frozen_plain(head: nn.Module, config: Any) -> bool:
     """Tell whether logits are nothing but a frozen linear of the hidden states."""
     is_plain = type(head) is nn.Linear and "forward" not in head.__dict__
     return is_plain and not head.weight.requires_grad and not getattr(config, "final_logit_softcapping", None)

@@ -37,7 +37,11 @@ class Summary:
 
 
 def write_report(
-    directory: Path, summary: Summary, rows: list[tuple[int, int, str, float]], facts: Mapping[str, str]
+    directory: Path,
+    summary: Summary,
+    rows: list[tuple[int, int, str, float]],
+    facts: Mapping[str, str],
+    pictures: Mapping[str, Path] | None = None,
 ) -> None:
     """Write `report.md` and `curves.png`: what ran, the curves and the numbers.
 
@@ -46,6 +50,7 @@ def write_report(
         summary: the result.
         rows: step, epoch, name and value, as `metrics.csv` holds them.
         facts: what ran, in words for a table.
+        pictures: heading -> a picture in the run directory.
     """
     losses = {step: value for step, _, name, value in rows if name == "train/loss"}
     selected = summary.metric["name"]
@@ -73,4 +78,6 @@ def write_report(
     ]
     if losses:
         lines += ["", "## Curves", "", "![training loss and evaluations](curves.png)"]
+    for heading, picture in (pictures or {}).items():
+        lines += ["", f"## {heading}", "", f"![{heading}]({picture.relative_to(directory)})"]
     write_text(directory / "report.md", "\n".join(lines) + "\n")

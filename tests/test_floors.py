@@ -33,7 +33,7 @@ FLOORS = {
     "model.learners": 4,
     "model.callbacks": 5,
     **dict.fromkeys(("model.job", "model.opening", "model.scoring", "model.training"), 6),
-    **dict.fromkeys(("model.finishing", "model.fitting"), 6),
+    **dict.fromkeys(("model.finishing", "model.fitting", "model.probing"), 6),
     "model.actions": 7,
     "main": 8,
     "tools": 8,

@@ -12,12 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from configs import kinds
 from configs.seeds import draws
 from model.adapters.lora import ADAPTER, Lora, joint
 from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
+from model.heuristic import Probe
+from model.importance import measure
 from model.injection import attach, locate_stream
 from model.objective import Classification, LanguageModeling, inputs
 from model.plan import Entry
@@ -256,3 +259,47 @@ def test_shortcut(path, manner, dtype):
     assert set(gradients) == set(wanted or gradients)
     for name, gradient in wanted.items():
         torch.testing.assert_close(gradients[name].double(), gradient, **tolerance)
+
+
+_MEASURES = {
+    "grad_norm": ("grad_norm", {}),
+    "snip": ("snip", {}),
+    "synflow": ("synflow", {"synflow_objective": "loss"}),
+    "synflow_sum": ("synflow", {}),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("measure_name", _MEASURES)
+@pytest.mark.parametrize("start", ["trained", "b_zero"])
+@pytest.mark.parametrize("adapter", ["qv", "all"])
+@pytest.mark.parametrize("path", _cases("saliency_*"))
+def test_saliency_scores(path, adapter, start, measure_name, dtype):
+    meta = json.loads((path / f"expected_{adapter}.json").read_text())
+    assembled, objective = _assembled(path, adapter)
+    for module in (assembled.network, *assembled.attachments.values()):
+        module.to(dtype)
+    expected = meta if start == "trained" else meta["at_init_B_zero"]
+    if measure_name not in expected["scores"]:
+        pytest.skip(f"the case holds no {measure_name} at this start")
+    if start == "b_zero":
+        for attachment in assembled.attachments.values():
+            attachment.adapter.factors()["B"].data.zero_()
+    word, options = _MEASURES[measure_name]
+    kind = kinds.load("model.heuristics", word, "HEURISTIC")
+    batches = _batches(path)[: kind.most_batches]
+    probe = Probe(
+        assembled.network, objective, assembled.attachments, batches, options=kind.options(**options)
+    )
+    scores = measure(kind, probe)
+    tolerance = meta["tolerance"][measure_name]
+    ill = meta["ill_conditioned"].get(measure_name, ())
+    assert len(scores) == len(expected["scores"][measure_name])
+    for key, score in scores.items():
+        path = assembled.attachments[key].site.path
+        theirs = expected["scores"][measure_name][path]["score"]
+        if path in ill:
+            assert score == pytest.approx(theirs, abs=tolerance["atol"])
+        else:
+            rel = tolerance.get("rtol", tolerance.get(f"{_word(dtype)}_rtol"))
+            assert score == pytest.approx(theirs, rel=rel, abs=tolerance.get("atol", 1e-12))

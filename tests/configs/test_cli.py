@@ -9,6 +9,7 @@ import pytest
 from configs.cli import HelpRequested, parse
 from configs.durations import BatchLimit
 from configs.faults import InputFault
+from configs.kinds import names
 from configs.model_name import ModelName, model_name
 
 WHOLE = "must be a whole number of at least"
@@ -108,18 +109,15 @@ def test_a_bad_flag_is_one_line(bound, here, words, message):
 
 
 COMMANDS = [
-    ("", "ACTION: required, one of train, test"),
+    ("", "ACTION: required, one of train, test, imp-test"),
     (
         "tain opt_lora mrpc --lora-config lora.toml",
-        "no action 'tain', one of test, train; did you mean 'train'?",
+        "no action 'tain', one of imp-test, test, train; did you mean 'train'?",
     ),
-    (
-        "imp-test opt_lora mrpc --lora-config lora.toml",
-        "ACTION: 'imp-test' is not built yet, one of train, test",
-    ),
+    ("imp-test plain mrpc", "--model: imp-test needs adapters, got the plain model 'plain'"),
     (
         "train-dyrealloc opt_lora mrpc --lora-config lora.toml",
-        "ACTION: 'train-dyrealloc' is not built yet, one of train, test",
+        "ACTION: 'train-dyrealloc' is not built yet, one of train, test, imp-test",
     ),
     ("imp-test opt_lora mrpc --lora-config lora.toml --realloc-N often", "--realloc-N: must be"),
     ("train opt_lora --lora-config lora.toml", "--dataset: required"),
@@ -329,9 +327,8 @@ def test_help_with_and_without_an_action():
     assert len(flags) == len(set(flags)) > 60
     assert "--dataset-dir, --dataset-saved-path" in text
     assert "--offline, --no-offline" in text
-    assert "one of constant, grad_norm, snip, synflow, alpha_test; default: constant" in " ".join(
-        text.split()
-    )
+    known = ", ".join(names("model.heuristics"))
+    assert f"one of {known}; default: constant" in " ".join(text.split())
     with pytest.raises(HelpRequested) as request:
         parse(["test", "--help", "--batch-size", "-4"])
     assert "main test" in request.value.text

@@ -55,7 +55,8 @@ def test_an_epoch_is_drawn_by_weight_and_stored_order_alternates():
     seen = texts(data.train_dataloader())
     assert sorted(word for word in seen if "b" in word) == ["b", "b", "bb", "bb", "bbb", "bbb"]
     assert len({word for word in seen if "a" in word}) == 2
-    assert texts(data.stored_order_dataloader()) == ["b", "a", "bb", "bbb", "b", "aa", "bb", "bbb"]
+    scoring = data.scoring_dataloader(data.scoring_batches(lambda total: total))
+    assert texts(scoring) == ["b", "a", "bb", "bbb", "b", "aa", "bb", "bbb"]
     assert data.dropped == {"train_a": 0, "validation_a": 0, "train_b": 0, "train": 0}
     assert data.validation_names == ("validation_a",)
 

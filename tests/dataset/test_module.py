@@ -95,13 +95,18 @@ def test_resumed_data_begin_behind_what_is_done():
 def test_iterating_draws_nothing_from_the_global_generator():
     state = torch.get_rng_state()
     held = data(length_grouped=True)
-    for loader in [held.train_dataloader(), *held.val_dataloader(), held.stored_order_dataloader()]:
+    for loader in [held.train_dataloader(), *held.val_dataloader(), scoring(held, 3)]:
         list(loader)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_stored_order_is_the_files():
-    assert sum((texts(batch) for batch in data().stored_order_dataloader()), []) == letters(11)
+def scoring(held, limit):
+    return held.scoring_dataloader(held.scoring_batches(lambda total: min(limit, total)))
+
+
+def test_scoring_reads_the_first_batches_in_stored_order():
+    assert sum((texts(batch) for batch in scoring(data(), 9)), []) == letters(11)
+    assert [texts(batch) for batch in scoring(data(), 2)] == [letters(11)[:4], letters(11)[4:8]]
 
 
 def test_loaders_have_names():

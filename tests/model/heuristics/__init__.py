@@ -1,0 +1,1 @@
+"""Tests of the heuristics, a module for each kind."""

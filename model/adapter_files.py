@@ -118,6 +118,13 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     return {} if template is None else {"template": template}
 
 
+def beside(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the methods of the adapters that stand beside PEFT's files, by name."""
+    described = metadata.get("extra")
+    recipes = described.values() if isinstance(described, dict) else ()
+    return sorted({str(one.get("method")) for one in recipes if isinstance(one, dict)})
+
+
 def _metadata(path: Path) -> dict[str, Any]:
     """Read metadata.json and check the keys that decide something here."""
     table = read_json(path)

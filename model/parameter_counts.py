@@ -16,10 +16,12 @@ from transformers import (
 from configs.faults import InputFault
 from model.attachment import Attachment
 from model.family import Family, dimensions
-from model.injection import attach, check_keys, locate
+from model.injection import attach, check_keys, locate, locate_stream
 from model.plan import Plan, resolve
+from model.shortcut_plan import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.snapshot import quiet_host
+from model.stream import Stream
 
 _MIXING = ("router", "gate", "gates")
 """Names of the tensors that weigh several adapters."""
@@ -70,7 +72,9 @@ class Counts:
         return 100 * self.trainable / self.total
 
 
-def planned_counts(path: Path, family: Family, objective: str, outputs: int, plan: Plan) -> Counts:
+def planned_counts(
+    path: Path, family: Family, objective: str, outputs: int, plan: Plan, shortcuts: Plan | None = None
+) -> Counts:
     """Count a network, its head and the adapters a plan puts there, all on the meta device.
 
     Args:
@@ -79,6 +83,7 @@ def planned_counts(path: Path, family: Family, objective: str, outputs: int, pla
         objective: classification, regression or language_modeling.
         outputs: rows of a new head.
         plan: where adapters go.
+        shortcuts: where shortcuts go, if any do.
 
     Raises:
         InputFault: when plan and network do not fit each other.
@@ -90,6 +95,10 @@ def planned_counts(path: Path, family: Family, objective: str, outputs: int, pla
         check_keys(entries, str(plan.path))
         sites = locate(network, family, size.layers)
         attachments = attach(network, sites, entries, 0, str(plan.path))
+        if shortcuts is not None:
+            within, stream = resolve_shortcuts(shortcuts, size).sites, Stream(network, family, size.layers)
+            where = str(shortcuts.path)
+            attachments |= attach(network, locate_stream(stream), within, 0, where, stream)
     return counts(network, attachments, family.heads[objective])
 
 

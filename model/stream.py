@@ -17,6 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from configs.faults import InputFault
@@ -107,6 +108,10 @@ class Stream:
             layer.install()
 
 
+# Compiled code is broken here and begins again in the stock code inside: it cannot carry sums between layers.
+_by_itself = torch.compiler.disable(recursive=False)
+
+
 class LayerStream:
     """The edits of one layer.
 
@@ -172,6 +177,7 @@ class LayerStream:
     def _renorms(self, role: str) -> bool:
         return SiteKey(self.number, role) in self.stream.renormed
 
+    @_by_itself
     def _around_layer(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer; where norms come first, its output is the sum that ends it. x: (B, T, D)."""
         x = _first(args, kwargs)
@@ -190,11 +196,13 @@ class LayerStream:
             v = self._normed(v, "shortcut1")
         return v
 
+    @_by_itself
     def _at_entry(self, *args: Any, **kwargs: Any) -> Any:
         """Note the layer's input where attention begins; whoever called the layer keeps it alive."""
         self._x = weakref.ref(_first(args, kwargs))
         return _stock(self.entry, *args, **kwargs)
 
+    @_by_itself
     def _at_attention_sum(self, u: Tensor) -> Tensor:
         """Edit the sum after attention on its way into the next norm. u: (B, T, D) or (B T, D).
 
@@ -209,6 +217,7 @@ class LayerStream:
             self._u = u
         return _stock(self.ffn_norm, u)
 
+    @_by_itself
     def _around_attention_norm(self, total: Tensor) -> Tensor:
         """Edit the sum after attention before its norm. total: (B, T, D)."""
         total = self._plus(total, "residual1", self._input())
@@ -220,6 +229,7 @@ class LayerStream:
         self._u = u
         return u
 
+    @_by_itself
     def _around_ffn_norm(self, total: Tensor) -> Tensor:
         """Edit the sum after the feed-forward part before its norm. total: (B, T, D)."""
         total, x = self._plus(total, "residual2", self._u), self._input()

@@ -1,5 +1,7 @@
 """A shortcut at its place in the residual stream, switched like an adapter at a linear."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from model.site import Site
@@ -69,6 +71,9 @@ class StreamAttachment(nn.Module):
 
     def unmerge(self) -> None:
         """Do nothing: it is never merged."""
+
+    def surround(self, around: Callable | None) -> None:
+        """Do nothing: what stands in for the host's code is left out of compiled code as it is."""
 
     def detach(self) -> None:
         """Take no more part, for good."""

@@ -16,6 +16,7 @@ from configs.toml_files import Document, read_options
 from dataset.parts import bind_parts
 from dataset.task import TaskKind
 from model.plan import read_plan
+from model.shortcut_plan import read_shortcuts
 from tests.tree import ROOT
 
 DOCS = ROOT / "docs"
@@ -112,7 +113,8 @@ def test_every_toml_example_is_right(page, text, tmp_path):
     if "default" in table:
         path = tmp_path / "plan.toml"
         path.write_text(text)
-        assert read_plan(path).notes == ()
+        read = read_shortcuts if "shortcut_alpha" in table["default"] else read_plan
+        assert read(path).notes == ()
         return
     layer = read_options(Document(page, table, text), "page")
     assert layer.faults == []

@@ -8,8 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.assembly import assemble
+from model.backbone import load_backbone
+from model.exchange import collect
+from model.peft_format import write
+from model.plan import read_plan
+from model.shortcut_plan import read_shortcuts
+from model.source import resolve
 from tests.killed import child
 from tests.runs import comparable, files, fork, launch, run, summary
+from tests.tools.words import refused
+from tools.generate import main as generate
 
 ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
 
@@ -56,10 +65,6 @@ def published(ground, place):
 def _tested(place, *words):
     name = f"test-{len(list(place.iterdir()))}"
     return summary(run(place / name, "test", *words))
-
-
-def _metric(found):
-    return found["metrics"]["test/loss"] if "test/loss" in found["metrics"] else found["metric"]["value"]
 
 
 def _copied(trained, tmp_path):
@@ -182,6 +187,53 @@ def test_an_imported_lora_starts_with_new_shortcuts(place, ground):
     bare = run(place / "first", *ground.words(max_epochs=1)) / "adapter"
     options = {"adapter": bare, "lora_config": None, "shortcut_config": ground.shortcuts(), "max_epochs": 1}
     assert "adapter/extra.safetensors" in files(run(place / "second", *ground.words(**options)))
+
+
+def test_other_programs_are_told_what_they_cannot_hold(trained, ground, tmp_path):
+    adapter, output = trained / "adapter", tmp_path / "out"
+    assert refused("tools.merge", "--load", ground.host("opt"), "--adapter", trained, "--output", output) == [
+        f"error: --adapter: {adapter} has shortcuts between layers, where no linear stands whose weight could"
+        " take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
+    ]
+    lines = refused("tools.export", trained, "--check", "vllm")
+    assert lines[1] == (
+        f"error: {adapter / 'extra.safetensors'}: vLLM has no place for shortcut, and without them it would"
+        " be another network; answer with tools.generate instead"
+    )
+
+
+def test_answers_are_written_with_them(ground, tmp_path, capsys):
+    """The adapter alone says which shortcuts there are and how they are wired."""
+    backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
+    plans = read_plan(ground.plan("talk")), read_shortcuts(ground.shortcuts("talk-shortcuts"))
+    made = assemble(backbone, plans[0], None, 3, plans[1], "renorm")
+    draw = torch.Generator().manual_seed(0)
+    for one in made.attachments.values():
+        with torch.no_grad():
+            for factor in one.adapter.factors().values():
+                factor.copy_(0.3 * torch.randn(factor.shape, generator=draw))
+    metadata = {"template": "Q: {question}", "shortcuts": vars(made.stream.wiring)}
+    file = collect(made.network, made.attachments, made.methods, made.head, metadata)
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    write(directory, file, task_type="CAUSAL_LM", base="base", dropout=0.0)
+    words = (
+        "--load",
+        ground.host("llama"),
+        "--adapter",
+        directory,
+        "--prompt",
+        "How many?",
+        "--max-new-tokens",
+        6,
+    )
+    assert generate([str(word) for word in words]) == 0
+    found = capsys.readouterr().out.strip()
+    ids = backbone.tokenizer("Q: How many?", return_tensors="pt")
+    answer = made.network.eval().generate(**ids, max_new_tokens=6, do_sample=False)[
+        0, ids["input_ids"].shape[1] :
+    ]
+    assert found == backbone.tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
 def _break(adapter, change):

@@ -1,6 +1,7 @@
 """Count the parameters of a network with adapters from its configuration; no weight is read or made.
 
 Usage: python -m tools.count_params --model FAMILY_lora --load DIR_WITH_CONFIG --lora-config FILE [--json]
+With shortcuts: --model FAMILY_lora_ags and --shortcut-config FILE as well.
 """
 
 import json
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from configs import console
-from configs.faults import InputFault
+from configs.faults import Findings, InputFault
 from configs.model_name import ModelName, model_name
 from configs.number_values import Whole
 from configs.tool_flags import Flag, ended, read_words
@@ -19,15 +20,17 @@ from configs.values import Choice, PathText, Switch, Word
 from model.adapter_files import TASKS
 from model.family import Family
 from model.plan import Plan, read_plan
+from model.shortcut_plan import read_shortcuts
 from model.source import Source, check, family_of, peek_config, resolve
 
 GROUPS = ("base", "adapters", "router_or_gates", "head", "other", "trainable", "total")
 SHARES = ("share_of_base", "share_of_total")
 _FLAGS = (
-    Flag("--model", Word(), "FAMILY_lora, for example llama_lora.", required=True),
+    Flag("--model", Word(), "FAMILY_lora or FAMILY_lora_ags, for example llama_lora.", required=True),
     Flag("--load", Word(), "Directory that holds config.json.", required=True),
     Flag("--task", Choice("task", TASKS), "What the head is for.", default="classification"),
     Flag("--lora-config", PathText(), "The LoRA TOML.", required=True),
+    Flag("--shortcut-config", PathText(), "The shortcut TOML, with FAMILY_lora_ags."),
     Flag("--num-labels", Whole(1, 1_000_000), "Outputs of a classification head.", default=2),
     Flag("--json", Switch(), "Print JSON instead of a table.", default=False),
 )
@@ -38,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.count_params", "Count parameters from a configuration.", _FLAGS, words)
-        source, family, plan = checked(given)
+        source, family, *plans = checked(given)
         from model.parameter_counts import planned_counts
 
         purpose = objective(given.task, given.num_labels)
-        counts = planned_counts(source.path, family, purpose, given.num_labels, plan)
+        counts = planned_counts(source.path, family, purpose, given.num_labels, *plans)
         if given.json:
             console.say(json.dumps(record(counts), indent=2))
         else:
@@ -52,25 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan]:
+def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan, Plan | None]:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
         InputFault: with the faults of all of them, a line each.
     """
-    faults: list[str] = []
-    found: list[Any] = []
-    for step in (lambda: _located(given), lambda: read_plan(Path(given.lora_config))):
-        try:
-            found.append(step())
-        except InputFault as fault:
-            faults += fault.lines
-    if faults:
-        raise InputFault(*faults)
-    (source, family), plan = found
+    findings = Findings()
+    located = findings.attempt(lambda: _located(given))
+    plan = findings.attempt(lambda: read_plan(Path(given.lora_config)))
+    shortcuts = None
+    if given.shortcut_config is not None:
+        shortcuts = findings.attempt(lambda: read_shortcuts(Path(given.shortcut_config)))
+    findings.settle()
+    source, family = located
     if objective(given.task, given.num_labels) not in family.heads:
         raise InputFault(f"--task: a {family.name} network does not serve '{given.task}'")
-    return source, family, plan
+    return source, family, plan, shortcuts
 
 
 def objective(task: str, outputs: int) -> str:
@@ -95,8 +96,13 @@ def rows(counts: Any) -> list[tuple[str, str]]:
 
 def _located(given: SimpleNamespace) -> tuple[Source, Family]:
     name: ModelName = model_name(given.model, "--model")
-    if name.method != "lora":
-        raise InputFault(f"--model: counts FAMILY_lora, got '{given.model}'")
+    if name.method == "full":
+        raise InputFault(f"--model: counts FAMILY_lora and FAMILY_lora_ags, got '{given.model}'")
+    if name.method == "lora_ags" and given.shortcut_config is None:
+        raise InputFault(f"--shortcut-config: required by '{given.model}'")
+    if name.method == "lora" and given.shortcut_config is not None:
+        word = given.model
+        raise InputFault(f"--shortcut-config: '{word}' has no shortcuts; did you mean --model {word}_ags?")
     source = resolve(given.load, "--load", offline=True)
     if source.kind != "directory":
         raise InputFault(f"--load: '{given.load}' is no directory that holds config.json")

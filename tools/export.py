@@ -18,7 +18,7 @@ from configs.files import place_faults, replacing_directory
 from configs.number_values import whole_number
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, refusal
-from model.adapter_files import AdapterFiles, read_files
+from model.adapter_files import AdapterFiles, beside, read_files
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's option takes."""
@@ -102,7 +102,11 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
     if (files.path / "extra.safetensors").exists():
-        lines.append(f"{files.path / 'extra.safetensors'}: vLLM has no place for what is not plain LoRA")
+        what = ", ".join(beside(files.metadata)) or "adapters that are not plain LoRA"
+        lines.append(
+            f"{files.path / 'extra.safetensors'}: vLLM has no place for {what}, and without them it would be"
+            " another network; answer with tools.generate instead"
+        )
     rank = largest_rank(files)
     if rank > RANKS[-1]:
         lines.append(f"{where}: r: rank {rank} is above {RANKS[-1]}, the largest that vLLM takes")

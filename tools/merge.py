@@ -14,7 +14,7 @@ from configs.files import place_faults
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
-from model.adapter_files import TASKS, AdapterFiles, labels, objective, read_files
+from model.adapter_files import TASKS, AdapterFiles, beside, labels, objective, read_files
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -60,6 +60,11 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
+        if "shortcut" in beside(files.metadata):
+            findings.lines.append(
+                f"--adapter: {files.path} has shortcuts between layers, where no linear stands whose weight"
+                " could take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
+            )
     findings.lines += place_faults("--output", given.output)
     findings.settle()
     return source, files

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from configs.faults import InputFault
 from model.carried import Carried
+from model.compiling import compiled
 from model.family import dimensions, model_types
 from model.injection import attach, locate_stream
 from model.plan import Entry
@@ -284,6 +285,18 @@ def test_generation_with_a_cache_is_generation_without(word):
     )
     assert torch.equal(with_cache, without)
     assert not torch.equal(with_cache, host.stock.generate(IDS, attention_mask=mask, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["exact", "renorm"])
+@pytest.mark.parametrize("word", ["opt", "bert"])
+def test_compiled_layers_compute_the_same(word, norm):
+    host = Host(word, norm=norm)
+    expected, logits = host.gradients(), host.logits(IDS.flip(1))
+    with compiled(host.layers(host.network), host.attachments.values()):
+        found = host.gradients()
+        torch.testing.assert_close(host.logits(IDS.flip(1)), logits)
+    torch.testing.assert_close(found, expected)
 
 
 def test_inference_mode():

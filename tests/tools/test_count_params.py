@@ -116,6 +116,23 @@ def test_counts_are_those_of_the_network_that_a_run_makes(tmp_path, capsys, fami
     assert [found[name] for name in ("base", "adapters", "head")] == [base_count, adapters, head]
 
 
+def test_shortcuts_are_counted_beside_the_adapters(tmp_path, capsys):
+    base, plan = _directory(tmp_path / "base", OPT_350M), _plan(tmp_path / "plan.toml", 8, ("q_proj",))
+    words = ["--load", base, "--lora-config", plan]
+    alone = _counts(capsys, "--model", "opt_lora", *words)
+    keys = 'shortcut_alpha = 8\nproj_dropout = 0.0\nprojector_name = "a"\ndisable_projector = false\n'
+    shortcuts = tmp_path / "shortcuts.toml"
+    shortcuts.write_text(f"[default]\nr = 4\n{keys}")
+    words = ["--model", "opt_lora_ags", *words]
+    found = _counts(capsys, *words, "--shortcut-config", shortcuts)
+    assert found["adapters"] - alone["adapters"] == (4 * 24 - 1) * 2 * 4 * 1024
+    assert (found["base"], found["head"]) == (alone["base"], alone["head"])
+    assert refused("tools.count_params", *words) == ["error: --shortcut-config: required by 'opt_lora_ags'"]
+    assert refused(
+        "tools.count_params", "--model", "opt_lora", *words[2:], "--shortcut-config", shortcuts
+    ) == ["error: --shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?"]
+
+
 def test_the_table_shows_every_number(tmp_path, capsys):
     base, plan = _directory(tmp_path / "base", OPT_350M), _plan(tmp_path / "plan.toml", 8, ("q_proj",))
     assert main(["--model", "opt_lora", "--load", str(base), "--lora-config", str(plan)]) == 0

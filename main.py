@@ -155,10 +155,10 @@ def _source(options: Options, name: ModelName) -> sources.Source:
 
 def _rows(prepared: Prepared) -> TaskRows:
     """Return all rows, those of the hub fetched now that the library may be imported."""
-    from dataset import hub
-
     options, found = prepared.options, prepared.found
     if len(found) < len(prepared.parts):
+        from dataset import hub  # takes a second to import, and most runs name their files
+
         if options.disable_dataset_cache:
             hub.disable_cache()
         fetch = partial(hub.load, offline=options.offline)
@@ -188,7 +188,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         config_text=config_text(prepared.bound),
         task=_facts(task, rows, prepared.parts),
         data=data,
-        rows=rows.account(data.dropped, shares),
+        rows=rows.account(data.dropped, shares, data.cut),
         digests=rows.digests(),
         assembled=_assembled(prepared, backbone),
         base=str(prepared.source.path or prepared.source.word),

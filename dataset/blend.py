@@ -22,7 +22,7 @@ class Blend:
     """
 
     purpose = "learn"
-    dropped = 0  # counted at the parts' own splits
+    cut = dropped = 0  # counted at the parts' own splits
 
     def __init__(self, members: Sequence[Encoded], weights: Sequence[float] | None) -> None:
         self.members = list(members)

@@ -77,11 +77,6 @@ class Encoded:
         """Return the examples in the order importance tests read them."""
         return range(len(self))
 
-    @property
-    def share_cut(self) -> float:
-        """Share of the split's examples that were shortened or dropped."""
-        return (self.cut + self.dropped) / max(1, len(self) + self.dropped)
-
 
 def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
     """Encode a split as its task and its place ask for: labelled texts, bare texts, pairs, or prompts.

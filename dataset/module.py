@@ -54,6 +54,11 @@ class TaskData(LightningDataModule):
         """Examples of each split that encoding left without a target."""
         return {name: split.dropped for name, split in self.splits.items()}
 
+    @property
+    def cut(self) -> dict[str, int]:
+        """Examples of each split that encoding shortened."""
+        return {name: split.cut for name, split in self.splits.items()}
+
     def resume(self, epoch: int, done_batches: int) -> None:
         """Let training begin at an epoch behind the batches that are done; call it before `fit`."""
         self._resumed = (epoch, done_batches)

@@ -70,7 +70,12 @@ class TaskRows:
         account = self.account({})
         return {key: account[key] for key in self._keys()}
 
-    def account(self, dropped: Mapping[str, int], shares: Mapping[str, int] | None = None) -> dict[str, Any]:
+    def account(
+        self,
+        dropped: Mapping[str, int],
+        shares: Mapping[str, int] | None = None,
+        shortened: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
         """Return rows read, used and refused, in all, by split and by part, with the reasons.
 
         Read = used + refused, + not_selected where the task selects rows.
@@ -78,6 +83,7 @@ class TaskRows:
         Args:
             dropped: split -> examples that encoding left without a target; they count as refused.
             shares: part of a mixture -> examples it gives to an epoch.
+            shortened: split -> examples that encoding cut; they are used, and told where there are any.
         """
         splits = {
             name: {
@@ -97,6 +103,8 @@ class TaskRows:
         ]
         for part, count in (shares or {}).items():
             parts[part]["drawn_per_epoch"] = count
+        if shortened and any(shortened.values()):
+            splits = {name: {**split, "cut": shortened.get(name, 0)} for name, split in splits.items()}
         by_part = {"parts": parts} if parts else {}
         return {**self._sum(splits.values()), "splits": splits, **by_part, "reasons": self.reasons() + cut}
 

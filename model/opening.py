@@ -77,7 +77,7 @@ def show_start(job: Job, learner: FineTuner) -> None:
         *_shortcut_row(job),
         ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
         ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
-        ("rows", ", ".join(f"{name} {count['used']:,}" for name, count in job.rows["splits"].items())),
+        ("rows", ", ".join(_used(name, count) for name, count in job.rows["splits"].items())),
         *_mixture(job.rows.get("parts", {})),
         ("metric", f"{job.selected}, {direction}"),
         ("example", job.preview),
@@ -85,6 +85,11 @@ def show_start(job: Job, learner: FineTuner) -> None:
     console.table("Run", ("what", "value"), rows)
     for note in job.assembled.notes:
         console.say(f"note: {note}")
+
+
+def _used(name: str, counts: Mapping[str, int]) -> str:
+    cut = f" ({counts['cut']:,} cut to --max-token-len)" if counts.get("cut") else ""
+    return f"{name} {counts['used']:,}{cut}"
 
 
 def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:

@@ -69,7 +69,7 @@ def write_report(
     lines += [f"| {name} | {value:.6g} |" for name, value in summary.metrics.items()]
     lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
     lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
-    counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused, perhaps not_selected
+    counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused and more
     lines += ["", "## Data", "", f"| split | rows {' | '.join(counted).replace('_', ' ')} |"]
     lines += [f"|---{'|---' * len(counted)}|"]
     lines += [

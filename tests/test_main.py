@@ -338,7 +338,7 @@ def test_running_text_is_learned_in_blocks(ground, place, tmp_path, capsys):
     assert set(tested["metrics"]) == {"test/loss", "test/perplexity"}
 
 
-def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_path):
+def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_path, capsys):
     lines = [
         json.dumps({"article": f"The {name} is open. " * 30, "headline": "a a\n" + "a a " * number}) + "\n"
         for number, name in enumerate(("school", "museum", "harbor") * 8, 1)
@@ -360,7 +360,9 @@ def test_summaries_are_scored_by_rouge_and_all_are_written(ground, place, tmp_pa
     found = summary(done)
     assert 'task = "summarization"' in (done / "config.toml").read_text()
     assert found["metric"]["name"] == "val/loss"
-    assert found["rows"]["splits"]["train"]["used"] == 23
+    assert found["rows"]["splits"]["train"] == {"read": 23, "used": 23, "refused": 0, "cut": 23}
+    assert "train 23 (23 cut to --max-token-len)" in capsys.readouterr().out
+    assert "| split | rows read | used | refused | cut |" in (done / "report.md").read_text()
     metadata = json.loads((done / "adapter" / "metadata.json").read_text())
     assert metadata["template"] == template
     written = [json.loads(line) for line in (done / "predictions_test.jsonl").read_text().splitlines()]

@@ -59,7 +59,6 @@ def test_an_end_closes_the_prompt_where_asked_and_is_not_learned():
 def test_cut_and_dropped_are_counted():
     encoded = encode_pairs([pair("a", "b"), pair("a", "bbbbbbbb"), pair("aaaaaaaa", "b")], TOKENIZER, 5)
     assert (len(encoded), encoded.cut, encoded.dropped) == (2, 1, 1)
-    assert encoded.share_cut == pytest.approx(2 / 3)
 
 
 def test_end_is_learned_even_when_it_is_the_pad():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.sampling import EpochBatches, EvalBatches, mixture_draw
+from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixture_draw
 
 COUNTS = st.integers(0, 90)
 SIZES = st.integers(1, 7)
@@ -158,6 +158,7 @@ def test_mixed_batches_are_cut_by_rank_and_resumed_as_others(world, size, seed, 
     assert list(resumed) == ranks[0].batches(3)[done:]
 
 
-def test_evaluation_takes_a_given_order():
-    ranks = [EvalBatches(5, 2, rank, 2, [4, 0, 0, 3, 1]) for rank in range(2)]
-    assert [list(one) for one in ranks] == [[[4, 0], [1]], [[0, 3]]]
+def test_scoring_deals_whole_batches_of_the_given_order_out_to_the_ranks():
+    ranks = [ScoringBatches([4, 0, 2, 3, 1], 1, lambda total: total, rank, 2) for rank in range(2)]
+    assert [list(one) for one in ranks] == [[[4, 0]], [[2, 3]]]
+    assert [one.examples for one in ranks] == [4, 4]

@@ -24,8 +24,7 @@ from dataset.rows import TaskRows
 from dataset.task import Task
 from model import source as sources
 from model.adapter_files import trained_prompt
-from model.plan import Plan, read_plan
-from model.shortcut_plan import read_shortcuts
+from model.plans import Plans, read_plans
 
 _MAX_TOKENS = 512
 
@@ -41,8 +40,7 @@ class Prepared:
         request: what the action needs of them.
         found: part -> its examples; those that must be fetched from the hub are missing.
         source: where network and tokenizer come from.
-        plan: the LoRA configuration, if one is given.
-        shortcuts: the shortcut configuration, if one is given.
+        plans: where adapters sit.
         run: the directory of a run that goes on; None for a new one.
     """
 
@@ -52,8 +50,7 @@ class Prepared:
     request: Request
     found: Mapping[str, TaskRows]
     source: sources.Source
-    plan: Plan | None
-    shortcuts: Plan | None
+    plans: Plans
     run: RunDirectory | None
 
     @property
@@ -95,15 +92,18 @@ def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
         console.say(f"complete: {prepared.run.path}")
         return 0
     show_config(prepared.bound, everything=False)
-    plans = [plan for plan in (prepared.plan, prepared.shortcuts) if plan is not None]
-    for note in (*bound.notes, *(note for plan in plans for note in plan.notes)):
+    for note in (*bound.notes, *prepared.plans.notes):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _compose(prepared, arguments)
+    action = kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")
+    action.check(job)
+    if not bound.options.dry_run:
+        job = dataclasses.replace(job, directory=_directory(prepared))
     try:
-        return kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")(job)
+        return action.run(job)
     finally:
         if job.directory is not None:
             job.directory.release()
@@ -120,11 +120,7 @@ def _prepare(bound: Bound) -> Prepared:
     attempt = findings.attempt
     name = model_name(options.model, "--model")
     bound, parts = attempt(partial(_parts, bound)) or (bound, ())
-    plan = shortcuts = None
-    if options.lora_config is not None:
-        plan = attempt(partial(read_plan, options.lora_config))
-    if options.shortcut_config is not None:
-        shortcuts = attempt(partial(read_shortcuts, options.shortcut_config))
+    plans = read_plans(options, findings)
     source = attempt(partial(_source, options, name))
     request = Request(bound.action, options.write_predictions, options.max_bad_rows)
     found = attempt(partial(gather_parts, parts, request, {})) or {}
@@ -134,7 +130,7 @@ def _prepare(bound: Bound) -> Prepared:
     if options.resume_training and not findings.lines:
         run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
     findings.settle()
-    return Prepared(bound, name, parts, request, found, source, plan, shortcuts, run)
+    return Prepared(bound, name, parts, request, found, source, plans, run)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
@@ -198,7 +194,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         command=arguments,
     )
     job.adopt()
-    return job if options.dry_run else dataclasses.replace(job, directory=_directory(prepared))
+    return job
 
 
 def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[str, int], str]:
@@ -241,8 +237,7 @@ def _assembled(prepared: Prepared, backbone: Any) -> Any:
     if method == "full":
         return plain(backbone)
     adapter = options.adapter[0] if options.adapter else None
-    plans = {"shortcuts": prepared.shortcuts, "norm": options.shortcut_norm}
-    assembled = assemble(backbone, prepared.plan, adapter, options.seed, **plans)
+    assembled = assemble(backbone, prepared.plans, adapter, options.seed, options.shortcut_norm)
     require_shortcuts(assembled, options.model, wanted=method == "lora_ags", where=str(adapter))
     return assembled
 

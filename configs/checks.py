@@ -57,6 +57,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _sources(case)
     yield from _resume(case)
     yield from _seeds(case)
+    yield from _search(case)
     yield from _launch(case)
     yield from _project_dir(case)
 
@@ -101,6 +102,25 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
     if word.endswith("_lora") and case.options.shortcut_config:
         where = case.where("shortcut_config")
         yield f"{where}: '{word}' has no shortcuts; did you mean --model {word}_ags?"
+
+
+def _search(case: Case) -> Iterator[str]:
+    """Refuse what a search that switches modules while training cannot do."""
+    options, settings = case.options, case.layer.settings
+    if case.action != "train-dyrealloc":
+        return
+    if options.budget_params is not None and options.dyrealloc_ags_mode == "separated":
+        where = case.where("budget_params")
+        yield f"{where}: one budget cannot be separated; did you mean --dyrealloc-ags-mode combined?"
+    share = settings.get("turn_on_percentile")
+    budget = settings.get("budget_params")
+    if share and budget and share.source == budget.source:
+        yield f"{budget.where}: takes the place of --turn-on-percentile; give one of the two"
+    if options.strategy == "fsdp":
+        yield f"{case.where('strategy')}: fsdp cannot switch modules while training; did you mean 'ddp'?"
+    if options.compile:
+        where = case.where("compile")
+        yield f"{where}: layers would be compiled again at every decision; leave it out with train-dyrealloc"
 
 
 def _plain(case: Case, word: str) -> Iterator[str]:

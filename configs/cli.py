@@ -11,7 +11,7 @@ from configs import checks, inheritance
 from configs.faults import InputFault
 from configs.flags import SOURCE, CommandLine, read_command_line
 from configs.help_text import help_text
-from configs.options import BUILT_ACTIONS, Options
+from configs.options import Options
 from configs.schema import entries
 from configs.settings import Layer, Setting, stack
 from configs.toml_files import read_document, read_options
@@ -99,8 +99,6 @@ def parse(argv: Sequence[str]) -> Bound:
     faults = [*layer.faults, *checks.faults(checks.Case(line.action, options, layer, run))]
     if faults or line.action is None:
         raise InputFault(*_ordered(faults, line))
-    if line.action not in BUILT_ACTIONS:
-        raise InputFault(f"ACTION: '{line.action}' is not built yet, one of {', '.join(BUILT_ACTIONS)}")
     sources = {name: "default" for name in entries()}
     sources |= {name: setting.source for name, setting in layer.settings.items()}
     table_files = {name: path / "metadata.json" for path in options.adapter for name in layer.tables}

@@ -31,6 +31,11 @@ class BatchLimit:
         return str(self.count) if self.count is not None else repr(self.ratio)
 
 
+def batches_per_device(batches: int, devices: int) -> int:
+    """Return how many of an epoch's batches one of several devices computes: ceil(batches / devices)."""
+    return -(-batches // devices)
+
+
 def share(ratio: float, total: int) -> int:
     """Return ceil(ratio x total), exact in the ratio's decimal digits."""
     return ceil(Fraction(repr(float(ratio))) * total)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from configs.faults import suggestion, unknown
-from configs.options import ACTIONS, BUILT_ACTIONS, RETIRED
+from configs.options import ACTIONS, RETIRED
 from configs.schema import Entry, entries, flags
 from configs.settings import NONE_WORD, Layer, Setting
 from configs.values import Repeated
@@ -51,12 +51,12 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
 
 def _read_positionals(line: CommandLine, words: list[str]) -> None:
     if not words:
-        line.layer.faults.insert(0, f"ACTION: required, one of {', '.join(BUILT_ACTIONS)}")
+        line.layer.faults.insert(0, f"ACTION: required, one of {', '.join(ACTIONS)}")
         return
     if words[0] in ACTIONS:
         line.action = words[0]
     else:
-        line.layer.faults.insert(0, f"ACTION: {unknown('action', words[0], BUILT_ACTIONS)}")
+        line.layer.faults.insert(0, f"ACTION: {unknown('action', words[0], ACTIONS)}")
     for name, word in zip(_POSITIONALS, words[1:]):
         _store(line.layer, entries()[name], word)
     line.layer.faults.extend(f"{word}: unexpected word" for word in words[1 + len(_POSITIONALS) :])

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from configs.options import ACTIONS, BUILT_ACTIONS
+from configs.options import ACTIONS
 from configs.schema import Entry, entries, meanings
 
 _WIDTH = 100
@@ -11,11 +11,10 @@ _WIDTH = 100
 def help_text(action: str | None) -> str:
     """Return the options in groups, with values and defaults; those the action uses when there is one."""
     shown = [one for one in entries().values() if action is None or action in one.option.actions]
-    unbuilt = [one for one in ACTIONS if one not in BUILT_ACTIONS]
     lines = [
         f"usage: python -m main {action or 'ACTION'} [MODEL [DATASET]] [options]",
         "",
-        f"ACTION is one of {', '.join(BUILT_ACTIONS)}; {' and '.join(unbuilt)} not built yet.",
+        f"ACTION is one of {', '.join(ACTIONS)}.",
         "MODEL and DATASET may stand for --model and --dataset. An option that is given wins over --config,",
         "which wins over the default. TOML keys are the option names with underscores.",
     ]

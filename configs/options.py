@@ -10,7 +10,6 @@ from configs.number_values import Batches, Real, Whole
 from configs.values import Choice, Listed, PathText, Repeated, Switch, Word
 
 ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
-BUILT_ACTIONS = ("train", "test", "imp-test")
 MIXTURE = "mix"
 """The word of `--dataset` for several data sets in one run."""
 FREE_TABLES = ("data",)
@@ -236,7 +235,7 @@ class Options:
     realloc_hist_path: Annotated[
         Path | None,
         PathText(),
-        Option("Importance search", unbuilt="starting from a reallocation history is not built yet"),
+        Option("Importance search", ("train", "test")),
     ] = None
     """History whose last entry is applied."""
 

@@ -1,17 +1,19 @@
 """Serve encoded splits to Lightning: the order is ours, no loader draws from the global generators."""
 
 from collections.abc import Callable, Mapping
+from random import Random
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
+from configs.durations import batches_per_device
 from configs.faults import InputFault
 from configs.seeds import derive
 from dataset.blend import Blend
 from dataset.collate import Collate
 from dataset.encoding import Encoded
-from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches
+from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixed_order
 
 
 class TaskData(LightningDataModule):
@@ -103,6 +105,25 @@ class TaskData(LightningDataModule):
     def scoring_dataloader(self, batches: ScoringBatches) -> DataLoader:
         """Return this rank's share of them."""
         return self._loader("train", batches)
+
+    def mixed_dataloader(self, limit: Callable[[int], int], draws: Random) -> DataLoader:
+        """Return batches of training and validation examples in turn, in random orders.
+
+        Args:
+            limit: how many global batches are used, given how many there are.
+            draws: generator of this mixture alone.
+        """
+        names = ("validation",) if "validation" in self.splits else self.validation_names
+        held = [self.splits[name] for name in names]
+        order = mixed_order(len(self.splits["train"]), sum(map(len, held)), draws)
+        batches = ScoringBatches(order, self.batch_size, limit, *self._place())
+        data = ConcatDataset([self.splits["train"], *held])
+        generator = torch.Generator().manual_seed(derive(self.seed, "loader", "mixed"))
+        return DataLoader(data, batch_sampler=batches, collate_fn=Collate(self.pad_id), generator=generator)
+
+    def batches_of_device(self, devices: int) -> int:
+        """Return how many batches of an epoch each of several devices computes: ceil(batches / devices)."""
+        return batches_per_device(-(-len(self.splits["train"]) // self.batch_size), devices)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Return `validation` and its further sets, in the order of `validation_names`."""

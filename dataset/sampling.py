@@ -5,6 +5,7 @@ Data order belongs to the run, not to the loader: resuming needs only an epoch a
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from random import Random
 
 import torch
 from torch import Tensor
@@ -201,3 +202,20 @@ class ScoringBatches:
 
     def __len__(self) -> int:
         return len(self.batches())
+
+
+def mixed_order(train: int, validation: int, draws: Random) -> list[int]:
+    """Return training and validation examples in turn, each in a random order, training first.
+
+    Training examples beyond the number of validation examples are left out; validation examples beyond that
+    of training examples follow at the end.
+
+    Args:
+        train: number of training examples; they are numbered from 0.
+        validation: number of validation examples, numbered behind the training ones.
+        draws: generator of this order alone.
+    """
+    first = sorted(range(train), key=lambda _: draws.random())[:validation]
+    second = sorted(range(train, train + validation), key=lambda _: draws.random())
+    pairs = [index for pair in zip(first, second) for index in pair]
+    return pairs + second[len(first) :]

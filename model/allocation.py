@@ -1,6 +1,6 @@
 """Which modules are on: budgets, rankings, ties; numbers in, decisions out.
 
-Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.10777), section 3.
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), section 3.
 Differs: a share of a number of modules is taken as it is written in decimals (0.29 of 100 modules is 29), not
 as the product of binary numbers happens to fall; scores are rounded to 9 significant digits first, so that
 processes which add gradients in another order agree; a budget of 0 is refused.

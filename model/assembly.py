@@ -1,7 +1,7 @@
 """Put a backbone and its adapters together as a plan, a PEFT adapter or a checkpoint says."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from model.extra_exchange import wiring
 from model.family import dimensions
 from model.injection import attach, check_keys, locate, locate_stream
 from model.peft_format import PeftAdapter, read
-from model.plan import Plan, resolve
+from model.plan import Entry, resolve
+from model.plans import Plans
 from model.shortcut_plan import resolve_shortcuts
 from model.site import Site, SiteKey
 from model.stream import NormMode, Stream
@@ -66,27 +67,22 @@ class Assembled:
 
 
 def assemble(
-    backbone: Backbone,
-    plan: Plan | None,
-    adapter: Path | None,
-    seed: int,
-    shortcuts: Plan | None = None,
-    norm: NormMode | None = None,
+    backbone: Backbone, plans: Plans, adapter: Path | None, seed: int, norm: NormMode | None = None
 ) -> Assembled:
     """Attach what the plans say and load the adapter's tensors, or let the adapter decide sites and ranks.
 
     Args:
         backbone: the loaded network.
-        plan: the LoRA configuration, or None.
+        plans: the configurations, and which modules are on; an empty one lets the adapter decide.
         adapter: a directory in PEFT format, or None.
         seed: the run's seed.
-        shortcuts: the shortcut configuration, or None.
         norm: how shortcuts join the sums; None: as the adapter says.
 
     Raises:
         InputFault: when plans, adapter and network do not fit each other.
     """
     network, size = backbone.network, dimensions(backbone.network.config)
+    plan, shortcuts = plans.lora, plans.shortcuts
     file = None if adapter is None else read(adapter)
     stream = _stream(backbone, size.layers, shortcuts is not None, file, str(adapter), norm)
     linears = locate(network, backbone.family, size.layers)
@@ -103,6 +99,8 @@ def assemble(
         stream.wire(within)
     else:
         within = {key: entry for key, entry in named.items() if key not in linears}
+    plans.require({**beside, **within})
+    beside, within = (_switched(entries, plans.switches or {}) for entries in (beside, within))
     attachments: dict[SiteKey, Attachment] = {}
     for entries, source in ((beside, plan), (within, shortcuts)):
         where = str(adapter if source is None else source.path)
@@ -116,6 +114,13 @@ def assemble(
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
     return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream)
+
+
+def _switched(entries: Mapping[SiteKey, Entry], on: Mapping[SiteKey, bool]) -> dict[SiteKey, Entry]:
+    """Return what plans the sites, on or off as a search decided where it did."""
+    return {
+        key: replace(entry, disabled=not on[key]) if key in on else entry for key, entry in entries.items()
+    }
 
 
 def _stream(

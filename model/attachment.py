@@ -184,6 +184,19 @@ class SharedInput:
         return {"members": self.members, "_pending": {}, "_source": None}
 
 
+def switch(attachments: Mapping[SiteKey, Attachment], on: Mapping[str, bool]) -> None:
+    """Switch every attachment as a record says; what it does not name is off.
+
+    Args:
+        attachments: by site.
+        on: site, as text, -> whether it is on.
+    """
+    for key, attachment in attachments.items():
+        enabled = on.get(str(key), False)
+        if attachment.enabled != enabled:
+            attachment.enabled = enabled
+
+
 def join(attachments: Mapping[SiteKey, Attachment], groups: Sequence[Sequence[str]]) -> None:
     """Let attachments of one layer whose roles read the same tensor compute together.
 

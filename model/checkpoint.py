@@ -21,7 +21,7 @@ from model.tensor_files import metadata as read_metadata
 from model.weights import load_tensors
 
 _ARCHIVE = b"PK\x03\x04"  # as the length of a tensor file's header it would be 67 MB
-FORMAT = 1
+FORMAT = 2
 _KEY = "run"  # one key: safetensors writes several in random order
 _FINITE = ("state.state_dict.", "state.optimizer_states.")
 _BLANK = "0" * 64

@@ -10,7 +10,7 @@ from model.callbacks.checkpoints import Checkpoints
 from model.callbacks.record import close_metrics, read_metrics
 from model.checkpoint import load_checkpoint
 from model.exchange import collect, export
-from model.job import Job, Steps
+from model.job import NOTHING_SEARCHED, Job, Searched, Steps
 from model.learners.finetune import FineTuner
 from model.report import write_report
 from model.scoring import score, show_result, write_predictions
@@ -19,11 +19,17 @@ from model.sharding import in_step
 _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
 
 
-def finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints) -> None:
+def finish(
+    job: Job,
+    trainer: L.Trainer,
+    learner: FineTuner,
+    saver: Checkpoints,
+    searched: Searched = NOTHING_SEARCHED,
+) -> None:
     """Go back to the best step's weights, export and score them, write summary and report."""
     directory, rank = job.directory, console.rank()
     best = trainer.strategy.broadcast(str(directory.best))
-    learner.adopt(load_checkpoint(Path(best))["state_dict"], best)
+    learner.adopt(load_checkpoint(Path(best)), best)
     rows = read_metrics(directory.metrics) if rank == 0 else []
     metrics = {
         name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
@@ -41,9 +47,11 @@ def finish(job: Job, trainer: L.Trainer, learner: FineTuner, saver: Checkpoints)
         write_predictions(job, trainer, learner, directory.path)
     if rank == 0:
         steps = Steps(saver.best_step, max((step for step, *_ in rows), default=0))
-        summary = job.summary(learner, metrics, split="validation", value=saver.best_value, steps=steps)
+        summary = job.summary(
+            learner, metrics, split="validation", value=saver.best_value, steps=steps, searched=searched
+        )
         facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
-        write_report(directory.path, summary, rows, facts)
+        write_report(directory.path, summary, rows, facts, searched.pictures)
         summary.write(directory.summary)
     show_result(f"Result at step {saver.best_step}", metrics)
     console.say(f"run directory: {directory.path}")

@@ -81,6 +81,7 @@ class HeuristicKind:
         most_batches: batches it reads at most; None for as many as asked.
         random_b: whether a static test draws B at random for it, because its scores vanish where B = 0.
         trains_first: whether a static test trains the adapters before it scores them.
+        mixes_validation: whether a search while training scores on training and validation examples in turn.
     """
 
     score: Callable[[Probe], Mapping[SiteKey, float]]
@@ -88,3 +89,4 @@ class HeuristicKind:
     most_batches: int | None = None
     random_b: bool = False
     trains_first: bool = False
+    mixes_validation: bool = False

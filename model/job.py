@@ -1,7 +1,8 @@
 """What an action is given: everything built and checked, nothing run yet."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning import LightningDataModule
@@ -12,6 +13,7 @@ from model.assembly import Assembled, require_base
 from model.learners.finetune import FineTuner, Recipe
 from model.objective import build
 from model.report import Summary
+from model.site import SiteKey
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ class Steps(NamedTuple):
 
     best: int = 0
     taken: int = 0
+
+
+class Searched(NamedTuple):
+    """What a search did: decisions, the modules it switched (None: all), heading -> picture."""
+
+    decisions: int = 0
+    eligible: Collection[SiteKey] | None = None
+    pictures: Mapping[str, Path] = {}
+
+
+NOTHING_SEARCHED = Searched()
 
 
 @dataclass(frozen=True)
@@ -102,8 +115,11 @@ class Job:
         Args:
             evaluations: names of the sets it is evaluated on.
         """
-        for attachment in self.assembled.attachments.values():
-            if not attachment.active:  # what stays off gets no gradient, no update and no decay
+        # A checkpoint tells what trains: in a search modules do that are off at the moment.
+        known = None if self.checkpoint is None else self.checkpoint["switches"]
+        for key, attachment in self.assembled.attachments.items():
+            trains = attachment.active if known is None else str(key) in known
+            if not trains:  # what stays off gets no gradient, no update and no decay
                 attachment.adapter.requires_grad_(False)
         options = self.options
         head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
@@ -136,7 +152,7 @@ class Job:
             require_base(self.assembled.backbone, self.checkpoint["facts"])
             if self.options.resume_training:
                 self._require_data(self.checkpoint["facts"]["data_digests"])
-            self.learner(()).adopt(self.checkpoint["state_dict"], self.options.load)
+            self.learner(()).adopt(self.checkpoint, self.options.load)
 
     def _require_data(self, began: Mapping[str, str]) -> None:
         """Refuse to go on with other examples than the run began with."""
@@ -154,6 +170,7 @@ class Job:
         split: str,
         value: float | None,
         steps: Steps,
+        searched: Searched = NOTHING_SEARCHED,
     ) -> Summary:
         """Return the result for scripts.
 
@@ -163,9 +180,9 @@ class Job:
             split: where the metric was taken.
             value: the metric that chose the best step.
             steps: which step that was, and how many were taken.
+            searched: what a search did.
         """
         groups = learner.groups()
-        attachments = self.assembled.attachments.values()
         metric = {
             "name": self.selected,
             "direction": "max" if self.task.maximise else "min",
@@ -173,10 +190,13 @@ class Job:
             "value": value,
             "best_step": steps.best,
         }
+        modules = self.assembled.attachments
+        eligible = modules if searched.eligible is None else searched.eligible
         search = {
-            "decisions": 0,
-            "enabled": sum(attachment.active for attachment in attachments),
-            "eligible": len(attachments),
+            "decisions": searched.decisions,
+            "enabled": sum(modules[key].active for key in eligible),
+            "eligible": len(eligible),
+            "active_parameters": learner.active_parameters(),
         }
         return Summary(
             metric, metrics, groups | {"total": sum(groups.values())}, steps.taken, self.rows, search

@@ -5,7 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -61,8 +61,14 @@ def _commit() -> str:
         return "unknown"
 
 
-def show_start(job: Job, learner: FineTuner) -> None:
-    """Print matched modules per role, trained parameters by group, one example and the metric."""
+def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Print matched modules per role, trained parameters by group, one example and the metric.
+
+    Args:
+        job: the run.
+        learner: counts what trains.
+        more: further rows, which take the place of rows of the same name.
+    """
     roles = ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.matched().items())) or "none"
     groups = learner.groups()
     total = sum(groups.values())
@@ -82,7 +88,8 @@ def show_start(job: Job, learner: FineTuner) -> None:
         ("metric", f"{job.selected}, {direction}"),
         ("example", job.preview),
     ]
-    console.table("Run", ("what", "value"), rows)
+    table = {name: value for name, value in (*rows, *more)}
+    console.table("Run", ("what", "value"), list(table.items()))
     for note in job.assembled.notes:
         console.say(f"note: {note}")
 

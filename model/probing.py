@@ -1,7 +1,7 @@
 """What a heuristic looks at in a run: its network, the batches it may read, the sum over processes."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -53,9 +53,11 @@ def probe_of(
     learner: FineTuner,
     kind: HeuristicKind,
     batches: Sequence[Batch],
+    *,
+    keys: Collection[SiteKey] | None = None,
     hooks: Hooks | None = None,
 ) -> Probe:
-    """Return a probe of every module that is on.
+    """Return a probe of modules that are on.
 
     The metric is the task's own; a language model's is its perplexity.
 
@@ -65,15 +67,17 @@ def probe_of(
         learner: the network and its attachments.
         kind: the heuristic.
         batches: this process's share, where the loader left them.
+        keys: the modules that are scored; None for every one that is on.
         hooks: what the search wants to hear.
     """
     hooks = hooks or Hooks()
+    scored = {key: one for key, one in learner.attachments.items() if one.active}
     fields = (field.name for field in dataclasses.fields(kind.options))
     is_language = job.task.objective == "language_modeling"
     return Probe(
         network=learner.network,
         objective=learner.objective,
-        attachments={key: one for key, one in learner.attachments.items() if one.active},
+        attachments={key: one for key, one in scored.items() if keys is None or key in keys},
         batches=[trainer.strategy.batch_to_device(batch) for batch in batches],
         metric="perplexity" if is_language else job.task.selection,
         maximise=not is_language and job.task.maximise,

@@ -1,6 +1,6 @@
 """Edit the residual stream of stock layers: low-rank residuals, cross-layer shortcuts, their norms.
 
-Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.10777). With x a layer's input, u its sum after attention, v
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956). With x a layer's input, u its sum after attention, v
 its sum after the feed-forward part, u' the u of the layer before, and low(h) = (shortcut_alpha / R) B A h:
 
     pre-norm:   u = x + attn(norm1(x)) + res1(x) + cut2(u')     v = u + mlp(norm2(u)) + res2(u) + cut1(x)

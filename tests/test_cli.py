@@ -113,7 +113,7 @@ def _cases(place):
             [["--load: no file '", "gone.ckpt'"]],
         ),
         "given twice": (["--seed", "1", "--seed", "2"], [["--seed: "]]),
-        "unbuilt": (["--compile"], [["--compile: ", "not built"]]),
+        "unbuilt": (["--mmlu-mode", "zs"], [["--mmlu-mode: ", "not built"]]),
         "escaped": (["--dataset", "a\nb\x1b[1m"], [["--dataset: ", "a\\nb\\x1b"]]),
         "several at once": (
             ["--batch-size", "0", "--max-ep", "3", "--config", place / "misspelt.toml"],

@@ -33,7 +33,9 @@ FLOORS = {
     "model.learners": 4,
     "model.callbacks": 5,
     **dict.fromkeys(("model.job", "model.opening", "model.scoring", "model.training"), 6),
-    **dict.fromkeys(("model.finishing", "model.fitting", "model.probing"), 6),
+    **dict.fromkeys(
+        ("model.finishing", "model.fitting", "model.probing", "model.searching", "model.action"), 6
+    ),
     "model.actions": 7,
     "main": 8,
     "tools": 8,
@@ -46,7 +48,7 @@ LIGHT = (
     *(f"dataset.{name}" for name in ("instruction", "json_values", "summaries", "superglue", "template")),
     *(f"dataset.{name}" for name in ("gathering", "mixture", "parts")),
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
-    "model.shortcut_plan",
+    *(f"model.{name}" for name in ("plans", "reallocation", "shortcut_plan")),
     *(f"model.{name}" for name in ("adapter_files", "plan_heads", "plan_text", "source", "tensor_files")),
     *(f"model.{name}" for name in ("allocation", "history", "layer_tables", "score_file", "spreading")),
 )

@@ -24,6 +24,7 @@ from model.importance import measure
 from model.injection import attach, locate_stream
 from model.objective import Classification, LanguageModeling, inputs
 from model.plan import Entry
+from model.plans import Plans
 from model.score_file import read_scores
 from model.site import SHARED_INPUT, Site, SiteKey, role_named
 from model.source import resolve
@@ -106,7 +107,7 @@ def _assembled(path, adapter):
     source = resolve(str(path / "model"), "--load")
     backbone = load_backbone(source, "language_modeling" if causal else "classification", labels)
     objective = LanguageModeling() if causal else Classification((), len(labels))
-    return assemble(backbone, None, path / f"adapter_{adapter}", 0), objective
+    return assemble(backbone, Plans(), path / f"adapter_{adapter}", 0), objective
 
 
 def _batches(path):

@@ -1,8 +1,10 @@
 """`imp-test` from the command line: score files, what they were made from, going on, two processes."""
 
 import pytest
+import tomli
 
 from configs import kinds
+from model.heuristics import alpha_test
 from model.score_file import read_scores
 from model.site import SiteKey
 from tests.killed import child
@@ -129,8 +131,6 @@ def test_a_checkpoint_takes_the_place_of_training(tested, place, words):
 
 
 def _host(directory):
-    import tomli
-
     return tomli.loads((directory / "config.toml").read_text())["load"]
 
 
@@ -161,8 +161,6 @@ def test_scores_that_are_there_are_not_found_again(tested, place, words, monkeyp
     kept = [line for line in whole.decode().splitlines() if "w2" not in line or "widths" in line]
     path.write_text("\n".join(kept) + "\n")
     (directory / "summary.json").unlink()
-    from model.heuristics import alpha_test
-
     asked = []
     true = alpha_test.smallest_place
     monkeypatch.setattr(alpha_test, "smallest_place", lambda violates: asked.append(1) or true(violates))

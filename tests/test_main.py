@@ -528,11 +528,12 @@ def test_peft_reads_a_language_model(language, ground):
 def _same_logits(network, done, ground, model, dataset, folder):
     """Compare with the program's own network, its best checkpoint's tensors in place."""
     from model.assembly import assemble
+    from model.plans import Plans
 
     source = resolve(str(ground.host(model.removesuffix("_lora"))), "--load")
     objective = "classification" if dataset == "rte" else "language_modeling"
     backbone = load_backbone(source, objective, LABELS if dataset == "rte" else ())
-    ours = assemble(backbone, None, done / "adapter", 0).network.eval()
+    ours = assemble(backbone, Plans(), done / "adapter", 0).network.eval()
     inputs = backbone.tokenizer(["The cat is in the house.", "No!"], padding=True, return_tensors="pt")
     network.config.pad_token_id = network.base_model.model.config.pad_token_id = (
         backbone.tokenizer.pad_token_id

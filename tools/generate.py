@@ -55,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.answering import Decoding, answer, require_room
         from model.assembly import assemble
         from model.backbone import load_backbone
+        from model.plans import Plans
 
-        assembled = assemble(load_backbone(source, "language_modeling"), None, files.path, 0)
+        assembled = assemble(load_backbone(source, "language_modeling"), Plans(), files.path, 0)
         for note in assembled.notes:
             _LOG.warning("%s", note)
         decoding = Decoding(

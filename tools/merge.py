@@ -37,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.assembly import assemble
         from model.backbone import load_backbone
         from model.merging import merge
+        from model.plans import Plans
 
         classes = names if purpose == "classification" else ()
-        assembled = assemble(load_backbone(source, purpose, classes), None, files.path, 0)
+        assembled = assemble(load_backbone(source, purpose, classes), Plans(), files.path, 0)
         for note in assembled.notes:
             console.say(f"note: {note}")
         difference = merge(assembled, given.output, classes)

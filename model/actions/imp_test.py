@@ -9,6 +9,7 @@ import lightning as L
 
 from configs import console, kinds
 from configs.files import write_bytes
+from model.action import Action
 from model.callbacks.before_training import BeforeTraining
 from model.fitting import fit
 from model.heat_maps import heat_map, score_panel
@@ -56,7 +57,7 @@ def _score(
     batches = list(job.data.scoring_dataloader(chosen))
     hooks = Hooks(record.known(), record.add, record.note)
     drawn = random_b_seed(job.options, kind)
-    scores = measure(kind, probe_of(job, trainer, learner, kind, batches, hooks), drawn)
+    scores = measure(kind, probe_of(job, trainer, learner, kind, batches, hooks=hooks), drawn)
     start = "as_is" if drawn is None else "random_b"
     record.close(scores, limit_test_num=chosen.total, examples=chosen.examples, score_init=start)
 
@@ -141,4 +142,4 @@ def _finish(job: Job, learner: FineTuner, record: ScoreRecord) -> None:
     console.say(f"scores: {record.path}")
 
 
-ACTION = run
+ACTION = Action(run)

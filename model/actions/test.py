@@ -1,6 +1,7 @@
 """`test`: evaluate a plain, pretrained or trained model."""
 
 from configs import console
+from model.action import Action
 from model.callbacks.record import close_metrics
 from model.job import Job, Steps
 from model.opening import is_quiet, show_start, write_first_files
@@ -32,4 +33,4 @@ def run(job: Job) -> int:
     return 0
 
 
-ACTION = run
+ACTION = Action(run)

@@ -1,5 +1,6 @@
 """`train`: fine-tune, keep the best step, export the adapter, score it and leave the record."""
 
+from model.action import Action
 from model.finishing import finish
 from model.fitting import fit
 from model.job import Job
@@ -19,4 +20,4 @@ def run(job: Job) -> int:
     return 0
 
 
-ACTION = run
+ACTION = Action(run)

@@ -1,6 +1,6 @@
 """Shortcut: a low-rank map of one point of the residual stream that is added at another.
 
-Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.10777), low-rank residuals and cross-layer shortcuts.
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), low-rank residuals and cross-layer shortcuts.
 Differs: the base maps (identity and zero) are not stored as dense matrices; the map returns its own term and
 `model.stream` adds it to the sum, so that at the start, B = 0, the network is the pretrained one.
 """

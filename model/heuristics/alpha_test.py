@@ -1,6 +1,6 @@
 """ALPHA-TEST: how far a trained module can be turned down before the metric suffers.
 
-Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2407.06164: for each module the smallest importance coefficient
+Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2406.14956: for each module the smallest importance coefficient
 on the grid 0, 0.1, ..., 1.0 that keeps the metric within tolerance while the others stay at 1; its place on
 the grid, 0 to 10, is the score.
 Differs: the bound of a metric to minimise is p0 + tolerance * p0 in static and dynamic tests alike; the
@@ -92,4 +92,4 @@ def _measured(probe: Probe) -> float:
     return value
 
 
-HEURISTIC = HeuristicKind(_score, AlphaTestOptions, trains_first=True)
+HEURISTIC = HeuristicKind(_score, AlphaTestOptions, trains_first=True, mixes_validation=True)

@@ -1,6 +1,6 @@
 """CONSTANT: every module counts the same, so that a search chooses among them at random.
 
-Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2407.06164: the baseline of its saliency proxies.
+Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2406.14956: the baseline of its saliency proxies.
 Differs: nothing.
 """
 

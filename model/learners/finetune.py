@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from configs.durations import warmup_steps
 from configs.faults import InputFault
-from model.attachment import Attachment
+from model.attachment import Attachment, switch
 from model.metrics import Joined
 from model.objective import Batch, Objective
 from model.schedule import learning_rate
+from model.silence import silent
 from model.site import SiteKey
 
 Answer = Callable[[Sequence[int]], str]
@@ -105,10 +106,16 @@ class FineTuner(L.LightningModule):
         """Keep the trained tensors alone; the frozen base is named by the run's facts."""
         trained = self.trained()
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+        checkpoint["switches"] = {
+            str(key): attachment.enabled
+            for key, attachment in self.attachments.items()
+            if any(parameter.requires_grad for parameter in attachment.adapter.parameters())
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse tensors that are not those that train here; Lightning's own check is off."""
         self.check(checkpoint["state_dict"], "--load")
+        switch(self.attachments, checkpoint["switches"])
 
     def check(self, state: Mapping[str, Tensor], where: str) -> None:
         """Compare a checkpoint's tensors with those that train.
@@ -130,9 +137,11 @@ class FineTuner(L.LightningModule):
         if faults:
             raise InputFault(*faults[:8])
 
-    def adopt(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Copy a checkpoint's trained tensors in, after `check`."""
+    def adopt(self, checkpoint: Mapping[str, Any], where: str) -> None:
+        """Copy a checkpoint's trained tensors in, after `check`, and switch its modules on and off."""
+        state = checkpoint["state_dict"]
         self.check(state, where)
+        switch(self.attachments, checkpoint["switches"])
         with torch.no_grad():
             for name, parameter in self.trained().items():
                 parameter.copy_(state[name])
@@ -144,7 +153,23 @@ class FineTuner(L.LightningModule):
         self.log("train/loss", self.last_loss, prog_bar=True)
         accumulate = self.trainer.accumulate_grad_batches
         # Lightning divides every batch by `accumulate`; the last window of an epoch may be shorter.
-        return loss * (accumulate / self.window(batch_idx))
+        loss = loss * (accumulate / self.window(batch_idx))
+        return silent(loss, self.unused()) if self.trainer.world_size > 1 else loss
+
+    def active_parameters(self) -> int:
+        """Return the number of adapter parameters in modules that are on."""
+        on = (attachment for attachment in self.attachments.values() if attachment.active)
+        return sum(p.numel() for attachment in on for p in attachment.adapter.parameters() if p.requires_grad)
+
+    def unused(self) -> list[nn.Parameter]:
+        """Return what trains but belongs to modules that are off."""
+        off = (attachment for attachment in self.attachments.values() if not attachment.active)
+        return [p for attachment in off for p in attachment.adapter.parameters() if p.requires_grad]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take gradients away from modules that are off: no update, no momentum, no decay."""
+        for parameter in self.unused():
+            parameter.grad = None
 
     def window(self, batch_idx: int) -> int:
         """Return how many batches share the update that this batch belongs to."""

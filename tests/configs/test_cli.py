@@ -67,10 +67,7 @@ FLAGS = [
         "--shortcut-config lora.toml",
         "--shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?",
     ),
-    (
-        "--realloc-hist-path lora.toml",
-        "--realloc-hist-path: starting from a reallocation history is not built",
-    ),
+    ("--realloc-hist-path none.toml", "--realloc-hist-path: no file"),
     ("--auto-requeue", "--auto-requeue: this is no SLURM job"),
     ("--strategy deepspeed_stage_3_offload", "--strategy: DeepSpeed is not built: it saves a directory"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
@@ -109,16 +106,13 @@ def test_a_bad_flag_is_one_line(bound, here, words, message):
 
 
 COMMANDS = [
-    ("", "ACTION: required, one of train, test, imp-test"),
+    ("", "ACTION: required, one of train, test, imp-test, train-dyrealloc"),
     (
         "tain opt_lora mrpc --lora-config lora.toml",
-        "no action 'tain', one of imp-test, test, train; did you mean 'train'?",
+        "no action 'tain', one of imp-test, test, train, train-dyrealloc; did you mean 'train'?",
     ),
     ("imp-test plain mrpc", "--model: imp-test needs adapters, got the plain model 'plain'"),
-    (
-        "train-dyrealloc opt_lora mrpc --lora-config lora.toml",
-        "ACTION: 'train-dyrealloc' is not built yet, one of train, test, imp-test",
-    ),
+    ("train-dyrealloc plain mrpc", "--model: train-dyrealloc needs adapters, got the plain model 'plain'"),
     ("imp-test opt_lora mrpc --lora-config lora.toml --realloc-N often", "--realloc-N: must be"),
     ("train opt_lora --lora-config lora.toml", "--dataset: required"),
     ("train --dataset mrpc", "--model: required"),

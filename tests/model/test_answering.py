@@ -8,6 +8,7 @@ from model.answering import Decoding, answer, require_room
 from model.assembly import assemble
 from model.backbone import load_backbone
 from model.plan import read_plan
+from model.plans import Plans
 from model.source import resolve
 
 PROMPT = [0, 40, 41, 42]
@@ -17,7 +18,7 @@ PROMPT = [0, 40, 41, 42]
 def assembled(ground):
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
     plan = read_plan(ground.plan("answer-start", init_lora_weights=False))
-    return assemble(backbone, plan, None, 0)
+    return assemble(backbone, Plans(plan), None, 0)
 
 
 def test_a_greedy_answer_takes_the_likeliest_token(assembled):

@@ -7,6 +7,7 @@ from configs.faults import InputFault
 from model.assembly import assemble, plain, require_base
 from model.backbone import load_backbone
 from model.plan import read_plan
+from model.plans import Plans
 from model.site import SiteKey
 from model.source import resolve
 from tests.tiny import save_host
@@ -56,7 +57,7 @@ def test_the_plan_decides_sites_switches_and_strengths(host, tmp_path):
         (0, "w2", 2, True, ""),
         (1, "gate", 2, False, ""),
     )
-    assembled = assemble(_backbone(host), plan, None, 0)
+    assembled = assemble(_backbone(host), Plans(plan), None, 0)
     found = {key: (a.adapter.rank, a.active, a.strength) for key, a in assembled.attachments.items()}
     assert found == {SiteKey(0, "q_proj"): (4, True, 0.5), SiteKey(0, "w2"): (2, False, 1.0)}
     assert assembled.methods == dict.fromkeys(found, "lora")
@@ -71,13 +72,13 @@ def test_the_plan_decides_sites_switches_and_strengths(host, tmp_path):
 def test_a_plan_whose_every_strength_is_zero_turns_on_no_site(host, tmp_path, more):
     plan = _plan(tmp_path, (0, "q_proj", 4, False, more))
     with pytest.raises(InputFault, match=r"plan.toml: turns on no site"):
-        assemble(_backbone(host), plan, None, 0)
+        assemble(_backbone(host), Plans(plan), None, 0)
 
 
 def test_a_key_of_no_kind_is_refused_with_its_site(host, tmp_path):
     plan = _plan(tmp_path, (0, "q_proj", 4, False, "experts = 3"))
     with pytest.raises(InputFault, match=r"plan.toml: layer_0/q_proj.*experts"):
-        assemble(_backbone(host), plan, None, 0)
+        assemble(_backbone(host), Plans(plan), None, 0)
 
 
 def test_a_plain_network_trains_every_weight(host):

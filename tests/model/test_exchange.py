@@ -20,6 +20,7 @@ from model.injection import attach, locate
 from model.peft_format import METADATA, TENSORS, Factors, PeftAdapter, read
 from model.plan import Entry
 from model.plan_heads import projection
+from model.plans import Plans
 from model.site import HEAD_ROLES, SiteKey
 from model.snapshot import quiet_host
 from model.source import resolve
@@ -160,7 +161,7 @@ def test_peft_reads_what_was_exported_and_so_do_we(hosts, tmp_path, host, object
     plain = logits(_stock(hosts[host], objective), _batch())
     assert not torch.allclose(plain, expected, rtol=1e-2, atol=1e-2)
 
-    again = assemble(_backbone(hosts[host], objective, seed=1), None, tmp_path / "adapter", 0)
+    again = assemble(_backbone(hosts[host], objective, seed=1), Plans(), tmp_path / "adapter", 0)
     torch.testing.assert_close(logits(again.network, _batch()), expected, rtol=1e-4, atol=1e-5)
     assert set(again.attachments) == {key for key, a in attachments.items() if a.active}
     assert again.notes == ()
@@ -220,7 +221,7 @@ def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, obje
     torch.manual_seed(0)
     theirs = peft.get_peft_model(_stock(hosts[host], objective), config).eval()
     theirs.save_pretrained(tmp_path / "adapter")
-    ours = assemble(_backbone(hosts[host], objective), None, tmp_path / "adapter", 0)
+    ours = assemble(_backbone(hosts[host], objective), Plans(), tmp_path / "adapter", 0)
     expected = logits(theirs, _batch())
     torch.testing.assert_close(logits(ours.network, _batch()), expected, rtol=1e-4, atol=1e-5)
     assert {key.role for key in ours.attachments} == {"q_proj", "v_proj"} | (
@@ -233,12 +234,12 @@ def test_a_head_that_nobody_holds_is_noted(hosts, tmp_path):
     with quiet_host():
         theirs = peft.get_peft_model(_stock(hosts["deberta_v3"], "classification"), config)
         theirs.save_pretrained(tmp_path / "adapter")
-    (note,) = assemble(_backbone(hosts["deberta_v3"]), None, tmp_path / "adapter", 0).notes
+    (note,) = assemble(_backbone(hosts["deberta_v3"]), Plans(), tmp_path / "adapter", 0).notes
     assert note.endswith("adapter: does not hold pooler, nor does the base; drawn at random")
 
 
 def test_a_plan_with_another_scale_takes_the_adapters_effect(hosts, exported):
-    reference = assemble(_backbone(hosts["opt"]), None, exported, 0)
+    reference = assemble(_backbone(hosts["opt"]), Plans(), exported, 0)
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
     entries = {key: _entry(alpha=1.0) for key in reference.attachments}
@@ -305,7 +306,7 @@ def test_a_plain_adapter_is_refused_where_the_plan_has_heads(hosts, exported):
 
 def _refused(backbone, directory):
     with pytest.raises(InputFault) as caught:
-        assemble(backbone, None, directory, 0)
+        assemble(backbone, Plans(), directory, 0)
     return str(caught.value)
 
 
@@ -344,7 +345,7 @@ def test_another_base_is_noted(hosts, exported, tmp_path):
     target = _copied(exported, tmp_path / "x")
     (target / METADATA).write_text(json.dumps({"base_digest": "f" * 64}))
     backbone = _backbone(hosts["opt"])
-    (note,) = assemble(backbone, None, target, 0).notes
+    (note,) = assemble(backbone, Plans(), target, 0).notes
     assert re.search(f"trained on another base .digest ffffffffffff, loaded {backbone.digest[:12]}.", note)
 
 

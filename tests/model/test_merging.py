@@ -12,13 +12,14 @@ from model.assembly import assemble
 from model.backbone import load_backbone
 from model.merging import merge, probe, refuse_unmergeable
 from model.plan import read_plan
+from model.plans import Plans
 from model.site import SiteKey
 from model.source import resolve
 
 
 def _assembled(ground):
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
-    return assemble(backbone, read_plan(ground.plan("full-start", init_lora_weights=False)), None, 0)
+    return assemble(backbone, Plans(read_plan(ground.plan("full-start", init_lora_weights=False))), None, 0)
 
 
 def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):

@@ -9,6 +9,7 @@ from configs import kinds
 from model.assembly import assemble
 from model.backbone import load_backbone
 from model.plan import read_plan
+from model.plans import Plans
 from model.source import resolve
 from tests.tiny import tiny_config
 from tests.tools.words import refused
@@ -109,7 +110,7 @@ def test_counts_are_those_of_the_network_that_a_run_makes(tmp_path, capsys, fami
     plan = _plan(tmp_path / "plan.toml", 4)
     found = _counts(capsys, "--model", f"{family}_lora", "--load", base, "--lora-config", plan)
     backbone = load_backbone(resolve(str(base), "--load"), "classification", ("a", "b"), pretrained=False)
-    made = assemble(backbone, read_plan(plan), None, 0)
+    made = assemble(backbone, Plans(read_plan(plan)), None, 0)
     adapters = sum(p.numel() for a in made.attachments.values() for p in a.adapter.parameters())
     head = sum(p.numel() for p in backbone.network.parameters() if p.requires_grad)
     base_count = sum(p.numel() for p in backbone.network.parameters() if not p.requires_grad)

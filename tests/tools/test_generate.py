@@ -12,6 +12,7 @@ from model.backbone import load_backbone
 from model.exchange import collect
 from model.peft_format import write
 from model.plan import read_plan
+from model.plans import Plans
 from model.source import resolve
 from tests.tools.words import refused
 from tools.generate import lines_of, main, prompts_of, read_rows, shown
@@ -23,7 +24,8 @@ TEMPLATE = "Question: {question}\nAnswer:"
 def run(ground, tmp_path_factory):
     """Return a run directory with a random adapter of a language model."""
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
-    made = assemble(backbone, read_plan(ground.plan("generate-start", init_lora_weights=False)), None, 3)
+    plan = read_plan(ground.plan("generate-start", init_lora_weights=False))
+    made = assemble(backbone, Plans(plan), None, 3)
     metadata = {"template": TEMPLATE, "base_digest": "0" * 64}
     file = collect(made.network, made.attachments, made.methods, made.head, metadata)
     directory = tmp_path_factory.mktemp("run") / "adapter"

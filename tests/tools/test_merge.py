@@ -10,6 +10,7 @@ from model.backbone import load_backbone
 from model.exchange import collect
 from model.peft_format import write
 from model.plan import read_plan
+from model.plans import Plans
 from model.source import resolve
 from tests.tools.words import refused
 from tools.merge import main
@@ -23,7 +24,7 @@ def _adapter(ground, family, directory, metadata=None):
     purpose, names = ("language_modeling", ()) if causal else ("classification", ("a", "b", "c"))
     backbone = load_backbone(resolve(str(ground.host(family)), "--load"), purpose, names)
     plan = read_plan(ground.plan("merge-start", init_lora_weights=False))
-    made = assemble(backbone, plan, None, 3)
+    made = assemble(backbone, Plans(plan), None, 3)
     file = collect(made.network, made.attachments, made.methods, made.head, metadata or {})
     directory.mkdir(parents=True)
     kind = "CAUSAL_LM" if causal else "SEQ_CLS"

@@ -1,0 +1,65 @@
+"""`train-dyrealloc`: train while a search decides again and again which modules are on."""
+
+import time
+from pathlib import Path
+
+from configs import console
+from configs.files import write_bytes
+from model.action import Action
+from model.allocation import is_shortcut
+from model.callbacks.reallocation import Reallocations
+from model.figures import shares
+from model.finishing import finish
+from model.fitting import fit
+from model.heat_maps import frequency_panel, heat_map
+from model.history import History, frequency
+from model.job import Job, Searched
+from model.opening import show_start, write_first_files
+from model.searching import budget_of, search_of
+
+
+def run(job: Job) -> int:
+    """Train from the beginning or from the checkpoint of `--resume-training`."""
+    budget = budget_of(job)
+    if not job.options.resume_training:
+        for key in budget.sizes:  # all of them train, whatever the configuration switches off
+            job.assembled.attachments[key].enabled = True
+    learner = job.learner(job.data.validation_names)
+    search = search_of(job, budget)
+    rows = [
+        ("search", f"{job.options.importance_test_name}, every {search.every} batches"),
+        ("budget", budget.words()),
+    ]
+    show_start(job, learner, rows)
+    if job.directory is None:
+        return 0
+    if not job.options.resume_training:
+        write_first_files(job)
+    folder = job.directory.path / "search"
+    callback = Reallocations(search, folder)
+    begin = time.perf_counter()
+    trainer, saver = fit(job, learner, [callback])
+    took = time.perf_counter() - begin
+    pictures = _draw(folder, callback.history) if console.rank() == 0 else {}
+    found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
+    finish(job, trainer, learner, saver, found)
+    share = 100 * callback.seconds / took
+    console.say(f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training")
+    return 0
+
+
+def _draw(folder: Path, history: History) -> dict[str, Path]:
+    """Draw how often modules were on and, with shortcuts, the share of LoRA among them; return headings."""
+    counted = frequency(history)
+    pictures = {"How often modules were on": folder / "frequency.png"}
+    write_bytes(folder / "frequency.png", heat_map([frequency_panel(counted, "on")], "reallocations on"))
+    keys = sorted(counted.counts)
+    if any(map(is_shortcut, keys)):
+        blind = sum(not is_shortcut(key) for key in keys) / len(keys)
+        trend = {"LoRA": [one.lora_share for one in history.reallocations]}
+        write_bytes(folder / "lora_share.png", shares(trend, [blind]))
+        pictures["LoRA among the modules that are on"] = folder / "lora_share.png"
+    return pictures
+
+
+ACTION = Action(run, check=budget_of)

@@ -13,6 +13,7 @@ from model.backbone import load_backbone
 from model.exchange import collect
 from model.peft_format import write
 from model.plan import read_plan
+from model.plans import Plans
 from model.shortcut_plan import read_shortcuts
 from model.source import resolve
 from tests.killed import child
@@ -206,7 +207,7 @@ def test_answers_are_written_with_them(ground, tmp_path, capsys):
     """The adapter alone says which shortcuts there are and how they are wired."""
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
     plans = read_plan(ground.plan("talk")), read_shortcuts(ground.shortcuts("talk-shortcuts"))
-    made = assemble(backbone, plans[0], None, 3, plans[1], "renorm")
+    made = assemble(backbone, Plans(*plans), None, 3, "renorm")
     draw = torch.Generator().manual_seed(0)
     for one in made.attachments.values():
         with torch.no_grad():

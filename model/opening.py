@@ -61,6 +61,23 @@ def _commit() -> str:
         return "unknown"
 
 
+def begin(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> bool:
+    """Show what will run, write the first files of a new run, and tell whether there is anything to do.
+
+    Args:
+        job: the run.
+        learner: counts what trains.
+        more: further rows of the table, which take the place of rows of the same name.
+
+    Returns:
+        False for a dry run.
+    """
+    show_start(job, learner, more)
+    if job.directory is not None and not job.options.resume_training:
+        write_first_files(job)
+    return job.directory is not None
+
+
 def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> None:
     """Print matched modules per role, trained parameters by group, one example and the metric.
 

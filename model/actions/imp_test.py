@@ -17,7 +17,7 @@ from model.heuristic import HeuristicKind
 from model.importance import measure, tie
 from model.job import Job, Steps
 from model.learners.finetune import FineTuner
-from model.opening import show_start, write_first_files
+from model.opening import begin
 from model.precision import frozen_stored_for
 from model.probing import Hooks, limit_of, probe_of, random_b_seed
 from model.report import write_report
@@ -31,11 +31,8 @@ _SHOWN = 8
 def run(job: Job) -> int:
     """Score; a heuristic that needs trained adapters trains them first, unless a checkpoint holds them."""
     learner = job.learner(job.data.validation_names)
-    show_start(job, learner)
-    if job.directory is None:
+    if not begin(job, learner):
         return 0
-    if not job.options.resume_training:
-        write_first_files(job)
     kind: HeuristicKind = kinds.load("model.heuristics", job.options.importance_test_name, "HEURISTIC")
     if kind.trains_first and not _is_trained(job):
         _train(job, learner)

@@ -4,17 +4,14 @@ from model.action import Action
 from model.finishing import finish
 from model.fitting import fit
 from model.job import Job
-from model.opening import show_start, write_first_files
+from model.opening import begin
 
 
 def run(job: Job) -> int:
     """Train from the beginning or from the checkpoint of `--resume-training`."""
     learner = job.learner(job.data.validation_names)
-    show_start(job, learner)
-    if job.directory is None:
+    if not begin(job, learner):
         return 0
-    if not job.options.resume_training:
-        write_first_files(job)
     trainer, saver = fit(job, learner)
     finish(job, trainer, learner, saver)
     return 0

@@ -14,7 +14,7 @@ from model.fitting import fit
 from model.heat_maps import frequency_panel, heat_map
 from model.history import History, frequency
 from model.job import Job, Searched
-from model.opening import show_start, write_first_files
+from model.opening import begin
 from model.searching import budget_of, search_of
 
 
@@ -30,16 +30,13 @@ def run(job: Job) -> int:
         ("search", f"{job.options.importance_test_name}, every {search.every} batches"),
         ("budget", budget.words()),
     ]
-    show_start(job, learner, rows)
-    if job.directory is None:
+    if not begin(job, learner, rows):
         return 0
-    if not job.options.resume_training:
-        write_first_files(job)
     folder = job.directory.path / "search"
     callback = Reallocations(search, folder)
-    begin = time.perf_counter()
+    started = time.perf_counter()
     trainer, saver = fit(job, learner, [callback])
-    took = time.perf_counter() - begin
+    took = time.perf_counter() - started
     pictures = _draw(folder, callback.history) if console.rank() == 0 else {}
     found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
     finish(job, trainer, learner, saver, found)

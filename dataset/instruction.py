@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from configs.faults import InputFault
+from dataset.counts import count_faults
 from dataset.fields import text_field
 from dataset.readers import read_by_ending
 from dataset.task import Example, Row, Selection, Split, Task
@@ -102,8 +103,6 @@ def prompt_faults(template: str) -> list[str]:
 
 def _check(options: InstructionOptions) -> None:
     faults = prompt_faults(options.template)
-    if options.validation_examples is not None and options.validation_examples < 1:
-        got = options.validation_examples
-        faults.append(f"data.validation_examples: must be a whole number of at least 1, got {got}")
+    faults += count_faults("validation_examples", options.validation_examples)
     if faults:
         raise InputFault(*faults)

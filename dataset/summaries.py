@@ -13,13 +13,6 @@ def document_faults(template: str, document: str) -> list[str]:
     return [f"data.template: {fault}" for fault in template_faults(template)]
 
 
-def count_faults(name: str, count: int | None) -> list[str]:
-    """Say why a number of `[data]` is no count."""
-    if count is not None and count < 1:
-        return [f"data.{name}: must be a whole number of at least 1, got {count}"]
-    return []
-
-
 def summary_example(template: str, document: str, summary: str, row: Row) -> Example:
     """Return a row as a prompt whose document gives way, and its summary.
 

@@ -15,6 +15,7 @@ from model.backbone import load_backbone
 from model.exchange import logits
 from model.family import dimensions, model_types
 from model.peft_format import largest_difference
+from model.plans import Plans
 from model.source import resolve
 from tests.killed import child
 from tests.runs import ENTRY, ROOT, comparable, flags, fork, launch, run, summary
@@ -161,8 +162,9 @@ def test_peft_and_the_merged_network_have_the_same_logits(cell):
     stock, labels = CLASSES[cell.dataset], LABELS[cell.dataset]
     sizes = {"num_labels": len(labels)} if labels else {}
     purpose = "classification" if labels else "language_modeling"
-    made = assemble(load_backbone(resolve(str(cell.host), "--load"), purpose, labels), None, adapter, 0)
-    tokenizer = made.backbone.tokenizer
+    backbone = load_backbone(resolve(str(cell.host), "--load"), purpose, labels)
+    made = assemble(backbone, Plans(), adapter, 0)
+    tokenizer = backbone.tokenizer
     batch = tokenizer(["The cat is in the house.", "No!"], padding=True, return_tensors="pt")
     expected = logits(made.network, batch)
     peft = PeftModel.from_pretrained(stock.from_pretrained(cell.host, **sizes), adapter)

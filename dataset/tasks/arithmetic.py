@@ -12,6 +12,7 @@ from functools import cache, partial
 from configs.faults import InputFault
 from configs.seeds import derive
 from dataset.answers import score_number
+from dataset.counts import count_faults
 from dataset.fields import text_field
 from dataset.readers import read_jsonl
 from dataset.task import Example, Generation, Row, Selection, Split, Task, TaskKind
@@ -56,11 +57,7 @@ def _check(options: ArithmeticOptions) -> None:
     sizes = {
         name: getattr(options, name) for name in ("train_examples", "validation_examples", "test_examples")
     }
-    faults = [
-        f"data.{name}: must be a whole number of at least 1, got {size}"
-        for name, size in sizes.items()
-        if size < 1
-    ]
+    faults = [fault for name, size in sizes.items() for fault in count_faults(name, size)]
     if not faults and sum(sizes.values()) > _MOST:
         faults = [f"data.train_examples: at most {_MOST} problems in all, got {sum(sizes.values())}"]
     if faults:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Literal
 
 from configs.faults import InputFault
+from dataset.counts import count_faults
 from dataset.readers import read_jsonl
-from dataset.summaries import count_faults, document_faults, score_summary, summary_example
+from dataset.summaries import document_faults, score_summary, summary_example
 from dataset.task import Generation, Selection, Split, Task, TaskKind
 
 _TESTS = {

@@ -9,6 +9,7 @@ from functools import partial
 
 from configs.faults import InputFault
 from dataset.answers import normalised, score_number
+from dataset.counts import count_faults
 from dataset.fields import text_field
 from dataset.readers import read_jsonl
 from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
@@ -31,11 +32,11 @@ class Gsm8kOptions:
 
 def build(options: Gsm8kOptions) -> Task:
     """Build the task."""
+    faults = count_faults("validation_examples", options.validation_examples)
     if placeholders(options.template) != ["question"]:
-        raise InputFault("data.template: must hold {question} once and no other field")
-    if options.validation_examples is not None and options.validation_examples < 1:
-        got = options.validation_examples
-        raise InputFault(f"data.validation_examples: must be a whole number of at least 1, got {got}")
+        faults.append("data.template: must hold {question} once and no other field")
+    if faults:
+        raise InputFault(*faults)
     return Task(
         name="gsm8k",
         objective="language_modeling",

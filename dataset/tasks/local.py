@@ -7,10 +7,11 @@ from typing import Literal
 
 from configs.faults import InputFault, suggestion, unknown
 from configs.kinds import names
+from dataset.counts import count_faults
 from dataset.fields import label_field, number_field, text_field, word_field
 from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.readers import FORMATS, read_by_ending
-from dataset.summaries import count_faults, document_faults, score_summary, summary_example
+from dataset.summaries import document_faults, score_summary, summary_example
 from dataset.task import Example, Generation, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 from dataset.template import fill, is_closed, required, template_faults
 

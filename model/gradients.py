@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.attachment import Attachment
 from model.heuristic import Probe
+from model.recomputing import recomputed
 from model.site import SiteKey
 
 
@@ -43,7 +44,7 @@ def batch_slopes(probe: Probe) -> Iterator[Slopes]:
     """Yield the gradients of each batch's mean loss, in order; this process's share alone."""
     factors = trained_factors(probe.attachments)
     for batch in probe.watch(probe.batches, "scoring"):
-        with probe.precision():
+        with probe.precision(), recomputed(probe.network):
             loss = probe.objective.loss(probe.network, batch)
         yield slopes(loss, factors)
 

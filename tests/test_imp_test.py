@@ -200,3 +200,34 @@ def test_two_processes_find_the_scores_of_one(place, words, method):
 def _folder(words):
     line = words("constant")
     return line[line.index("--dataset-dir") + 1]
+
+
+_PRECISIONS = [
+    ("grad_norm", {"base_dtype": "bfloat16", "precision": "bf16-mixed", "gradient_checkpointing": True}),
+    ("snip", {"precision": "bf16-true"}),
+    ("fisher", {"precision": "64-true"}),
+    ("synflow", {"precision": "bf16-mixed"}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), _PRECISIONS, ids=[method for method, _ in _PRECISIONS])
+def test_precisions_find_much_the_same(tested, place, words, method, options):
+    found = run(place / f"precise_{method}", *words(method, imp_limit_test_batches=3, **options))
+    expected = scores(tested(method), method).values
+    tolerance = 1e-5 if options["precision"] == "64-true" else 0.1
+    assert scores(found, method).values == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("method", ["grad_norm", "alpha_test"])
+def test_a_strategy_that_shards_changes_no_score(place, words, method):
+    options = {"imp_limit_test_batches": 3, "alpha_limit_zptrain_batches": 2, "max_epochs": 1}
+    options |= {"dataset_dir": _folder(words), "batch_size": 4, "learning_rate": 0.2}
+    made = [*words(method, **options), "--num-devices", 2, "--accelerator", "cpu"]
+    found = {}
+    for strategy in ("ddp", "fsdp"):
+        directory = place / f"{strategy}_{method}"
+        named = ["--strategy", strategy, "--project-dir", place, "--project", directory.name]
+        done = program(*made, *named, timeout=300)
+        assert done.returncode == 0, done.stderr
+        found[strategy] = scores(directory, method)
+    assert found["fsdp"] == found["ddp"]

@@ -39,8 +39,11 @@ def run(job: Job) -> int:
     record = ScoreRecord(job)
     act = partial(_score, job, kind, record)
     trainer = build_trainer(job.options, None, [BeforeTraining(act)], quiet=True)
+    if job.options.gradient_checkpointing:
+        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     with frozen_stored_for(learner.network, job.options.precision):
         trainer.fit(learner, datamodule=job.data)
+    learner.network.gradient_checkpointing_disable()
     if console.rank() == 0:
         _finish(job, learner, record)
     return 0

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from model.gradients import slopes, trained_factors
 from model.heuristic import HeuristicKind, Probe
 from model.objective import Batch, inputs, is_frozen_plain
+from model.recomputing import recomputed
 from model.site import SiteKey
 
 
@@ -54,7 +55,7 @@ def _scores(probe: Probe, batch: Batch) -> Tensor:
     shape = (*batch["input_ids"].shape, width)
     ones = {"inputs_embeds": torch.ones(shape, dtype=torch.float64, device=probe.device)}
     ones |= {name: tensor for name, tensor in batch.items() if name != "input_ids"}
-    with torch.autocast(probe.device.type, enabled=False):
+    with torch.autocast(probe.device.type, enabled=False), recomputed(network):
         if probe.options.synflow_objective == "loss":
             flow = probe.objective.loss(network, ones)
         else:

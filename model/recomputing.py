@@ -14,9 +14,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 def recomputed(network: nn.Module) -> Iterator[int]:
     """Let a forward pass in evaluation mode keep no more than one in training mode would.
 
-    Layers that recompute their activations do so only while they train. Here a layer says so for as long as it
-    asks itself, and no longer: what runs in it, now and in the backward pass, is in evaluation mode. Caches of
-    keys are left out as in training. The backward pass may follow outside.
+    Layers that recompute their activations do so only while they train. Here a layer says so for as long as
+    it asks itself, and no longer: what runs in it, now and in the backward pass, is in evaluation mode.
+    Caches of keys are left out as in training. The backward pass may follow outside.
 
     Args:
         network: without `gradient_checkpointing_enable` nothing changes.

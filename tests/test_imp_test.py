@@ -1,9 +1,12 @@
 """`imp-test` from the command line: score files, what they were made from, going on, two processes."""
 
+import signal
+
 import pytest
 import tomli
 
 from configs import kinds
+from model.heuristic import HeuristicKind
 from model.heuristics import alpha_test
 from model.score_file import read_scores
 from model.site import SiteKey
@@ -167,6 +170,24 @@ def test_scores_that_are_there_are_not_found_again(tested, place, words, monkeyp
     _go_on(directory)
     assert path.read_bytes() == whole
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_search(place, words, monkeypatch, capsys, number, code):
+    from model.heuristics import fisher
+
+    def score(probe):
+        signal.raise_signal(number)
+        return dict.fromkeys(probe.attachments, 1.0)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(fisher, "HEURISTIC", HeuristicKind(score))
+    directory = place / f"stopped_{code}"
+    named = [*words("fisher"), "--project-dir", directory.parent, "--project", directory.name]
+    assert launch(*named) == code
+    assert f"error: stopped by signal {int(number)} in the search" in capsys.readouterr().err
+    assert not (directory / "search").exists()
+    assert signal.getsignal(number) == before
 
 
 def test_another_action_does_not_go_on(tested, capsys):

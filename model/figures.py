@@ -109,6 +109,28 @@ def shares(lines: Mapping[str, Sequence[float | None]], expected: Collection[flo
     return _png(figure)
 
 
+def elbow(errors: Mapping[int, float], chosen: int) -> bytes:
+    """Return a PNG of the squared error by number of clusters, its chord, and the number that was chosen.
+
+    Args:
+        errors: k -> within-cluster squared error.
+        chosen: the k at the elbow; marked.
+    """
+    figure, axes = _axes(6.0, 3.4)
+    ks, values = list(errors), list(errors.values())
+    axes.plot(ks, values, "o-", color=FIRST, markersize=4, linewidth=1.6, label="squared error", zorder=2)
+    if len(ks) > 1:
+        ends = [ks[0], ks[-1]], [values[0], values[-1]]
+        axes.plot(*ends, color=MUTED, linewidth=1.0, linestyle="--", label="chord", zorder=1)
+    manner = {"facecolors": "none", "edgecolors": SECOND, "linewidths": 1.6, "zorder": 3}
+    axes.scatter([chosen], [errors[chosen]], s=110, label=f"chosen: {chosen}", **manner)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("clusters k", fontsize=9, color=INK)
+    axes.set_ylabel("within-cluster squared error", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    return _png(figure)
+
+
 def _png(figure: Any) -> bytes:
     from matplotlib import pyplot
 

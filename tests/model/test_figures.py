@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.figures import curves, shares, smoothed
+from model.figures import curves, elbow, shares, smoothed
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,4 +49,24 @@ def test_shares_are_drawn_with_gaps_and_with_what_a_blind_choice_gives(monkeypat
     assert [label for label, _ in drawn] == ["one", "two", "blind choice"]
     assert (drawn[0][1][::2], drawn[2][1]) == ([0.25, 0.75], [0.5, 0.5])
     assert drawn[0][1][1] != drawn[0][1][1]
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("errors", [{1: 8.0, 2: 3.0, 3: 2.0}, {1: 8.0}])
+def test_the_elbow_is_marked_on_its_curve(monkeypatch, errors):
+    marked, drawn = [], []
+
+    def look(figure, *rest, **words):
+        axes = figure.axes[0]
+        marked.extend(mark.get_offsets().tolist() for mark in axes.collections)
+        drawn.extend((line.get_label(), list(line.get_ydata())) for line in axes.get_lines())
+        return save(figure, *rest, **words)
+
+    save = pyplot.Figure.savefig
+    monkeypatch.setattr(pyplot.Figure, "savefig", look)
+    chosen = min(2, len(errors))
+    assert elbow(errors, chosen).startswith(b"\x89PNG")
+    assert marked == [[[chosen, errors[chosen]]]]
+    assert drawn[0] == ("squared error", list(errors.values()))
+    assert drawn[1:] == ([("chord", [8.0, 2.0])] if len(errors) > 1 else [])
     assert pyplot.get_fignums() == []

@@ -1,0 +1,114 @@
+"""Cluster a corpus: TF-IDF vectors of its texts, then k-means with the elbow, or DBSCAN.
+
+A term is a run of two or more letters in lower case, not one of scikit-learn's English stop words; the 10,000
+most frequent are kept. A text's vector holds count times 1 + ln((1 + n) / (1 + d)) for n texts and d that
+hold the term, scaled to length 1. Texts without a term are left out. k-means starts ten times from
+k-means++; DBSCAN's distance is 1 - cosine. Everything runs in one thread, so that sums have one order.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+from sklearn.cluster import DBSCAN, KMeans
+from sklearn.feature_extraction.text import TfidfVectorizer
+from threadpoolctl import threadpool_limits
+
+from configs.faults import InputFault
+from configs.seeds import derive
+from dataset.clusters import Cluster, Manner, Point, Report, distances, elbow
+from dataset.task import Example
+
+_TERM = r"[^\W\d_]{2,}"
+_MOST_TERMS = 10_000
+_STARTS = 10
+_SHOWN_TERMS = 10
+
+
+def training_texts(examples: Sequence[Example]) -> list[str]:
+    """Return what is clustered of examples: all their input, and the response where there is one."""
+    return ["\n".join([*example.texts, example.response or ""]) for example in examples]
+
+
+def cluster(corpus: Mapping[str, Sequence[str]], manner: Manner) -> Report:
+    """Cluster the texts of all parts together.
+
+    Args:
+        corpus: part of a mixture, or file -> its texts.
+        manner: how.
+
+    Raises:
+        InputFault: when no text holds a term.
+    """
+    pairs = [(part, text) for part, texts in corpus.items() for text in texts]
+    drawn = _drawn(len(pairs), manner)
+    parts, texts = [pairs[row][0] for row in drawn], [pairs[row][1] for row in drawn]
+    vectorizer = TfidfVectorizer(token_pattern=_TERM, stop_words="english", max_features=_MOST_TERMS)
+    try:
+        vectors = vectorizer.fit_transform(texts)
+    except ValueError:  # of an empty vocabulary; it has no class of its own
+        raise InputFault(f"corpus: none of {len(texts)} texts holds a term to cluster by") from None
+    kept = numpy.flatnonzero(numpy.diff(vectors.indptr))
+    vectors, parts = vectors[kept], [parts[row] for row in kept]
+    with threadpool_limits(limits=1):
+        errors, labels = _kmeans(vectors, manner) if manner.method == "kmeans" else _dbscan(vectors, manner)
+    found = _clusters(vectors, labels, parts if len(corpus) > 1 else [], vectorizer)
+    apart = distances(errors)
+    return Report(
+        chosen=max(1, len(found)),
+        manner=manner,
+        texts=len(pairs),
+        clustered=len(kept),
+        vocabulary=vectors.shape[1],
+        clusters=found,
+        curve=[Point(k, error, apart[k]) for k, error in errors.items()],
+        noise=int((labels < 0).sum()) if manner.method == "dbscan" else None,
+    )
+
+
+def _drawn(total: int, manner: Manner) -> Sequence[int]:
+    if total <= manner.max_texts:
+        return range(total)
+    rows = random.Random(derive(manner.seed, "clusters", "texts")).sample(range(total), manner.max_texts)
+    return sorted(rows)
+
+
+def _kmeans(vectors: Any, manner: Manner) -> tuple[dict[int, float], Any]:
+    """Return k -> squared error, and each text's cluster at the elbow."""
+    state = derive(manner.seed, "clusters", "kmeans") % 2**32
+    most = min(manner.kmax, _distinct(vectors))
+    fits = {
+        k: KMeans(k, init="k-means++", n_init=_STARTS, random_state=state).fit(vectors)
+        for k in range(1, most + 1)
+    }
+    errors = {k: float(fit.inertia_) for k, fit in fits.items()}
+    return errors, fits[elbow(errors)].labels_
+
+
+def _dbscan(vectors: Any, manner: Manner) -> tuple[dict[int, float], Any]:
+    fit = DBSCAN(eps=manner.eps, min_samples=manner.min_samples, metric="cosine").fit(vectors)
+    return {}, fit.labels_
+
+
+def _distinct(vectors: Any) -> int:
+    """Count vectors that differ: k-means cannot make more clusters."""
+    rows = zip(vectors.indptr, vectors.indptr[1:])
+    return len({(vectors.indices[a:b].tobytes(), vectors.data[a:b].tobytes()) for a, b in rows})
+
+
+def _clusters(vectors: Any, labels: Any, parts: Sequence[str], vectorizer: Any) -> list[Cluster]:
+    """Describe every cluster, the largest first."""
+    terms = vectorizer.get_feature_names_out()
+    mean = numpy.asarray(vectors.mean(axis=0)).ravel()
+    sizes = Counter(int(label) for label in labels if label >= 0)
+    found = []
+    for label, size in sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0])):
+        rows = numpy.flatnonzero(labels == label)
+        # One cluster has nothing to stand out against.
+        excess = numpy.asarray(vectors[rows].mean(axis=0)).ravel() - (mean if len(rows) < len(labels) else 0)
+        best = [at for at in numpy.argsort(-excess, kind="stable")[:_SHOWN_TERMS] if excess[at] > 0]
+        held = dict(sorted(Counter(parts[row] for row in rows).items())) if parts else {}
+        found.append(Cluster(size, size / len(labels), [str(terms[at]) for at in best], held))
+    return found

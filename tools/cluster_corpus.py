@@ -1,0 +1,194 @@
+"""Find the number of components that a corpus asks for: TF-IDF, then k-means with the elbow, or DBSCAN.
+
+Usage: python -m tools.cluster_corpus [FILES ...] [--dataset gsm8k --dataset-dir DIR] [--config run.toml]
+       [--method kmeans] [--kmax 10] [--output clusters.toml]
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from configs import console, kinds
+from configs.cli import Bound
+from configs.faults import Findings, InputFault, unknown
+from configs.files import place_faults, write_bytes, write_text
+from configs.number_values import Real, Whole
+from configs.options import MIXTURE, Options
+from configs.schema import entries
+from configs.settings import Layer, Setting
+from configs.toml_files import read_document, read_options
+from configs.toml_text import toml_text
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import Choice, Listed, PathText, Switch, Word
+from dataset.clusters import METHODS, Manner, Report
+from dataset.gathering import Request, gather_parts, join
+from dataset.parts import Part, bind_parts
+from dataset.plain_texts import ENDINGS, read_texts
+from dataset.rows import TaskRows
+from model.figures import elbow as elbow_picture
+
+_MANNER = Manner()
+_FLAGS = (
+    Flag("FILES", PathText(), f"Texts: {', '.join(ENDINGS)}.", repeats=True, default=()),
+    Flag("--fields", Listed(Word()), "Fields of the FILES' rows that are their text; all unless given."),
+    Flag("--dataset", Word(), f"A data set of the project, or {MIXTURE} with --config, in place of FILES."),
+    Flag("--dataset-dir", PathText(), "The set's own files."),
+    Flag("--config", PathText(), "A run's TOML: its data set, directory, seed and [data] table."),
+    Flag("--max-bad-rows", Whole(0), "Malformed rows that may be left out.", default=0),
+    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+    Flag("--method", Choice("method", METHODS), "How N is found.", default=_MANNER.method),
+    Flag("--kmax", Whole(1), "k-means: the largest k.", default=_MANNER.kmax),
+    Flag("--eps", Real(0, 1, low_open=True), "DBSCAN: largest cosine distance.", default=_MANNER.eps),
+    Flag("--min-samples", Whole(1), "DBSCAN: neighbours of a core.", default=_MANNER.min_samples),
+    Flag("--max-texts", Whole(1), "Texts that are clustered at most.", default=_MANNER.max_texts),
+    Flag("--seed", Whole(0, 2**32 - 1), "Of the draw and of k-means.", default=_MANNER.seed),
+    Flag("--output", PathText(), "The report; a PNG of the curve beside it.", default=Path("clusters.toml")),
+    Flag("--json", Switch(), "Print JSON instead of tables.", default=False),
+)
+_OF_KMEANS, _OF_DBSCAN = {"--kmax"}, {"--eps", "--min-samples"}
+_OF_SETS = {"--dataset", "--dataset-dir", "--config", "--offline"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Cluster, write and show; return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        purpose = "Find the number of components that a corpus asks for."
+        given = read_words("tools.cluster_corpus", purpose, _FLAGS, words)
+        corpus, bound, parts, found = checked(given)
+        if len(found) < len(parts):
+            from dataset import hub
+
+            fetch = partial(hub.load, offline=bound.options.offline)
+            found = gather_parts(parts, _request(bound), found, fetch)
+        from dataset.clustering import cluster, training_texts
+
+        if parts:
+            join(parts, found)
+            examples = {name: rows.splits["train"].examples for name, rows in found.items()}
+            corpus = {part: training_texts(rows) for part, rows in examples.items()}
+        report = cluster(corpus, manner(given, bound))
+        written = write(report, given.output.absolute())
+        if given.json:
+            console.say(json.dumps(report.table(), indent=2, ensure_ascii=False))
+        else:
+            show(report, written)
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(
+    given: SimpleNamespace,
+) -> tuple[dict[str, list[str]], Bound, tuple[Part, ...], Mapping[str, TaskRows]]:
+    """Read what the words name, as far as that needs no heavy library.
+
+    Returns:
+        The texts of FILES by name; or what the data sets are, and the rows of those that are not fetched.
+
+    Raises:
+        InputFault: with the faults of all of them, a line each.
+    """
+    findings = Findings()
+    findings.lines += _word_faults(given)
+    findings.lines += place_faults("--output", given.output.absolute())
+    findings.lines += place_faults("--output", _picture(given.output.absolute()))
+    bound = findings.attempt(partial(_bound, given))
+    findings.settle()
+    if given.files:
+        return read_texts(given.files, given.fields, given.max_bad_rows), bound, (), {}
+    bound, parts = bind_parts(bound)
+    return {}, bound, parts, gather_parts(parts, _request(bound), {})
+
+
+def manner(given: SimpleNamespace, bound: Bound) -> Manner:
+    """Return how to cluster: the words, and the seed of a run's TOML where none was given."""
+    chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(Manner)}
+    return Manner(**chosen | {"seed": bound.options.seed})
+
+
+def write(report: Report, output: Path) -> list[Path]:
+    """Write the report, and the curve where there is one; return the files."""
+    from_curve = {point.k: point.error for point in report.curve}
+    write_text(output, toml_text(report.table()))
+    if not from_curve:
+        return [output]
+    write_bytes(_picture(output), elbow_picture(from_curve, report.chosen))
+    return [output, _picture(output)]
+
+
+def show(report: Report, written: Sequence[Path]) -> None:
+    """Print curve, clusters and files."""
+    if report.curve:
+        rows = [
+            (point.k, f"{point.error:.4f}", f"{point.distance:.4f}", "elbow" * (point.k == report.chosen))
+            for point in report.curve
+        ]
+        console.table("Curve", ("k", "squared error", "distance to the chord", ""), rows)
+    parts = sorted({part for cluster in report.clusters for part in cluster.parts})
+    rows = [
+        (
+            number,
+            f"{cluster.size:,}",
+            f"{cluster.share:.3f}",
+            *(f"{cluster.parts.get(part, 0):,}" for part in parts),
+            " ".join(cluster.terms),
+        )
+        for number, cluster in enumerate(report.clusters, start=1)
+    ]
+    console.table("Clusters", ("cluster", "texts", "share", *parts, "terms"), rows)
+    console.say(report.facts())
+    console.say("\n".join(f"written: {path}" for path in written))
+
+
+def _word_faults(given: SimpleNamespace) -> list[str]:
+    """Say which words do not go together."""
+    faults = []
+    if given.files:
+        others = sorted(given.given & _OF_SETS)
+        faults += [f"{flag}: FILES stand in the place of a data set; give one of them" for flag in others]
+    elif not given.given & {"--dataset", "--config"}:
+        faults.append("FILES: required, or --dataset")
+    if given.fields and not given.files:
+        faults.append("--fields: belongs to FILES")
+    strange = _OF_DBSCAN if given.method == "kmeans" else _OF_KMEANS
+    return faults + [f"{flag}: not for --method {given.method}" for flag in sorted(given.given & strange)]
+
+
+def _bound(given: SimpleNamespace) -> Bound:
+    """Return what a run would be told of its data: the TOML's content, under the words."""
+    layer = Layer()
+    if given.config is not None:
+        layer = read_options(read_document(given.config, "--config"), str(given.config))
+    names = ("dataset", "dataset_dir", "max_bad_rows", "offline", "seed")
+    told = {name: getattr(given, name) for name in names if f"--{name.replace('_', '-')}" in given.given}
+    layer.settings |= {name: Setting(value, "command line", f"--{name}") for name, value in told.items()}
+    word = layer.settings["dataset"].value if "dataset" in layer.settings else None
+    known = [MIXTURE, *kinds.names("dataset.tasks")]
+    if word is not None and word not in known:
+        layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
+    if word is None and not given.files:
+        layer.faults.append(f"--dataset: required, '{given.config}' names none")
+    if layer.faults:
+        raise InputFault(*layer.faults)
+    sources = dict.fromkeys(entries(), "default")
+    sources |= {name: setting.source for name, setting in layer.settings.items()}
+    options = Options(**{name: setting.value for name, setting in layer.settings.items()})
+    return Bound("train", options, sources, layer.tables, dict.fromkeys(layer.tables, given.config), ())
+
+
+def _request(bound: Bound) -> Request:
+    # An importance test reads what training learns from and holds out, and no test set.
+    return Request("imp-test", False, bound.options.max_bad_rows)
+
+
+def _picture(output: Path) -> Path:
+    return output.with_suffix(".png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

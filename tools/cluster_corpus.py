@@ -171,7 +171,7 @@ def _bound(given: SimpleNamespace) -> Bound:
     known = [MIXTURE, *kinds.names("dataset.tasks")]
     if word is not None and word not in known:
         layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
-    if word is None and not given.files:
+    if word is None and given.config is not None:
         layer.faults.append(f"--dataset: required, '{given.config}' names none")
     if layer.faults:
         raise InputFault(*layer.faults)

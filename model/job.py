@@ -196,7 +196,6 @@ class Job:
             "decisions": searched.decisions,
             "enabled": sum(modules[key].active for key in eligible),
             "eligible": len(eligible),
-            "active_parameters": learner.active_parameters(),
         }
         return Summary(
             metric, metrics, groups | {"total": sum(groups.values())}, steps.taken, self.rows, search

@@ -201,7 +201,13 @@ def test_plain_models_have_nothing_to_score(ground, capsys):
     assert "imp-test needs adapters, got the plain model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["grad_norm", "snip", "synflow", "fisher", "alpha_test"])
+_slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["grad_norm", *(pytest.param(one, marks=_slow) for one in ("snip", "synflow", "fisher", "alpha_test"))],
+)
 def test_two_processes_find_the_scores_of_one(place, words, method):
     options = {"imp_limit_test_batches": 3, "alpha_limit_zptrain_batches": 2}
     options |= {"max_epochs": 1, "dataset_dir": _folder(words), "learning_rate": 0.2}

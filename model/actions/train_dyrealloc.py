@@ -41,7 +41,8 @@ def run(job: Job) -> int:
     found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
     finish(job, trainer, learner, saver, found)
     share = 100 * callback.seconds / took
-    console.say(f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training")
+    active = f"{learner.active_parameters():,} parameters on at the best step"
+    console.say(f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training; {active}")
     return 0
 
 

@@ -130,12 +130,12 @@ def test_foreign_files_are_refused(tmp_path):
         InputFault, match="plain.safetensors: a tensor file, but no checkpoint of this project"
     ):
         load_checkpoint(tmp_path / "plain.safetensors")
-    for number, text in enumerate(("", "[]", "{}", "null", '{"format": 1, "sha256": null, "state": {}}')):
+    for number, text in enumerate(("", "[]", "{}", "null", '{"format": 2, "sha256": null, "state": {}}')):
         save_file({"w": torch.ones(2)}, tmp_path / f"{number}", metadata={"run": text})
         with pytest.raises(InputFault, match=rf"/{number}: its "):
             load_checkpoint(tmp_path / f"{number}")
-    save_file({}, tmp_path / "new", metadata={"run": '{"format": 2, "sha256": "", "state": {}}'})
-    with pytest.raises(InputFault, match="new: checkpoint format 2, this version reads 1"):
+    save_file({}, tmp_path / "new", metadata={"run": '{"format": 3, "sha256": "", "state": {}}'})
+    with pytest.raises(InputFault, match="new: checkpoint format 3, this version reads 2"):
         load_checkpoint(tmp_path / "new")
     with pytest.raises(InputFault, match="--load: no file .*absent"):
         load_checkpoint(tmp_path / "absent")

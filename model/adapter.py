@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from model.plan import Entry
 from model.site import Site, SiteKey
 
+_MIXING = {"router", "gate", "gates"}
+
 
 class Adapter(Protocol):
     """What every adapter offers, as an `nn.Module`."""
@@ -26,6 +28,11 @@ class Adapter(Protocol):
     def merged_delta(self) -> Tensor | None:
         """Return the delta as a matrix (D_out, D_in) to add to the host's weight, or None without one."""
         ...
+
+
+def is_mixing(name: str) -> bool:
+    """Tell by a tensor's dotted name whether it weighs adapters, or parts of one: a router or a gate."""
+    return not _MIXING.isdisjoint(name.split("."))
 
 
 class Part(NamedTuple):

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from configs.faults import InputFault
+from model.adapter import is_mixing
 from model.attachment import Attachment
 from model.family import Family, dimensions
 from model.injection import attach, check_keys, locate, locate_stream
@@ -22,9 +23,6 @@ from model.shortcut_plan import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.snapshot import quiet_host
 from model.stream import Stream
-
-_MIXING = ("router", "gate", "gates")
-"""Names of the tensors that weigh several adapters."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,11 @@ class Counts:
     def share_of_base(self) -> float:
         """Trained parameters in percent of the frozen ones."""
         return 100 * self.trainable / self.base
+
+    @property
+    def share_without_mixing(self) -> float:
+        """What trains beside routers and gates, in percent of the frozen parameters."""
+        return 100 * (self.trainable - self.router_or_gates) / self.base
 
     @property
     def share_of_total(self) -> float:
@@ -125,7 +128,7 @@ def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: 
     trained = {id(p) for p in heads}
     base = sum(p.numel() for p in network.parameters() if id(p) not in trained)
     named = _adapter_parameters(attachments.values())
-    mixing = {key: p for key, (name, p) in named.items() if set(name.split(".")) & set(_MIXING)}
+    mixing = {key: p for key, (name, p) in named.items() if is_mixing(name)}
     on = [attachment for attachment in attachments.values() if attachment.active]
     return Counts(
         base=base,

@@ -14,6 +14,7 @@ from torch import nn
 
 from configs import kinds
 from configs.seeds import draws
+from model.adapter import PlannedSite
 from model.adapters.lora import ADAPTER, Lora, joint
 from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
@@ -46,6 +47,7 @@ def _word(dtype):
 
 def test_there_are_cases():
     assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
+    assert _cases("hydra_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("saliency_*"), f"no cases in {GOLDEN}"
     assert _cases("realloc_*.json"), f"no cases in {GOLDEN}"
     assert _cases("shortcut_*"), f"no cases in {GOLDEN}"
@@ -98,6 +100,57 @@ def test_lora(path, manner, dtype):
         close(attachment.linear(x), "y_merged")
         attachment.unmerge()
         close(attachment.linear(x), "y")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("manner", ["plain", "node", "joint"])
+@pytest.mark.parametrize("path", _cases("hydra_*.safetensors"))
+def test_hydra(path, manner, dtype):
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    attachments = _with_experts(tensors, meta, dtype, ("gate", "w1") if manner == "joint" else ("w2",))
+    if manner == "plain":
+        attachments[0].joint = None
+    tolerance = {key: meta["tolerance"][_word(dtype)][key] for key in ("rtol", "atol")}
+
+    def close(ours, name):
+        torch.testing.assert_close(ours, tensors[f"expected.{name}"], **tolerance)
+
+    x = tensors["input.x"].clone().requires_grad_()
+    for attachment in attachments:
+        attachment.adapter.observer = lambda w: close(w, "router_weights_flat")
+    tensors["expected.router_weights_flat"] = tensors["expected.router_weights"].flatten(0, 1)
+    outputs = [attachment.linear(x) for attachment in attachments]
+    sum((y * tensors["input.g"]).sum() for y in outputs).backward()
+    close(x.grad / len(attachments), "grad.x")
+    for y, attachment in zip(outputs, attachments):
+        close(y, "y")
+        close(attachment.adapter.A.grad, "grad.lora_A")
+        close(attachment.adapter.router.grad, "grad.router")
+        for number, b in enumerate(attachment.adapter.B.grad.split(meta["r"])):
+            close(b.t(), f"grad.lora_B.{number}")
+
+
+def _with_experts(tensors, meta, dtype, roles):
+    """Return the attachments of linears of one layer with the case's weights, base and HydraLoRA."""
+    attachments, shape = {}, (meta["in_features"], meta["out_features"])
+    kind = kinds.load("model.adapters", "hydra", "ADAPTER")
+    for role in roles:
+        linear = nn.Linear(*shape, bias=meta["bias"], dtype=dtype).requires_grad_(False)
+        linear.weight.copy_(tensors["param.weight"])
+        if meta["bias"]:
+            linear.bias.copy_(tensors["param.bias"])
+        site = Site(SiteKey(0, role), role, *shape)
+        entry = Entry(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="hydra")
+        planned = PlannedSite(site, entry, kind.options(heads=meta["n_experts"]))
+        adapter = kind.build([planned], 0)[site.key].to(dtype)
+        with torch.no_grad():
+            for name, factor in adapter.factors().items():
+                plain = "router" if name == "router" else f"lora_{name[0]}{'.' * (name != 'A')}{name[1:]}"
+                factor.copy_(tensors[f"param.{plain}"])
+        attachments[site.key] = Attachment(site, linear, adapter, kind.joint)
+    join(attachments, SHARED_INPUT)
+    return list(attachments.values())
 
 
 def _assembled(path, adapter):

@@ -90,6 +90,8 @@ def rows(counts: Any) -> list[tuple[str, str]]:
     """Return the table: counts, shares in percent, and how many adapters work."""
     table = [(name.replace("_", " "), f"{getattr(counts, name):,}") for name in GROUPS]
     table += [(f"{name.replace('_', ' ')}, %", f"{getattr(counts, name):.4f}") for name in SHARES]
+    if counts.router_or_gates:
+        table.append(("share of base without router or gates, %", f"{counts.share_without_mixing:.4f}"))
     on = f"{counts.sites_on} of {counts.sites}"
     return [*table, ("modules on", on), ("parameters of modules on", f"{counts.active:,}")]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from configs.durations import warmup_steps
 from configs.faults import InputFault
+from model.adapter import is_mixing
 from model.attachment import Attachment, switch
 from model.metrics import Joined
 from model.objective import Batch, Objective
@@ -90,7 +91,7 @@ class FineTuner(L.LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def groups(self) -> dict[str, int]:
-        """Return the number of trained parameters in adapters, head and other tensors."""
+        """Return the number of trained parameters in adapters, routers or gates, head and other tensors."""
         counts = {"adapters": 0, "router_or_gates": 0, "head": 0, "other": 0}
         for name, parameter in self.trained().items():
             counts[self._group(name)] += parameter.numel()
@@ -98,7 +99,7 @@ class FineTuner(L.LightningModule):
 
     def _group(self, name: str) -> str:
         if name.startswith("adapters."):
-            return "adapters"
+            return "router_or_gates" if is_mixing(name) else "adapters"
         plain = name.removeprefix("network.")
         return "head" if any(plain.startswith(f"{module}.") for module in self.head) else "other"
 

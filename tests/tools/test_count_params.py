@@ -83,6 +83,24 @@ def test_llama_2_7b_has_its_published_shares(tmp_path, capsys, rank, percent):
     assert found["head"] == found["other"] == found["router_or_gates"] == 0
 
 
+def test_hydra_on_llama_2_7b_has_its_published_count_and_shows_the_router_apart(tmp_path, capsys):
+    plan = _plan(tmp_path / "plan.toml", 8, ("q_proj", "v_proj"))
+    plan.write_text('method = "hydra"\n' + plan.read_text().replace("r = 8", "heads = 3\nr = 8"))
+    words = ["--model", "llama_lora", "--load", str(_directory(tmp_path / "base", LLAMA_2_7B))]
+    words += ["--task", "causal_language_modeling", "--lora-config", str(plan)]
+    found = _counts(capsys, *words)
+    assert (found["adapters"], found["router_or_gates"]) == (8_388_608, 32 * 2 * 3 * 4096)
+    assert found["trainable"] == 8_388_608 + 786_432
+    assert main(words) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["router", "or", "gates", "786,432"] in lines
+    shares = {" ".join(line[:-1]): float(line[-1]) for line in lines if line and line[0] == "share"}
+    without, whole = (100 * count / 6_738_415_616 for count in (8_388_608, 8_388_608 + 786_432))
+    assert int(1000 * without) == 124  # the paper's 0.124 %
+    assert shares["share of base without router or gates, %"] == pytest.approx(without, abs=1e-4)
+    assert shares["share of base, %"] == pytest.approx(whole, abs=1e-4)
+
+
 def test_opt_350m_has_its_published_count_and_its_tied_head_counts_once(tmp_path, capsys):
     base = _directory(tmp_path / "base", OPT_350M)
     words = ["--model", "opt_lora", "--load", base]

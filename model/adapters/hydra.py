@@ -1,0 +1,61 @@
+"""HydraLoRA: one A for all, several B's, and a router that weighs them for every token.
+
+Source: Tian et al. 2024, arXiv 2404.19245, section 3: y = W0 x + sum_i w_i B_i A x, w = softmax(W_r x).
+Differs: the published layer loops over the B's and draws dropout and computes A x anew for each; here both
+happen once (`model.experts`). The published code takes logits in the precision of the run and only their
+softmax in float32; here the router's product is in float32 as well.
+
+`router = "uniform"` is the paper's ablation without a router: every B weighs 1 / N.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import nn
+
+from configs.number_values import Whole
+from model.adapter import AdapterKind, PlannedSite
+from model.experts import Experts, started
+from model.experts_node import joint
+from model.site import SiteKey
+
+
+@dataclass(frozen=True)
+class HydraOptions:
+    """Keys of a table with `method = "hydra"`."""
+
+    heads: Annotated[int, Whole(1, 1024)] = 2
+    """N, the number of B's."""
+    router: Literal["token", "uniform"] = "token"
+    """Weights for every token, or 1 / N each."""
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    return {p.site.key: _one(p, seed) for p in planned}
+
+
+def _one(planned: PlannedSite, seed: int) -> Experts:
+    site, entry, options = planned.site, planned.entry, planned.options
+    adapter = Experts(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        heads=options.heads,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        shares=True,
+        routes=options.router == "token",
+    )
+    return started(adapter, seed, str(site.key), draws_both=not entry.init)
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    options=HydraOptions,
+    joint=joint,
+    keys=lambda adapter: {
+        "heads": adapter.heads,
+        "router": "uniform" if adapter.router is None else "token",
+    },
+)

@@ -1,0 +1,50 @@
+"""LoRAMoE: several LoRAs, each with an A of its own, and a router that weighs them for every token.
+
+Source: Dou et al. 2023, arXiv 2312.09979, as HydraLoRA (Tian et al. 2024, arXiv 2404.19245) compares
+with it: y = W0 x + sum_i s_i(x) (alpha / R) B_i A_i x, s = softmax of a router without bias.
+Differs: Dou et al. add a loss that balances two groups of experts; the comparison, and this file, do without.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import nn
+
+from configs.number_values import Whole
+from model.adapter import AdapterKind, PlannedSite
+from model.experts import Experts, started
+from model.experts_node import joint
+from model.site import SiteKey
+
+
+@dataclass(frozen=True)
+class MoeOptions:
+    """Keys of a table with `method = "lora_moe"`."""
+
+    heads: Annotated[int, Whole(1, 1024)] = 2
+    """N, the number of experts; `r` is the rank of each."""
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    return {p.site.key: _one(p, seed) for p in planned}
+
+
+def _one(planned: PlannedSite, seed: int) -> Experts:
+    site, entry = planned.site, planned.entry
+    adapter = Experts(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        heads=planned.options.heads,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        shares=False,
+        routes=True,
+    )
+    return started(adapter, seed, str(site.key), draws_both=not entry.init)
+
+
+ADAPTER = AdapterKind(
+    build=_build, options=MoeOptions, joint=joint, keys=lambda adapter: {"heads": adapter.heads}
+)

@@ -1,0 +1,185 @@
+"""Base and experts of all linears that read one input, as one autograd node.
+
+Source: the formula of `model.experts`; the layout of sums follows `model.adapters.lora`.
+Routers and A's of all linears are one product where they read the same tensor in the same type; the delta of
+all experts is added to the base output in place. Saved are the input, z and the weights; the weighted z is
+made again for the gradient of B.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from model.adapter import Part
+from model.experts import Observer, weighted, wide
+
+
+class _Form(NamedTuple):
+    """What one linear's experts are beside their tensors: N (0 without a router), R, scale, observer."""
+
+    experts: int
+    rank: int
+    scale: float
+    observer: Observer | None
+
+
+class _JointExperts(torch.autograd.Function):
+    """y_i = x W_i^T + b_i + weighted(s_i d A_i^T, softmax(x R_i^T)) B_i for linears i that read the same x.
+
+    d is x itself, or the dropped x of a single linear.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dropped: Tensor | None, forms: tuple[_Form, ...], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """x, dropped: (N, D_in); tensors: every W, bias, router (or None), A and B."""
+        weights, biases, routers, downs, ups = _fifths(tensors)
+        d = x if dropped is None else dropped
+        logits, z = _products(x, d, _stacked(routers), _stacked(downs))
+        mixes = [part.softmax(-1) for part in logits.split([form.experts for form in forms], 1)]
+        outputs = []
+        for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, forms):
+            if form.observer is not None and form.experts:
+                form.observer(mix)
+            base = F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype))
+            outputs.append(base.addmm_(_mixed(z_i, mix, form), up.to(x.dtype)))
+        ctx.save_for_backward(x, dropped, z, *mixes, *weights, *routers, *downs, *ups)
+        ctx.forms = forms
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, routers, A and B."""
+        x, dropped, z, *saved = ctx.saved_tensors
+        mixes, weights, routers, downs, ups = _fifths(saved)
+        needs, count, dtype = ctx.needs_input_grad, len(weights), grads[0].dtype
+        biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
+        width = sum(form.experts for form in ctx.forms)
+        # One buffer, gradients of logits before those of z: both go back through one product.
+        both = torch.empty(len(z), width + z.shape[1], dtype=dtype, device=z.device)
+        dlogits, dz = both[:, :width], both[:, width:]
+        ups_grad = []
+        logit_parts = dlogits.split([form.experts for form in ctx.forms], 1)
+        for *mine, g, up, form in zip(
+            _split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms
+        ):
+            ups_grad.append((_mixed(mine[0], mine[1], form).t() @ g).to(up.dtype))
+            _unmix(*mine, g @ up.to(dtype).t(), form)
+        stacked = [_stacked(routers), _stacked(downs)]
+        reads = (x, x if dropped is None else dropped)
+        routers_grad, downs_grad = _factors(dlogits, dz, both, reads)
+        dx = None
+        if needs[0]:
+            dx = grads[0] @ weights[0].to(dtype)
+            for g, w in zip(grads[1:], weights[1:]):
+                dx.addmm_(g, w.to(dtype))
+            if dropped is None:
+                dx.addmm_(both, torch.cat([t.to(dtype) for t in stacked if t is not None]))
+            elif width:
+                dx.addmm_(dlogits, stacked[0].to(dtype))
+        dropped_grad = dz @ stacked[1].to(dtype) if needs[1] else None
+        return (
+            *(dx, dropped_grad, None, *[None] * count, *biases_grad),
+            *_like(routers_grad, routers),
+            *_like(downs_grad, downs),
+            *ups_grad,
+        )
+
+
+def _products(x: Tensor, d: Tensor, router: Tensor | None, down: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (N, experts), in float32 at least, and z (N, ranks)."""
+    if router is None:
+        return x.new_empty(len(x), 0), d @ down.to(d.dtype).t()
+    if d is x and x.dtype == wide(x).dtype:
+        both = x @ torch.cat([router, down]).to(x.dtype).t()
+        return both[:, : len(router)], both[:, len(router) :]
+    x = wide(x)
+    return x @ router.to(x.dtype).t(), d @ down.to(d.dtype).t()
+
+
+def _mixed(z: Tensor, mix: Tensor, form: _Form) -> Tensor:
+    """Return z times scale and, with a router, weights. z: (N, R or N R) -> (N, N R)."""
+    return weighted(z, mix * form.scale, form.rank) if form.experts else z * form.scale
+
+
+def _unmix(z: Tensor, mix: Tensor, dlogits: Tensor, dz: Tensor, g: Tensor, form: _Form) -> None:
+    """Write the gradients of logits and z into their buffers. g: (N, N R), the gradient of the weighted z."""
+    if not form.experts:
+        torch.mul(g, form.scale, out=dz)
+        return
+    g, apart, mix_s = g.unflatten(1, (-1, form.rank)), z.unflatten(1, (-1, form.rank)), mix * form.scale
+    dmix = (g * apart).sum(2) * mix_s  # (N, experts), already times the weight
+    dlogits.copy_(dmix - mix * dmix.sum(1, keepdim=True))
+    back = g * mix_s.unsqueeze(2)
+    dz.copy_(back.sum(1) if apart.shape[1] != form.experts else back.flatten(1))
+
+
+def _factors(
+    dlogits: Tensor, dz: Tensor, both: Tensor, reads: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the stacked routers and A's; one product where both read one tensor."""
+    if reads[0] is reads[1]:
+        grad = both.t() @ reads[0]
+        return grad[: dlogits.shape[1]], grad[dlogits.shape[1] :]
+    return dlogits.t() @ reads[0], dz.t() @ reads[1]
+
+
+def _like(stacked: Tensor, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Cut a stack of gradients into those of the tensors, in their types."""
+    parts = iter(stacked.split([len(t) for t in tensors if t is not None]))
+    return [None if t is None else next(parts).to(t.dtype) for t in tensors]
+
+
+def _split(z: Tensor, downs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return z.split([len(a) for a in downs], 1)
+
+
+def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    found = [t for t in tensors if t is not None]
+    return torch.cat(found) if len(found) > 1 else found[0] if found else None
+
+
+def _fifths(tensors: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    count = len(tensors) // 5
+    return tuple(tensors[k * count : (k + 1) * count] for k in range(5))
+
+
+def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+    """Return base plus experts of linears with one input. x: (..., D_in) -> one (..., D_out) each.
+
+    Under autocast the products run in its type, but those of routers in float32.
+    """
+    if any(part.adapter.drops for part in parts) and len(parts) > 1:
+        return [output for part in parts for output in joint(x, [part])]
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    flat = x.reshape(-1, x.shape[-1])
+    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    with torch.autocast(x.device.type, enabled=False):
+        mixtures = [part.adapter.mixture() for part in parts]
+        forms = tuple(
+            _Form(
+                0 if mixture.router is None else len(mixture.router),
+                mixture.rank,
+                part.strength * part.adapter.scale,
+                part.adapter.observer,
+            )
+            for part, mixture in zip(parts, mixtures)
+        )
+        outputs = _JointExperts.apply(
+            flat,
+            dropped,
+            forms,
+            *(part.weight for part in parts),
+            *(part.bias for part in parts),
+            *(mixture.router for mixture in mixtures),
+            *(mixture.A for mixture in mixtures),
+            *(mixture.B for mixture in mixtures),
+        )
+    return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]

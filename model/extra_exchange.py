@@ -1,6 +1,7 @@
 """Make adapters again from what stands beside PEFT's files."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from configs import kinds
 from configs.binding import bind
@@ -66,7 +67,7 @@ def load_extra(
     """Load tensors into attachments, by site, that a plan has made.
 
     Raises:
-        InputFault: when sites, methods, ranks or alphas differ from the plan's.
+        InputFault: when sites, methods, ranks, alphas or keys that decide shapes differ from the plan's.
     """
     odd = set(extra) ^ {name for name, one in attachments.items() if one.active}
     odd -= {name for name in odd & set(attachments) if name in extra}  # off here, on in the file
@@ -81,8 +82,23 @@ def load_extra(
                 f"{where}: {name}: {_words(*told)}, the configuration says"
                 f" {_words(method, adapter.rank, adapter.alpha)}"
             )
-        assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}")
+        ours = load_kind(recipe.method).keys(adapter)
+        odd_keys = [key for key, value in ours.items() if recipe.keys.get(key, value) != value]
+        try:
+            assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}")
+        except InputFault:
+            if not odd_keys:
+                raise
+            # Shapes differ because a key does; that is what its writer can mend.
+            theirs, mine = ({key: keys[key] for key in odd_keys} for keys in (recipe.keys, ours))
+            raise InputFault(
+                f"{where}: {name}: {_listed(theirs)}, the configuration says {_listed(mine)}"
+            ) from None
         attachment.strength = recipe.strength
+
+
+def _listed(keys: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in keys.items())
 
 
 def _words(method: str, rank: int, alpha: float) -> str:

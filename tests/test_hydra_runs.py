@@ -1,0 +1,162 @@
+"""HydraLoRA and its ablations from the command line to the run directory and back, on tiny hosts."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from configs.toml_text import toml_text
+from model.checkpoint import load_checkpoint
+from tests.killed import child
+from tests.runs import ENTRY, comparable, fork, launch, run, summary
+from tests.tools.words import refused
+
+METHODS = {
+    "hydra": {"method": "hydra", "heads": 3},
+    "uniform": {"method": "hydra", "heads": 3, "router": "uniform"},
+    "moe": {"method": "lora_moe", "heads": 2},
+    "split": {"method": "lora_split", "heads": 2, "combine": "sum"},
+}
+ROUTED = ("hydra", "moe")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("hydra")
+
+
+@pytest.fixture(scope="module")
+def words(ground):
+    """Return the words of a run with dropout; one module is plain LoRA."""
+
+    def make(method, family="llama", **options):
+        tables = {"all_layers": {"q_proj": ENTRY}}
+        plan = ground.plan(f"plan-{method}", tables, **METHODS[method], lora_dropout=0.1)
+        return ground.words(family, lora_config=plan, checkpoint_every_n_steps=1, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request, place, words):
+    return request.param, run(place / request.param, *words(request.param))
+
+
+def test_the_run_keeps_tensors_and_recipe(trained):
+    method, directory = trained
+    metadata = json.loads((directory / "adapter" / "metadata.json").read_text())
+    assert set(metadata["extra"]) == {
+        f"layer_{i}/{role}" for i in range(3) for role in ("k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
+    }
+    told = metadata["extra"]["layer_1/gate"]
+    keys = {name: value for name, value in METHODS[method].items() if name != "method"}
+    defaults = {"router": "token"} if method == "hydra" else {}
+    assert told == {
+        "method": METHODS[method]["method"], "rank": 4, "alpha": 8.0, "strength": 1.0,
+        "keys": {**keys, **defaults},
+    }  # fmt: skip
+    tensors = load_file(directory / "adapter" / "extra.safetensors")
+    assert all(t.any() for t in tensors.values())
+    assert any(name.endswith(".router") for name in tensors) == (method in ROUTED)
+    assert not any("gate" in name for name in load_file(directory / "adapter" / "adapter_model.safetensors"))
+    counted = summary(directory)["trainable_parameters"]
+    routers = sum(t.numel() for name, t in tensors.items() if name.endswith(".router"))
+    assert counted["router_or_gates"] == routers
+
+
+def test_checkpoint_and_adapter_give_the_number_of_the_run(trained, place, ground):
+    method, directory = trained
+    data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"))
+    adapter = run(
+        place / f"{method}-a", "test", "llama_lora", "rte", "--adapter", directory / "adapter", *data
+    )
+    best = directory / "checkpoints" / "best.ckpt"
+    checkpoint = run(place / f"{method}-c", "test", "--load", best, "--load-type", "pl")
+    value = summary(directory)["metric"]["value"]
+    assert summary(adapter)["metric"]["value"] == summary(checkpoint)["metric"]["value"] == value
+
+
+@pytest.mark.parametrize("method", ["hydra", "split"])
+def test_a_killed_run_goes_on_to_the_same_bytes(method, place, words):
+    directory = place / f"{method}-killed"
+    line = [str(w) for w in (*words(method), "--project-dir", place, "--project", directory.name)]
+    log = place / f"{method}.log"
+    assert fork(child, "step", 3, "SIGKILL", line, log) == -9, log.read_text()
+    last = directory / "checkpoints" / "last.ckpt"
+    assert launch("train", "--resume-training", "--load", last, "--load-type", "pl") == 0
+    whole = place / method if (place / method).exists() else run(place / method, *words(method))
+    assert comparable(directory) == comparable(whole)
+
+
+def test_checkpointed_gradients_give_the_same_losses(place, words):
+    one = run(place / "stored", *words("hydra", "opt", max_steps=3))
+    two = run(place / "again", *words("hydra", "opt", max_steps=3, gradient_checkpointing=True))
+    weights = [load_checkpoint(d / "checkpoints" / "last.ckpt")["state_dict"] for d in (one, two)]
+    assert all((a - weights[1][name]).abs().max() < 1e-5 for name, a in weights[0].items())
+
+
+def test_autocast_runs_and_the_router_stays_float32(place, words):
+    directory = run(place / "bf16", *words("hydra", max_steps=2, precision="bf16-mixed"))
+    tensors = load_file(directory / "adapter" / "extra.safetensors")
+    assert {str(t.dtype) for t in tensors.values()} == {"torch.float32"}
+
+
+def test_a_search_switches_experts_as_it_switches_lora(place, words):
+    line = words("hydra", importance_test_name="snip", max_steps=4, realloc_n=2, imp_limit_test_batches=2)
+    line = ["train-dyrealloc", *line[1:]]
+    line[line.index("--realloc-n")] = "--realloc-N"
+    found = summary(run(place / "dyrealloc", *line))["search"]
+    assert (found["enabled"], found["eligible"]) == (5, 21)
+
+
+def test_components_of_a_split_are_filled_run_by_run_and_joined(place, ground):
+    keys = {"method": "lora_split", "heads": 2}
+    options = {"max_steps": 2, "weight_decay": 0.1}
+    base = {"adapter": None}
+    for number in (0, 1):
+        plan = ground.plan(f"component-{number}", **keys, component=number)
+        line = ground.words("llama", lora_config=plan, **options, **base)
+        directory = run(place / f"component-{number}", *line)
+        base = {"adapter": directory / "adapter"}
+    one, two = (load_file(place / f"component-{n}" / "adapter" / "extra.safetensors") for n in (0, 1))
+    for name, tensor in one.items():
+        assert tensor.equal(two[name]) == (".A.0" in name or ".B.0" in name), name
+    plan = ground.plan("joined", **keys, combine="average")
+    data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--lora-config", plan)
+    line = ("test", "llama_lora", "rte", "--adapter", directory / "adapter", *data)
+    assert summary(run(place / "joined", *line))["metrics"]
+
+
+def test_heads_other_than_the_adapters_are_refused(trained, ground, capsys):
+    method, directory = trained
+    keys = {**METHODS[method], "heads": 4}
+    plan = ground.plan("other", {"all_layers": {"q_proj": ENTRY}}, **keys)
+    data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--lora-config", plan)
+    assert launch("test", "llama_lora", "rte", "--adapter", directory / "adapter", *data) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        f"layer_0/gate: heads = {METHODS[method]['heads']}, the configuration says heads = 4"
+    )
+
+
+def test_keys_are_checked_before_weights_are_read(ground, capsys, tmp_path):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(toml_text({"method": "hydra", "default": {**ENTRY, "heads": 2, "rooter": "token"}}))
+    assert launch(*ground.words("llama", lora_config=plan), "--dry-run") == 2
+    assert "unknown key 'rooter'; did you mean 'router'?" in capsys.readouterr().err
+
+
+def test_single_heads_of_a_projection_have_no_experts(ground, capsys, tmp_path):
+    plan = tmp_path / "plan.toml"
+    entry = {**ENTRY, "method": "hydra"}
+    plan.write_text(toml_text({"granularity": "head", "default": entry}))
+    assert launch(*ground.words("llama", lora_config=plan), "--dry-run") == 2
+    assert "method 'hydra' has no adapters for single heads" in capsys.readouterr().err
+
+
+def test_vllm_is_told_that_it_has_no_place_for_it(trained):
+    method, directory = trained
+    (line,) = [
+        line for line in refused("tools.export", directory, "--check", "vllm") if "extra.safetensors" in line
+    ]
+    assert f"vLLM has no place for {METHODS[method]['method']}" in line

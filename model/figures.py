@@ -1,6 +1,7 @@
 """Drawings of a run, for its directory and for tools."""
 
 import io
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,44 @@ def elbow(errors: Mapping[int, float], chosen: int) -> bytes:
     axes.set_xlabel("clusters k", fontsize=9, color=INK)
     axes.set_ylabel("within-cluster squared error", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    return _png(figure)
+
+
+def dots(views: Mapping[str, Sequence[Any]], names: Sequence[str]) -> bytes:
+    """Return a PNG of groups of dots: a row for each view, a panel for each size, numbers beside the dots.
+
+    Args:
+        views: view -> its groups (`model.adapter_analysis.Group`); those without dots are left out.
+        names: the adapters in the order of their colours.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn = {view: [group for group in groups if group.dots] for view, groups in views.items()}
+    rows, columns = len(drawn), max(1, *map(len, drawn.values()))
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=(3.6 * columns, 3.4 * rows), dpi=150, layout="constrained", squeeze=False
+    )
+    colours = dict(zip(names, itertools.cycle((FIRST, SECOND, *_MORE))))
+    for line, (view, groups) in zip(grid, drawn.items()):
+        for axes in line[len(groups) :]:
+            axes.set_visible(False)
+        for axes, group in zip(line, groups):
+            axes.set_title(f"{view}, {group.size:,} numbers each", fontsize=8, color=INK, loc="left")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_color(MUTED)
+            for dot in group.dots:
+                mark = "o" if dot.factor == "A" else "^"
+                axes.plot(dot.x, dot.y, mark, color=colours[dot.adapter], markersize=3.2, markeredgewidth=0)
+                place = {"xytext": (2, 1), "textcoords": "offset points", "fontsize": 4, "color": INK}
+                axes.annotate(str(dot.index), (dot.x, dot.y), **place)
+    marks = [pyplot.Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours.values()]
+    marks += [pyplot.Line2D([], [], color=MUTED, marker=mark, linestyle="") for mark in "o^"]
+    manner = {"fontsize": 7, "frameon": False, "ncols": min(4, len(marks)), "loc": "outside upper left"}
+    figure.legend(marks, [*colours, "A", "B"], **manner)
     return _png(figure)
 
 

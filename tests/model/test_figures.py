@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.figures import curves, elbow, shares, smoothed
+from model.adapter_analysis import Dot, Group
+from model.figures import curves, dots, elbow, shares, smoothed
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,4 +70,25 @@ def test_the_elbow_is_marked_on_its_curve(monkeypatch, errors):
     assert marked == [[[chosen, errors[chosen]]]]
     assert drawn[0] == ("squared error", list(errors.values()))
     assert drawn[1:] == ([("chord", [8.0, 2.0])] if len(errors) > 1 else [])
+    assert pyplot.get_fignums() == []
+
+
+def test_dots_bear_their_numbers_and_a_panel_for_each_size(monkeypatch):
+    numbers, titles = [], []
+
+    def look(figure, *rest, **words):
+        for axes in figure.axes:
+            if axes.get_visible():
+                titles.append(axes.get_title(loc="left"))
+                numbers.append([text.get_text() for text in axes.texts])
+        return save(figure, *rest, **words)
+
+    save = pyplot.Figure.savefig
+    monkeypatch.setattr(pyplot.Figure, "savefig", look)
+    places = [Dot(name, at, "AB"[at % 2], at + 0.5, -at) for name in ("one", "two") for at in range(2)]
+    whole, half = Group("all", 1200, 4, places), Group("all", 6, 4, places[:3])
+    content = dots({"all": [half, whole], "A": [Group("A", 6, 1, [])]}, ["one", "two"])
+    assert content.startswith(b"\x89PNG")
+    assert titles == ["all, 6 numbers each", "all, 1,200 numbers each"]
+    assert numbers == [["0", "1", "0"], ["0", "1", "0", "1"]]
     assert pyplot.get_fignums() == []

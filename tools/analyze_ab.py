@@ -1,0 +1,140 @@
+"""Compare the A's and B's of several adapters: t-SNE in three views, and a table of cosine similarities.
+
+Usage: python -m tools.analyze_ab ADAPTERS ADAPTERS [...] [--output ab.json]
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs import console
+from configs.faults import Findings, InputFault
+from configs.files import place_faults, write_bytes, write_text
+from configs.tool_flags import Flag, ended, read_words
+from configs.values import PathText, Switch
+from model.adapter_files import find
+
+_FLAGS = (
+    Flag("ADAPTERS", PathText(), "A directory in PEFT format, or a run's.", required=True, repeats=True),
+    Flag("--output", PathText(), "The numbers; a PNG of the views beside them.", default=Path("ab.json")),
+    Flag("--json", Switch(), "Print the numbers instead of tables.", default=False),
+)
+_FEWEST = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, write and show; return the exit code."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        purpose = "Compare the A's and B's of several adapters."
+        given = read_words("tools.analyze_ab", purpose, _FLAGS, words)
+        output = given.output.absolute()
+        places = checked(given.adapters, output)
+        from model.adapter_analysis import VIEWS, embedded, flattened, likeness
+        from model.figures import dots
+        from model.peft_format import read
+
+        adapters = {name: flattened(read(path, "ADAPTERS")) for name, path in places.items()}
+        empty = [str(places[name]) for name, flats in adapters.items() if not flats]
+        if empty:
+            raise InputFault(*(f"ADAPTERS: {path} holds no A and B" for path in empty))
+        found, groups = likeness(adapters), embedded(adapters)
+        content = json.dumps(numbers(adapters, found, groups), indent=1) + "\n"
+        panels = {view: [group for group in groups if group.view == view] for view in VIEWS}
+        write_text(output, content)
+        write_bytes(output.with_suffix(".png"), dots(panels, list(adapters)))
+        if given.json:
+            console.say(content.rstrip("\n"))
+        else:
+            show(found, groups, output)
+    except (Exception, KeyboardInterrupt) as error:
+        return ended(error)
+    return 0
+
+
+def checked(paths: Sequence[Path], output: Path) -> dict[str, Path]:
+    """Return name -> directory of every adapter, as far as that needs no heavy library.
+
+    Raises:
+        InputFault: with every fault, a line each.
+    """
+    findings = Findings()
+    findings.lines += place_faults("--output", output)
+    findings.lines += place_faults("--output", output.with_suffix(".png"))
+    found = [findings.attempt(lambda path=path: find(path, "ADAPTERS").absolute()) for path in paths]
+    if len(paths) < _FEWEST:
+        findings.lines.append(f"ADAPTERS: at least {_FEWEST} are compared, got {len(paths)}")
+    twice = [path for path, count in Counter(found).items() if path is not None and count > 1]
+    findings.lines += [f"ADAPTERS: '{path}' is given twice" for path in twice]
+    findings.settle()
+    names = [path.parent.name if path.name == "adapter" else path.name for path in found]
+    is_clear = len(set(names)) == len(names)
+    return dict(zip(names if is_clear else map(str, found), found))
+
+
+def numbers(adapters: Mapping[str, Sequence[Any]], found: Any, groups: Sequence[Any]) -> dict[str, Any]:
+    """Return everything as JSON holds it."""
+    return {
+        "adapters": {
+            name: [[one.index, one.module, one.factor, len(one.values)] for one in flats]
+            for name, flats in adapters.items()
+        },
+        "cosine": {
+            "mean": found.mean,
+            "compared": found.compared,
+            "skipped": found.skipped,
+            "pairs": [{"adapters": list(pair), **values} for pair, values in found.pairs.items()],
+            "modules": found.modules,
+        },
+        "tsne": [
+            {
+                "view": group.view,
+                "size": group.size,
+                "count": group.count,
+                "points": [[dot.adapter, dot.index, dot.x, dot.y] for dot in group.dots],
+            }
+            for group in groups
+        ],
+    }
+
+
+def show(found: Any, groups: Sequence[Any], output: Path) -> None:
+    """Print the tables of similarities, the sizes of the views, and the files."""
+    rows = [(" and ".join(pair), *map(_cell, values.values())) for pair, values in found.pairs.items()]
+    rows.append(("mean", *map(_cell, found.mean.values())))
+    console.table("Cosine similarity, mean over modules", ("adapters", "A", "B"), rows)
+    kinds: dict[str, dict[str, list[float]]] = {}
+    for module, values in found.modules.items():
+        held = kinds.setdefault(_kind(module), {"A": [], "B": []})
+        for factor, value in values.items():
+            held[factor] += [] if value is None else [value]
+    means = {
+        kind: [_cell(sum(values) / len(values) if values else None) for values in held.values()]
+        for kind, held in kinds.items()
+    }
+    rows = [(kind, *cells) for kind, cells in means.items()]
+    console.table("Cosine similarity, mean over layers and pairs", ("module", "A", "B"), rows)
+    if found.skipped:
+        console.say(f"note: {found.skipped} factors have no partner of their size, or are zero")
+    for group in groups:
+        if not group.dots:
+            console.say(f"note: view {group.view}: {group.count} of size {group.size:,} are too few to embed")
+    console.say(f"written: {output}\nwritten: {output.with_suffix('.png')}")
+
+
+def _kind(module: str) -> str:
+    """Return what stands behind a module's layer: `model.layers.0.self_attn.q_proj` -> `self_attn.q_proj`."""
+    words = module.replace("/", ".").split(".")
+    last = max((at for at, word in enumerate(words) if word.lstrip("layer_").isdecimal()), default=-1)
+    return ".".join(words[last + 1 :])
+
+
+def _cell(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """Put a backbone and its adapters together as a plan, a PEFT adapter or a checkpoint says."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Assembled:
         notes: lines to show once.
         metadata: what a loaded adapter's files say about how it was trained.
         stream: the network's layers, where shortcuts are planned in them.
+        switches: modules that a history decides about -> whether they are on.
     """
 
     backbone: Backbone
@@ -45,6 +46,7 @@ class Assembled:
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, Any] | None = None
     stream: Stream | None = None
+    switches: Mapping[SiteKey, bool] = field(default_factory=dict)
 
     @property
     def network(self) -> nn.Module:
@@ -100,7 +102,8 @@ def assemble(
     else:
         within = {key: entry for key, entry in named.items() if key not in linears}
     plans.require({**beside, **within})
-    beside, within = (_switched(entries, plans.switches or {}) for entries in (beside, within))
+    switches = plans.switches or {}
+    beside, within = (_switched(entries, switches) for entries in (beside, within))
     attachments: dict[SiteKey, Attachment] = {}
     for entries, source in ((beside, plan), (within, shortcuts)):
         where = str(adapter if source is None else source.path)
@@ -113,7 +116,7 @@ def assemble(
         load_head(network, file, str(adapter))
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
-    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream)
+    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches)
 
 
 def _switched(entries: Mapping[SiteKey, Entry], on: Mapping[SiteKey, bool]) -> dict[SiteKey, Entry]:

@@ -51,6 +51,9 @@ def finish(
             learner, metrics, split="validation", value=saver.best_value, steps=steps, searched=searched
         )
         facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
+        if job.assembled.attachments:
+            on, active = summary.search, learner.active_parameters()
+            facts["modules on"] = f"{on['enabled']} of {on['eligible']}, {active:,} parameters active"
         write_report(directory.path, summary, rows, facts, searched.pictures)
         summary.write(directory.summary)
     show_result(f"Result at step {saver.best_step}", metrics)

@@ -143,7 +143,7 @@ class Job:
         )
 
     def adopt(self) -> None:
-        """Put the checkpoint's tensors in place, before anything of the run is written.
+        """Put the checkpoint's tensors and switches in place, before anything of the run is written.
 
         Raises:
             InputFault: when they are not those that train here, or stood on another base.
@@ -153,6 +153,10 @@ class Job:
             if self.options.resume_training:
                 self._require_data(self.checkpoint["facts"]["data_digests"])
             self.learner(()).adopt(self.checkpoint, self.options.load)
+            if not self.options.resume_training:  # a history given now says more than the checkpoint
+                for key, on in self.assembled.switches.items():
+                    if key in self.assembled.attachments:
+                        self.assembled.attachments[key].enabled = on
 
     def _require_data(self, began: Mapping[str, str]) -> None:
         """Refuse to go on with other examples than the run began with."""

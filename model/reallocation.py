@@ -60,14 +60,16 @@ class Budget:
         return frozenset(key for key, is_on in decided.items() if is_on)
 
     def words(self) -> str:
-        """Return what is on, for people."""
+        """Return what is on, for people: modules of each ranking, and the parameters that are active."""
         if self.parameters is not None:
             return f"at most {self.parameters:,} parameters in {len(self.sizes)} modules"
-        parts = [
-            f"{budget} of {len(group)} {_name(group)}"
-            for group, budget in groups(list(self.sizes), self.share, self.mode)
-        ]
-        return ", ".join(parts)
+        rankings = groups(list(self.sizes), self.share, self.mode)
+        parts = [f"{budget} of {len(group)} {_name(group)}" for group, budget in rankings]
+        ranked = [(sorted(self.sizes[key] for key in group), budget) for group, budget in rankings]
+        least = sum(sum(sizes[:budget]) for sizes, budget in ranked)
+        most = sum(sum(sizes[len(sizes) - budget :]) for sizes, budget in ranked)
+        active = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        return f"{', '.join(parts)}, {active} parameters active"
 
 
 def _name(group: Collection[SiteKey]) -> str:

@@ -14,7 +14,7 @@ from configs.toml_text import toml_text
 from tests.tiny import gsm8k_rows, rte_rows, save_host, write_gsm8k, write_rte
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPARABLE = ("metrics.csv", "summary.json", "lora.toml", "shortcut.toml", "adapter")
+COMPARABLE = ("metrics.csv", "summary.json", "lora.toml", "shortcut.toml", "adapter", "search")
 """What equal runs leave byte for byte equal."""
 ENTRY = {
     "r": 4,
@@ -185,9 +185,13 @@ def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
 
 
 def comparable(directory: Path) -> dict[str, bytes]:
-    """Return the bytes of every comparable artefact of a run by name."""
+    """Return the bytes of every comparable artefact of a run by name; pictures are none."""
     files = [path for name in COMPARABLE for path in (directory / name, *(directory / name).rglob("*"))]
-    return {str(path.relative_to(directory)): path.read_bytes() for path in files if path.is_file()}
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in files
+        if path.is_file() and path.suffix != ".png"
+    }
 
 
 def summary(directory: Path) -> dict[str, Any]:

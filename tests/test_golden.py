@@ -357,3 +357,27 @@ def test_saliency_scores(path, adapter, start, measure_name, dtype):
         else:
             rel = tolerance.get("rtol", tolerance.get(f"{_word(dtype)}_rtol"))
             assert score == pytest.approx(theirs, rel=rel, abs=tolerance.get("atol", 1e-12))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("manner", ["full", "zero"])
+@pytest.mark.parametrize("path", _cases("shortcut_*"))
+def test_shortcut_scores(path, manner, dtype):
+    """GRAD-NORM of every LoRA and shortcut module, ranked together, under the published wiring."""
+    expected = json.loads((path / "expected_scores.json").read_text())["scores"]
+    assembled, objective = _assembled(path, "qv")
+    shortcuts = _with_shortcuts(path, assembled, manner)
+    modules = dict(assembled.attachments) | {one.site.key: one for one in shortcuts.values()}
+    for module in (assembled.network, *modules.values()):
+        module.to(dtype)
+    kind = kinds.load("model.heuristics", "grad_norm", "HEURISTIC")
+    probe = Probe(assembled.network, objective, modules, _batches(path), options=kind.options())
+    scores = measure(kind, probe)
+    theirs = {
+        SiteKey(int(name.split(".")[1]), role_named(name.split(".")[2])): score
+        for group in expected[manner].values()
+        for name, score in group.items()
+    }
+    assert set(scores) == set(theirs)
+    for key, score in scores.items():
+        assert score == pytest.approx(theirs[key], rel=1e-3 if dtype is torch.float32 else 1e-5), key

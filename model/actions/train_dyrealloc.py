@@ -41,8 +41,11 @@ def run(job: Job) -> int:
     found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
     finish(job, trainer, learner, saver, found)
     share = 100 * callback.seconds / took
-    active = f"{learner.active_parameters():,} parameters on at the best step"
-    console.say(f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training; {active}")
+    on = sum(one.active for key, one in job.assembled.attachments.items() if key in budget.sizes)
+    console.say(
+        f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training; on at the best"
+        f" step: {on} of {len(budget.sizes)} modules, {learner.active_parameters():,} parameters active"
+    )
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from configs.faults import SystemFault
+from configs.faults import NonFiniteFault, SystemFault
 from configs.files import write_text
 from configs.seeds import draws
 from model.attachment import Attachment
@@ -94,7 +94,11 @@ class Reallocations(L.Callback):
         before = {key: attachment.enabled for key, attachment in modules.items()}
         for key in modules:
             _turn(modules[key], True)
-        scores = dict(self.search.score(trainer, learner, number))
+        try:
+            scores = dict(self.search.score(trainer, learner, number))
+        except NonFiniteFault as fault:
+            where = f"reallocation {number}, after step {trainer.global_step}"
+            raise NonFiniteFault(*(f"{where}: {line}" for line in fault.lines)) from None
         on = self.search.budget.choose(scores, draws(self.search.seed, "ties", number))
         _agree(trainer, [key in on for key in modules], number)
         for key, attachment in modules.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.durations import BatchLimit, share, warmup_steps
+from configs.durations import BatchLimit, batches_per_device, share, warmup_steps
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,17 @@ def test_shares_of_decimal_ratios_have_no_float_error():
 
 def test_warmup_is_rounded_up():
     assert [warmup_steps(ratio, 50) for ratio in (0.0, 0.06, 0.061, 1.0)] == [0, 3, 4, 50]
+
+
+def test_batches_of_a_device_and_a_share_of_them():
+    assert batches_per_device(103, 2) == 52
+    assert BatchLimit(ratio=0.25).of(batches_per_device(103, 2)) == 13
+    assert [batches_per_device(103, devices) for devices in (1, 3, 103, 200)] == [103, 35, 1, 1]
+
+
+def test_a_device_has_as_many_batches_of_half_the_size():
+    """So that decisions fall on the same steps with two processes as with one."""
+    for examples in range(1, 200):
+        for size in (1, 3, 4):
+            halves = batches_per_device(-(-examples // size), 2)
+            assert halves == batches_per_device(-(-examples // (2 * size)), 1)

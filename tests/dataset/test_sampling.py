@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixture_draw
+from configs.seeds import draws
+from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixed_order, mixture_draw
 
 COUNTS = st.integers(0, 90)
 SIZES = st.integers(1, 7)
@@ -162,3 +163,44 @@ def test_scoring_deals_whole_batches_of_the_given_order_out_to_the_ranks():
     ranks = [ScoringBatches([4, 0, 2, 3, 1], 1, lambda total: total, rank, 2) for rank in range(2)]
     assert [list(one) for one in ranks] == [[[4, 0]], [[2, 3]]]
     assert [one.examples for one in ranks] == [4, 4]
+
+
+@given(COUNTS.filter(bool), SIZES, WORLDS, st.integers(1, 9))
+def test_scoring_batches_are_the_same_ones_on_any_number_of_processes(count, size, world, most):
+    """Two processes with batches of b compute, together, what one does with batches of 2 b."""
+    order = [(7 * index) % count for index in range(count)]
+
+    def limit(total):
+        return min(most, total)
+
+    ranks = [ScoringBatches(order, size, limit, rank, world) for rank in range(world)]
+    single = ScoringBatches(order, size * world, limit)
+    dealt = [ranks[k % world].batches()[k // world] for k in range(sum(map(len, ranks)))]
+    whole = single.batches()
+    # A set's tail that does not fill every rank is dropped in training, and so it is in scoring.
+    assert dealt == [batch for batch in whole if world == 1 or len(batch) == size * world][:most] or (
+        len(whole) == 1 and dealt == whole
+    )
+    assert all(one.examples == sum(map(len, dealt)) for one in ranks)
+    assert flat(dealt) == order[: len(flat(dealt))]
+    assert [len(one) for one in ranks] == [len(list(one)) for one in ranks]
+
+
+@given(st.integers(1, 30), st.integers(1, 30), SEEDS)
+def test_a_mixed_order_takes_training_and_validation_in_turn(train, validation, seed):
+    order = mixed_order(train, validation, draws(seed, "mixed", 0))
+    shorter = min(train, validation)
+    pairs, rest = order[: 2 * shorter], order[2 * shorter :]
+    assert all(index < train for index in pairs[::2])
+    assert all(index >= train for index in pairs[1::2])
+    assert len(set(order)) == len(order)
+    # Of training examples no more are taken than there are of the others; those are all there, at last.
+    assert sorted(pairs[1::2] + rest) == list(range(train, train + validation))
+    assert order == mixed_order(train, validation, draws(seed, "mixed", 0))
+
+
+def test_a_mixed_order_draws_among_all_training_examples():
+    orders = [mixed_order(40, 3, draws(0, "mixed", number)) for number in range(60)]
+    assert {index for order in orders for index in order[::2]} == set(range(40))
+    assert len({tuple(order) for order in orders}) == 60
+    assert {order[0] for order in orders} - {0, 1, 2}

@@ -1,4 +1,4 @@
-"""`train-dyrealloc` of LoRA and shortcuts: rankings, budgets, pictures, what equals plain training, histories."""
+"""`train-dyrealloc` of LoRA and shortcuts: rankings, budgets, what equals plain training, histories."""
 
 import json
 

@@ -16,10 +16,12 @@ import torch
 import main as program
 from model import finishing
 from model.callbacks.checkpoints import Checkpoints
+from model.callbacks.reallocation import Reallocations
 from model.callbacks.record import MetricsRecord
 from model.learners.finetune import FineTuner
 
 POINTS: dict[str, tuple[Any, str]] = {
+    "decision": (Reallocations, "_decide"),
     "recorded": (MetricsRecord, "on_train_batch_end"),
     "step": (Checkpoints, "on_train_batch_end"),
     "validation": (FineTuner, "on_validation_epoch_start"),

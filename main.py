@@ -17,7 +17,7 @@ from configs.model_name import ModelName, model_name
 from configs.options import Options
 from configs.run_directory import RunDirectory
 from configs.seeds import derive
-from configs.toml_text import config_text
+from configs.toml_text import config_text, toml_text
 from dataset.gathering import Request, gather_parts, join
 from dataset.parts import Part, bind_parts
 from dataset.rows import TaskRows
@@ -121,6 +121,7 @@ def _prepare(bound: Bound) -> Prepared:
     name = model_name(options.model, "--model")
     bound, parts = attempt(partial(_parts, bound)) or (bound, ())
     plans = read_plans(options, findings)
+    findings.lines += plans.unanswered(bound.action) if bound.action == "test" else []
     source = attempt(partial(_source, options, name))
     request = Request(bound.action, options.write_predictions, options.max_bad_rows)
     found = attempt(partial(gather_parts, parts, request, {})) or {}
@@ -167,7 +168,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     import lightning
 
     from model.checkpoint import load_checkpoint
-    from model.job import Job
+    from model.job import Job, TaskFacts
     from model.training import check_devices
 
     options = prepared.options
@@ -175,6 +176,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
     check_devices(options)
     rows = _rows(prepared)
     task = rows.task
+    plans, corpus = _settled(prepared, rows)
     lightning.seed_everything(derive(options.seed, "process", console.rank()) % 2**32, verbose=False)
     backbone = _backbone(prepared, task)
     data, shares, example = _data(prepared, rows, backbone)
@@ -182,16 +184,17 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
         action=prepared.bound.action,
         options=options,
         config_text=config_text(prepared.bound),
-        task=_facts(task, rows, prepared.parts),
+        task=TaskFacts.of(task, prepared.parts, rows.splits),
         data=data,
         rows=rows.account(data.dropped, shares, data.cut),
         digests=rows.digests(),
-        assembled=_assembled(prepared, backbone),
+        assembled=_assembled(prepared, plans, backbone),
         base=str(prepared.source.path or prepared.source.word),
         checkpoint=load_checkpoint(Path(options.load)) if options.load_type == "pl" else None,
         preview=example,
         directory=None,
         command=arguments,
+        corpus=corpus,
     )
     job.adopt()
     return job
@@ -229,7 +232,21 @@ def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[
     return data, shares, "\n".join(examples)
 
 
-def _assembled(prepared: Prepared, backbone: Any) -> Any:
+def _settled(prepared: Prepared, rows: TaskRows) -> tuple[Plans, dict[str, bytes]]:
+    """Return the plans with the number that `heads = "auto"` asks the training texts for, and its report."""
+    if not prepared.plans.asks_corpus:
+        return prepared.plans, {}
+    from dataset.clustering import cluster_rows
+    from model.figures import elbow
+
+    report = cluster_rows(rows, prepared.options.seed)
+    console.say(f'note: heads = "auto": {report.facts()}')
+    picture = elbow({point.k: point.error for point in report.curve}, report.chosen)
+    text = toml_text(report.table()).encode()
+    return prepared.plans.with_heads(report.chosen), {"clusters.toml": text, "clusters.png": picture}
+
+
+def _assembled(prepared: Prepared, plans: Plans, backbone: Any) -> Any:
     """Attach what the plan or the adapter says; a plain model trains whole."""
     from model.assembly import assemble, plain, require_shortcuts
 
@@ -237,7 +254,7 @@ def _assembled(prepared: Prepared, backbone: Any) -> Any:
     if method == "full":
         return plain(backbone)
     adapter = options.adapter[0] if options.adapter else None
-    assembled = assemble(backbone, prepared.plans, adapter, options.seed, options.shortcut_norm)
+    assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
     require_shortcuts(assembled, options.model, wanted=method == "lora_ags", where=str(adapter))
     return assembled
 
@@ -257,29 +274,6 @@ def _backbone(prepared: Prepared, task: Task) -> Any:
         base_dtype=options.base_dtype,
     )
     return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
-
-
-def _facts(task: Task, rows: TaskRows, parts: Sequence[Part]) -> Any:
-    """Return what the network's side must know of the task."""
-    from model.job import TaskFacts
-
-    tests = rows.splits["test"].examples if "test" in rows.splits else []
-    generation = task.generation
-    return TaskFacts(
-        name=task.name,
-        table=parts[0].table,
-        objective=task.objective,
-        metrics=task.metrics,
-        selection=task.selection.name,
-        maximise=task.selection.maximise,
-        classes=task.labels,
-        template=task.template,
-        templates={part.name: part.task.template for part in parts if part.name and part.task.template},
-        max_new_tokens=None if generation is None else generation.max_new_tokens,
-        score=None if generation is None else generation.score,
-        golds=[example.gold or "" for example in tests],
-        prompts=[example.texts[0] for example in tests],
-    )
 
 
 def _directory(prepared: Prepared) -> RunDirectory:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from configs.faults import InputFault
 from configs.seeds import derive
 from dataset.clusters import Cluster, Manner, Point, Report, distances, elbow
+from dataset.rows import TaskRows
 from dataset.task import Example
 
 _TERM = r"[^\W\d_]{2,}"
@@ -66,6 +67,23 @@ def cluster(corpus: Mapping[str, Sequence[str]], manner: Manner) -> Report:
         curve=[Point(k, error, apart[k]) for k, error in errors.items()],
         noise=int((labels < 0).sum()) if manner.method == "dbscan" else None,
     )
+
+
+def cluster_rows(rows: TaskRows, seed: int) -> Report:
+    """Cluster what a run learns from, with k-means and the elbow.
+
+    Args:
+        rows: the run's rows; all its training splits are clustered together.
+        seed: the run's seed.
+    """
+    names = rows.parts or {rows.task.name: ["train"]}
+    corpus = {
+        part: training_texts(rows.splits[name].examples)
+        for part, held in names.items()
+        for name in held
+        if name.partition("_")[0] == "train"
+    }
+    return cluster(corpus, Manner(seed=seed))
 
 
 def _drawn(total: int, manner: Manner) -> Sequence[int]:

@@ -50,6 +50,33 @@ class TaskFacts:
     prompts: Sequence[str] = ()
     table: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, task: Any, parts: Sequence[Any], splits: Mapping[str, Any]) -> "TaskFacts":
+        """Return what the network's side must know of a task.
+
+        Args:
+            task: the data set, or what the parts of a mixture have in common.
+            parts: the data sets of the run.
+            splits: split name -> its rows.
+        """
+        generation = task.generation
+        tests = splits["test"].examples if "test" in splits else ()
+        return cls(
+            name=task.name,
+            objective=task.objective,
+            metrics=task.metrics,
+            selection=task.selection.name,
+            maximise=task.selection.maximise,
+            classes=task.labels,
+            template=task.template,
+            templates={part.name: part.task.template for part in parts if part.name and part.task.template},
+            max_new_tokens=None if generation is None else generation.max_new_tokens,
+            score=None if generation is None else generation.score,
+            golds=[example.gold or "" for example in tests],
+            prompts=[example.texts[0] for example in tests],
+            table=parts[0].table,
+        )
+
 
 class Steps(NamedTuple):
     """Optimiser steps of a run: which was the best, and how many were taken."""
@@ -88,6 +115,7 @@ class Job:
         preview: one decoded example with its loss mask.
         directory: the run directory, open and locked; None for a dry run.
         command: the command line as typed.
+        corpus: files for `search/` that say what the training texts decided.
     """
 
     action: str
@@ -103,6 +131,7 @@ class Job:
     preview: str
     directory: RunDirectory | None
     command: Sequence[str]
+    corpus: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def selected(self) -> str:

@@ -33,6 +33,9 @@ def write_first_files(job: Job) -> None:
         plan = getattr(job.options, option)
         if plan is not None and Path(plan) != path / name:
             write_bytes(path / name, Path(plan).read_bytes())
+    for name, content in job.corpus.items():
+        (path / "search").mkdir(exist_ok=True)
+        write_bytes(path / "search" / name, content)
     write_text(path / "run.toml", toml_text(_circumstances(job)))
 
 

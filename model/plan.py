@@ -5,7 +5,7 @@ The most specific table of the chosen granularity replaces the others completely
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +100,21 @@ class Plan:
     default: Entry
     tables: Mapping[str, Entry]
     notes: tuple[str, ...] = ()
+
+    def matching(self, key: str, value: Any) -> list[str]:
+        """Return the names of tables whose method's own key has this value."""
+        named = {"default": self.default, **self.tables}
+        return [name for name, entry in named.items() if entry.extra.get(key) == value]
+
+    def replacing(self, key: str, value: Any, by: Any) -> "Plan":
+        """Return the plan with another value of a method's own key wherever it has this one."""
+
+        def replaced(entry: Entry) -> Entry:
+            has_it = entry.extra.get(key) == value
+            return replace(entry, extra={**entry.extra, key: by}) if has_it else entry
+
+        tables = {name: replaced(entry) for name, entry in self.tables.items()}
+        return replace(self, default=replaced(self.default), tables=tables)
 
 
 @dataclass(frozen=True)

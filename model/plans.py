@@ -1,16 +1,25 @@
 """Everything that says where adapters sit and which of them are on, read from the files that options name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from configs.faults import Findings, InputFault
+from configs.number_values import Whole
+from configs.toml_files import read_document
 from model.history import read_history
 from model.plan import Plan, read_plan
 from model.shortcut_plan import read_shortcuts
 from model.site import SiteKey
+
+AUTO = "auto"
+"""The word for a number of heads that the training texts tell."""
+
+_HEADS = "heads"
+_COUNT = Whole(1)
+_COPY, _REPORT = "lora.toml", Path("search") / "clusters.toml"
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,27 @@ class Plans:
         """Lines to show once."""
         return tuple(note for plan in (self.lora, self.shortcuts) if plan is not None for note in plan.notes)
 
+    @property
+    def asks_corpus(self) -> bool:
+        """Whether the training texts have to tell a number of heads."""
+        return self.lora is not None and self.lora.matching(_HEADS, AUTO) != []
+
+    def with_heads(self, count: int) -> "Plans":
+        """Return the plans with this number wherever the corpus was asked for one."""
+        return replace(self, lora=self.lora.replacing(_HEADS, AUTO, count))
+
+    def unanswered(self, reader: str) -> list[str]:
+        """Return a line for each table that asks a corpus.
+
+        Args:
+            reader: who needs the number and reads no corpus.
+        """
+        return [
+            f'{self.lora.path}: [{name}] heads: "{AUTO}" is told by training texts, which {reader} does not'
+            " read; write the number"
+            for name in (self.lora.matching(_HEADS, AUTO) if self.lora is not None else ())
+        ]
+
     def require(self, modules: Mapping[SiteKey, Any]) -> None:
         """Refuse a history about modules that there are not.
 
@@ -49,12 +79,28 @@ def read_plans(options: Any, findings: Findings) -> Plans:
     """Read `--lora-config`, `--shortcut-config` and the last decision of `--realloc-hist-path`."""
     lora = shortcuts = switches = None
     if options.lora_config is not None:
-        lora = findings.attempt(partial(read_plan, options.lora_config))
+        lora = findings.attempt(partial(read_lora, options.lora_config))
     if options.shortcut_config is not None:
         shortcuts = findings.attempt(partial(read_shortcuts, options.shortcut_config))
     if options.realloc_hist_path is not None:
         switches = findings.attempt(partial(_last_decision, options.realloc_hist_path))
     return Plans(lora, shortcuts, switches, options.realloc_hist_path)
+
+
+def read_lora(path: Path) -> Plan:
+    """Read a LoRA TOML; the copy in a run has the number of heads that the run's corpus told.
+
+    Raises:
+        InputFault: a line for each fault.
+    """
+    plan, report = read_plan(path), path.parent / _REPORT
+    if path.name != _COPY or not plan.matching(_HEADS, AUTO) or not report.is_file():
+        return plan
+    try:
+        count = _COUNT.take(read_document(report, "--lora-config").table.get("chosen"))
+    except ValueError as refusal:
+        raise InputFault(f"{report}: chosen: {refusal}") from None
+    return plan.replacing(_HEADS, AUTO, count)
 
 
 def _last_decision(path: Path) -> dict[SiteKey, bool]:

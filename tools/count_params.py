@@ -19,7 +19,8 @@ from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model.adapter_files import TASKS
 from model.family import Family
-from model.plan import Plan, read_plan
+from model.plan import Plan
+from model.plans import Plans, read_lora
 from model.shortcut_plan import read_shortcuts
 from model.source import Source, check, family_of, peek_config, resolve
 
@@ -63,7 +64,8 @@ def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan, Plan | None]:
     """
     findings = Findings()
     located = findings.attempt(lambda: _located(given))
-    plan = findings.attempt(lambda: read_plan(Path(given.lora_config)))
+    plan = findings.attempt(lambda: read_lora(Path(given.lora_config)))
+    findings.lines += Plans(plan).unanswered("this tool")
     shortcuts = None
     if given.shortcut_config is not None:
         shortcuts = findings.attempt(lambda: read_shortcuts(Path(given.shortcut_config)))

@@ -103,8 +103,8 @@ def test_parameters_are_counted_with_the_number_of_a_run_alone(trained, ground, 
     words = ("--model", "llama_lora", "--load", ground.host("llama"), "--lora-config")
     plan = ground.plan("auto", TABLES)
     assert refused("tools.count_params", *words, plan) == [
-        f'error: {plan}: [all_layers.q_proj] heads: "auto" is told by training texts, which this tool does not'
-        " read; write the number"
+        f'error: {plan}: [all_layers.q_proj] heads: "auto" is told by training texts, which this tool does'
+        " not read; write the number"
     ]
     assert count_params([*map(str, words), str(trained / "lora.toml"), "--json"]) == 0
     counted = json.loads(capsys.readouterr().out)

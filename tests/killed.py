@@ -1,13 +1,15 @@
 """Run `main` and die, or be signalled, at a chosen point of the run.
 
-In a process of its own: python -m tests.killed POINT STEP RANK SIGNAL ARGUMENTS..., one rank alone is hit.
-"raise" in place of a signal raises an error.
+In a process of its own: python -m tests.killed POINT STEP RANK SIGNAL ARGUMENTS..., one rank alone is hit, or
+"all". In place of a signal "raise" raises an error, "differ" chooses other modules than the search, and
+"digest" prints what the process holds: weights, what is on, the optimiser's state.
 """
 
+import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from model.callbacks.checkpoints import Checkpoints
 from model.callbacks.reallocation import Reallocations
 from model.callbacks.record import MetricsRecord
 from model.learners.finetune import FineTuner
+from model.reallocation import Budget
 
 POINTS: dict[str, tuple[Any, str]] = {
+    "choice": (Budget, "choose"),
     "decision": (Reallocations, "_decide"),
     "recorded": (MetricsRecord, "on_train_batch_end"),
     "step": (Checkpoints, "on_train_batch_end"),
@@ -43,14 +47,32 @@ def arm(point: str, step: int, name: str) -> None:
         is_due = getattr(trainer, "global_step", step) == step
         if is_due and name == "raise":
             raise RuntimeError("an invented fault")
-        if is_due and name != "SIGKILL":
+        if is_due and name not in ("SIGKILL", "differ", "digest"):
             os.kill(os.getpid(), getattr(signal, name))
         result = original(*arguments)
         if is_due and name == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        if is_due and name == "digest":
+            _print_digest(*arguments[1:3])
+        return _another(result, arguments[1]) if is_due and name == "differ" else result
 
     setattr(owner, function, armed)
+
+
+def _another(chosen: frozenset, scores: Mapping[Any, float]) -> frozenset:
+    """Return a choice of the same size with one module in the place of another."""
+    return chosen - {min(chosen)} | {min(set(scores) - chosen)}
+
+
+def _print_digest(trainer: Any, learner: FineTuner) -> None:
+    """Print the rank and a digest of everything that training moves."""
+    digest = hashlib.sha256()
+    states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
+    for tensor in (*learner.trained().values(), *states):
+        digest.update(tensor.detach().contiguous().numpy().tobytes())
+    digest.update(repr([(key, one.enabled) for key, one in learner.attachments.items()]).encode())
+    sys.stdout.write(f"digest {trainer.global_rank} {digest.hexdigest()}\n")
+    sys.stdout.flush()
 
 
 def child(point: str | None, step: int, name: str, words: Sequence[str], log: Path) -> None:
@@ -66,6 +88,6 @@ def child(point: str | None, step: int, name: str, words: Sequence[str], log: Pa
 
 if __name__ == "__main__":
     place, at, rank, kind = sys.argv[1:5]
-    if os.environ.get("LOCAL_RANK", "0") == rank:
+    if rank in ("all", os.environ.get("LOCAL_RANK", "0")):
         arm(place, int(at), kind)
     sys.exit(program.main(sys.argv[5:]))

@@ -190,6 +190,7 @@ def test_a_history_says_more_than_a_checkpoint(searched, place):
         assert summary(last)["metrics"] == summary(plain)["metrics"]
 
 
+@pytest.mark.slow
 def test_a_module_that_the_plan_turns_off_takes_part(place, words, ground):
     off = {"all_layers": {"v_proj": {**ENTRY, "disable_adapter": True}}}
     cut = {"all_layers": {"residual_2": {

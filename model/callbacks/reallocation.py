@@ -134,7 +134,9 @@ def _agree(trainer: L.Trainer, flags: list[bool], number: int) -> None:
     differs = torch.tensor(not torch.equal(own, first), dtype=torch.int32, device=own.device)
     torch.distributed.all_reduce(differs)
     if differs:
-        raise SystemFault(f"reallocation {number}: {int(differs)} processes decided otherwise than the first")
+        what = f"{int(differs)} of {trainer.world_size} processes decided otherwise than the first"
+        # All of them end; the first one says why.
+        raise SystemFault(*([f"reallocation {number}: {what}"] if trainer.is_global_zero else []))
 
 
 def _plain(one: Reallocation) -> dict[str, Any]:

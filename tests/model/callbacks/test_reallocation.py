@@ -165,7 +165,9 @@ def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch,
         return
     with pytest.raises(SystemFault) as fault:
         callback.on_train_batch_start(trainer, None, None, 0)
-    assert fault.value.lines == (f"reallocation 0: {differing} processes decided otherwise than the first",)
+    assert fault.value.lines == (
+        f"reallocation 0: {differing} of 4 processes decided otherwise than the first",
+    )
     assert callback.decided == []
     assert list(tmp_path.iterdir()) == []
 

@@ -13,6 +13,7 @@ from model.exchange import collect, export
 from model.job import NOTHING_SEARCHED, Job, Searched, Steps
 from model.learners.finetune import FineTuner
 from model.report import write_report
+from model.routing_report import report_routers
 from model.scoring import score, show_result, write_predictions
 from model.sharding import in_step
 
@@ -37,6 +38,7 @@ def finish(
     with in_step(learner.network):
         if rank == 0:
             _export(job, learner)
+            routers = report_routers(job, trainer, learner)
     if job.task.max_new_tokens is not None and "test" in job.data.test_names:
         tested = score(job, trainer, learner, directory.path)
         metrics |= tested
@@ -54,7 +56,7 @@ def finish(
         if job.assembled.attachments:
             on, active = summary.search, learner.active_parameters()
             facts["modules on"] = f"{on['enabled']} of {on['eligible']}, {active:,} parameters active"
-        write_report(directory.path, summary, rows, facts, searched.pictures)
+        write_report(directory.path, summary, rows, facts, {**searched.pictures, **routers})
         summary.write(directory.summary)
     show_result(f"Result at step {saver.best_step}", metrics)
     console.say(f"run directory: {directory.path}")

@@ -36,6 +36,7 @@ FLOORS = {
     **dict.fromkeys(
         ("model.finishing", "model.fitting", "model.probing", "model.searching", "model.action"), 6
     ),
+    "model.routing_report": 6,
     "model.actions": 7,
     "main": 8,
     "tools": 8,

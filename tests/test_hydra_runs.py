@@ -1,6 +1,8 @@
 """HydraLoRA and its ablations from the command line to the run directory and back, on tiny hosts."""
 
 import json
+import math
+import tomllib
 
 import pytest
 from safetensors.torch import load_file
@@ -62,6 +64,19 @@ def test_the_run_keeps_tensors_and_recipe(trained):
     counted = summary(directory)["trainable_parameters"]
     routers = sum(t.numel() for name, t in tensors.items() if name.endswith(".router"))
     assert counted["router_or_gates"] == routers
+
+
+def test_routers_are_recorded_and_drawn(trained):
+    method, directory = trained
+    path = directory / "search" / "router_usage.toml"
+    assert path.exists() == (method in ROUTED)
+    assert ("router_usage.png" in (directory / "report.md").read_text()) == (method in ROUTED)
+    if method in ROUTED:
+        one = tomllib.loads(path.read_text())["validation"]["layer_2"]["gate"]
+        assert len(one["weights"]) == METHODS[method]["heads"]
+        assert sum(one["weights"]) == pytest.approx(1)
+        assert 0 < one["entropy"] <= math.log(METHODS[method]["heads"])
+        assert (directory / "search" / "router_usage.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_checkpoint_and_adapter_give_the_number_of_the_run(trained, place, ground):

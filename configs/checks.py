@@ -105,8 +105,11 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
 
 
 def _search(case: Case) -> Iterator[str]:
-    """Refuse what a search that switches modules while training cannot do."""
+    """Refuse what a search cannot do."""
     options, settings = case.options, case.layer.settings
+    if case.action == "imp-test" and options.strategy == "fsdp":
+        # Processes score unequal numbers of batches, and every pass over shards needs all of them.
+        yield f"{case.where('strategy')}: imp-test needs whole weights, fsdp shards them; did you mean 'ddp'?"
     if case.action != "train-dyrealloc":
         return
     if options.budget_params is not None and options.dyrealloc_ags_mode == "separated":

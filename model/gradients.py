@@ -56,8 +56,13 @@ def summed_slopes(probe: Probe) -> Slopes:
     sums = torch.zeros(sum(f.numel() for f in flat), dtype=torch.float64, device=probe.device)
     parts = [part.view_as(f) for part, f in zip(sums.split([f.numel() for f in flat]), flat)]
     for one in batch_slopes(probe):
-        for part, slope in zip(parts, (slope for group in one.values() for slope in group)):
-            part.add_(slope.gradient)
+        _add(parts, one)
+        del one  # or it would be held beside the next batch's activations
     whole = probe.reduce(sums).split([f.numel() for f in flat])
     found = iter(part.view_as(f) for part, f in zip(whole, flat))
     return {key: [Slope(factor.detach(), next(found)) for factor in group] for key, group in factors.items()}
+
+
+def _add(sums: Sequence[Tensor], found: Slopes) -> None:
+    for part, slope in zip(sums, (slope for group in found.values() for slope in group)):
+        part.add_(slope.gradient)

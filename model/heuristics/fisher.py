@@ -20,6 +20,7 @@ def _score(probe: Probe) -> Mapping[SiteKey, float]:
     for one in batch_slopes(probe):
         squares = [sum(slope.gradient.double().square().sum() for slope in group) for group in one.values()]
         sums += torch.stack(squares)
+        del one  # or it would be held beside the next batch's activations
     return dict(zip(probe.attachments, probe.reduce(sums).tolist()))
 
 

@@ -13,11 +13,10 @@ SHARE = 4
 
 
 def switched(host: Host, on: set[SiteKey]) -> Callable[[], Tensor]:
-    """Attach everywhere and switch off all but the chosen, as a search does."""
+    """Attach everywhere and switch off all but the chosen, as a search does: the optimiser holds all tensors."""
     attachments = add_lora(host)
     for key, attachment in attachments.items():
         attachment.enabled = key in on
-        attachment.adapter.requires_grad_(key in on)
     return step(host, trained(host.network, attachments))
 
 

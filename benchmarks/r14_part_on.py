@@ -13,7 +13,7 @@ SHARE = 4
 
 
 def switched(host: Host, on: set[SiteKey]) -> Callable[[], Tensor]:
-    """Attach everywhere and switch off all but the chosen, as a search does: the optimiser holds all tensors."""
+    """Attach everywhere and switch off all but the chosen, as a search does; the optimiser holds all."""
     attachments = add_lora(host)
     for key, attachment in attachments.items():
         attachment.enabled = key in on

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from model.allocation import rounded
+from model.allocation import is_shortcut, rounded
 from model.figures import INK, MUTED
 from model.history import Frequency
 from model.score_file import Scores
@@ -161,6 +161,9 @@ def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], 
     edges = numpy.arange(len(roles) + 1) - 0.5, numpy.arange(len(layers) + 1) - 0.5
     axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **manner)
     image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **manner)
+    linears = sum(not is_shortcut(SiteKey(0, role)) for role in roles)
+    if 0 < linears < len(roles):  # a gap between the linears and the shortcuts
+        axes.axvline(linears - 0.5, color="white", linewidth=5)
     _write_cells(axes, table, norm)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)

@@ -12,9 +12,8 @@ SHIPPED = sorted([ROOT / "configs" / "quickstart.toml", *(ROOT / "configs" / "ex
 
 
 def _action(path):
-    """Return the action that the header's command names; `make` stands for training."""
-    command = re.search(r"^# Command: python -m main (\S+)", path.read_text(), re.M)
-    return command[1] if command else "train"
+    """Return the action that the header's command names."""
+    return re.search(r"^# Command: .*python -m main (\S+)", path.read_text(), re.M)[1]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -37,7 +37,8 @@ def run(job: Job) -> int:
     started = time.perf_counter()
     trainer, saver = fit(job, learner, [callback])
     took = time.perf_counter() - started
-    pictures = _draw(folder, callback.history) if console.rank() == 0 else {}
+    title = f"{job.options.importance_test_name} on {job.task.name}"
+    pictures = _draw(folder, callback.history, title) if console.rank() == 0 else {}
     found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
     finish(job, trainer, learner, saver, found)
     share = 100 * callback.seconds / took
@@ -46,14 +47,16 @@ def run(job: Job) -> int:
         f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training; on at the best"
         f" step: {on} of {len(budget.sizes)} modules, {learner.active_parameters():,} parameters active"
     )
+    for heading, picture in pictures.items():
+        console.say(f"{heading}: {picture}")
     return 0
 
 
-def _draw(folder: Path, history: History) -> dict[str, Path]:
+def _draw(folder: Path, history: History, title: str) -> dict[str, Path]:
     """Draw how often modules were on and, with shortcuts, the share of LoRA among them; return headings."""
     counted = frequency(history)
     pictures = {"How often modules were on": folder / "frequency.png"}
-    write_bytes(folder / "frequency.png", heat_map([frequency_panel(counted, "on")], "reallocations on"))
+    write_bytes(folder / "frequency.png", heat_map([frequency_panel(counted, title)], "reallocations on"))
     keys = sorted(counted.counts)
     if any(map(is_shortcut, keys)):
         blind = sum(not is_shortcut(key) for key in keys) / len(keys)

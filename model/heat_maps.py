@@ -117,7 +117,7 @@ def heat_map(
         if limits is None or panel is panels[-1]:
             shown = axes if limits is None else list(grid[0])
             bar = figure.colorbar(image, ax=shown, fraction=0.08, pad=0.03, aspect=height / _BAR)
-            if limits or panel.limits:
+            if (limits or panel.limits) and all(float(value).is_integer() for value in panel.values.values()):
                 bar.ax.yaxis.get_major_locator().set_params(integer=True)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=INK, labelsize=7, length=2)

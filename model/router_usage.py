@@ -107,15 +107,19 @@ def usage_text(usage: Mapping[str, Mapping[SiteKey, Usage]]) -> str:
 
 
 def usage_panels(sites: Mapping[SiteKey, Usage]) -> list[Panel]:
-    """Return the maps of a group: entropy as a share of log N, then the mean weight of each expert."""
+    """Return the maps of a group: entropy as a share of log N, then the mean weight of each expert.
+
+    All groups and all experts have the same colours: an even weight, 1 / N, has the middle one, 2 / N and
+    more the darkest.
+    """
     spread = {
         key: one.entropy / torch.tensor(float(len(one.weights))).log().item()
         for key, one in sites.items()
         if len(one.weights) > 1
     }
-    panels = [Panel("entropy / log N", spread)] if spread else []
+    panels = [Panel("entropy / log N", spread, limits=(0.0, 1.0))] if spread else []
     most = max(len(one.weights) for one in sites.values())
     for number in range(min(most, MOST_DRAWN)):
         weights = {key: one.weights[number] for key, one in sites.items() if len(one.weights) > number}
-        panels.append(Panel(f"weight of B{number}", weights))
+        panels.append(Panel(f"weight of B{number}", weights, limits=(0.0, min(1.0, 2 / most))))
     return panels

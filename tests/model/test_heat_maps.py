@@ -75,6 +75,23 @@ def test_common_limits_share_one_colour_bar(monkeypatch):
     assert {"3", "0"} <= set(texts)
 
 
+def test_colour_bars_of_counts_have_whole_ticks_and_those_of_shares_have_not(monkeypatch):
+    ticks = []
+
+    def look(figure, *rest, **words):
+        bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+        ticks.append([float(tick) for axes in bars for tick in axes.get_yticks()])
+        return save(figure, *rest, **words)
+
+    save = pyplot.Figure.savefig
+    monkeypatch.setattr(pyplot.Figure, "savefig", look)
+    for value, limits in ((1, (0, 2)), (0.25, (0.0, 0.5))):
+        heat_map([Panel("a", {SiteKey(0, "q_proj"): value}, limits=limits)], "x")
+    counts, shares = ticks
+    assert all(tick.is_integer() for tick in counts)
+    assert sum(0 <= tick <= 0.5 for tick in shares) >= 3
+
+
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 1.0], [5e-324, 1e308], [-1.0, 1.0]])
 @pytest.mark.parametrize("scale", ["auto", "linear", "log"])
 def test_odd_numbers_are_drawn(values, scale):

@@ -75,3 +75,12 @@ def test_the_file_and_the_maps_say_the_same():
     assert entropy.values == {GATE: pytest.approx(0.5 / math.log(2))}
     assert first.values == {GATE: 0.25, SiteKey(1, "w2"): 1.0}
     assert second.values == {GATE: 0.75}
+
+
+def test_all_experts_of_all_sets_have_the_same_colours():
+    even, one_has_most = Usage((0.25,) * 4, math.log(4), 9), Usage((0.9, 0.1, 0.0, 0.0), 0.3, 9)
+    for group in ({GATE: even}, {GATE: one_has_most}):
+        entropy, *weights = usage_panels(group)
+        assert entropy.limits == (0.0, 1.0)
+        assert [panel.limits for panel in weights] == [(0.0, 0.5)] * 4
+    assert usage_panels({GATE: Usage((1.0,), 0.0, 9)})[0].limits == (0.0, 1.0)

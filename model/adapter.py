@@ -81,6 +81,8 @@ class AdapterKind:
         keys: adapter -> the TOML keys of its own that make it again, for kinds without PEFT's form.
         place: beside a linear layer, or in the residual stream, where no linear stands.
         unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
+        average: (adapter, mean weight of each part, or None without a router) -> what `export` gives, of
+            the LoRA that weighs parts alike for all tokens; None where none can stand for the kind.
         by_head: `build` takes entries with `heads`, whose heads have adapters of their own.
     """
 
@@ -92,4 +94,5 @@ class AdapterKind:
     keys: Callable[[Any], Mapping[str, Any]] = lambda adapter: {}
     place: Literal["linear", "stream"] = "linear"
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
+    average: Callable[[Any, Tensor | None], tuple[Tensor, Tensor, float]] | None = None
     by_head: bool = False

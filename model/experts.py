@@ -13,7 +13,7 @@ The router reads x itself, not the dropped one, and computes in float32 under an
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,10 @@ from torch import Tensor, nn
 
 from model.generators import generator
 
+UNMERGEABLE = (
+    "weighs its parts anew for every token, so no one matrix can be added to the weight; tools.average_router"
+    " makes a LoRA of their average weights over texts and measures its error"
+)
 Observer = Callable[[Tensor], None]
 """Sees the weights (tokens, N) of every forward pass."""
 
@@ -172,6 +176,17 @@ def started(adapter: Experts, seed: int, site: str, *, draws_both: bool) -> Expe
     if draws_both:
         uniform(adapter.B, adapter.rank, source)
     return adapter
+
+
+def averaged(adapter: Any, weights: Tensor | None) -> tuple[Tensor, Tensor, float]:
+    """Return A (R, D_in), B (D_out, R) and scale of the LoRA whose parts weigh the same for every token.
+
+    Args:
+        adapter: experts, or any adapter whose `mixture()` has no router.
+        weights: (N), mean weight of each expert; None without a router.
+    """
+    mixture = adapter.mixture() if weights is None else adapter.folded(weights)
+    return mixture.A, mixture.B.t(), adapter.scale
 
 
 def product(mixture: Mixture, scale: float) -> Tensor:

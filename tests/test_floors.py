@@ -29,7 +29,7 @@ FLOORS = {
     **dict.fromkeys(
         ("model.assembly", "model.backbone", "model.exchange", "model.extra_exchange", "model.injection"), 3
     ),
-    **dict.fromkeys(("model.answering", "model.merging", "model.parameter_counts"), 3),
+    **dict.fromkeys(("model.answering", "model.averaging", "model.merging", "model.parameter_counts"), 3),
     "model.learners": 4,
     "model.callbacks": 5,
     **dict.fromkeys(("model.job", "model.opening", "model.scoring", "model.training"), 6),

@@ -16,7 +16,7 @@ from torch import nn
 
 from configs.number_values import Whole
 from model.adapter import AdapterKind, PlannedSite
-from model.experts import Experts, started
+from model.experts import UNMERGEABLE, Experts, averaged, started
 from model.experts_node import joint
 from model.site import SiteKey
 
@@ -58,4 +58,6 @@ ADAPTER = AdapterKind(
         "heads": adapter.heads,
         "router": "uniform" if adapter.router is None else "token",
     },
+    unmergeable=UNMERGEABLE,
+    average=averaged,
 )

@@ -13,7 +13,7 @@ from torch import nn
 
 from configs.number_values import Whole
 from model.adapter import AdapterKind, PlannedSite
-from model.experts import Experts, started
+from model.experts import UNMERGEABLE, Experts, averaged, started
 from model.experts_node import joint
 from model.site import SiteKey
 
@@ -46,5 +46,10 @@ def _one(planned: PlannedSite, seed: int) -> Experts:
 
 
 ADAPTER = AdapterKind(
-    build=_build, options=MoeOptions, joint=joint, keys=lambda adapter: {"heads": adapter.heads}
+    build=_build,
+    options=MoeOptions,
+    joint=joint,
+    keys=lambda adapter: {"heads": adapter.heads},
+    unmergeable=UNMERGEABLE,
+    average=averaged,
 )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from configs.number_values import Whole
 from model.adapter import AdapterKind, PlannedSite
-from model.experts import Mixture, delta, product, uniform
+from model.experts import Mixture, averaged, delta, product, uniform
 from model.experts_node import joint
 from model.generators import generator
 from model.site import SiteKey
@@ -143,4 +143,4 @@ def _keys(adapter: Split) -> dict[str, str | int]:
     return keys if options.component is None else {**keys, "component": options.component}
 
 
-ADAPTER = AdapterKind(build=_build, options=SplitOptions, joint=joint, keys=_keys)
+ADAPTER = AdapterKind(build=_build, options=SplitOptions, joint=joint, keys=_keys, average=averaged)

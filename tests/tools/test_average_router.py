@@ -1,0 +1,149 @@
+"""The average of routers is a plain LoRA that PEFT reads, and its error is the one that is told."""
+
+import json
+import re
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from model.assembly import assemble
+from model.backbone import load_backbone
+from model.exchange import collect
+from model.peft_format import read, write
+from model.plan import read_plan
+from model.plans import Plans
+from model.source import resolve
+from tests.tools.words import refused
+from tools.average_router import main
+from tools.merge import main as merge
+
+TEXTS = ("The fox is in the tree.", "Tom has 3 pens and gets 2. How many?", "No.")
+KEYS = {
+    "token": {"method": "hydra", "heads": 3},
+    "uniform": {"method": "hydra", "heads": 3, "router": "uniform"},
+    "moe": {"method": "lora_moe", "heads": 3},
+    "split": {"method": "lora_split", "heads": 2, "combine": "sum"},
+}
+EXACT = ("uniform", "split")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n".join(TEXTS) + "\n")
+    return path
+
+
+def _made(ground, directory, manner, family="llama", names=()):
+    """Write random experts for a tiny host and return the network with them."""
+    purpose = "classification" if names else "language_modeling"
+    backbone = load_backbone(resolve(str(ground.host(family)), "--load"), purpose, names)
+    plan = read_plan(ground.plan(f"average-{manner}", **KEYS[manner], init_lora_weights=False))
+    made = assemble(backbone, Plans(plan), None, 3)
+    for attachment in made.attachments.values():
+        attachment.strength = 0.5
+        if "router" in dict(attachment.adapter.named_parameters()):
+            attachment.adapter.router.data.mul_(8)  # far from uniform
+    file = collect(made.network, made.attachments, made.methods, made.head, {"template": "{question}"})
+    directory.mkdir(parents=True)
+    kind = "SEQ_CLS" if names else "CAUSAL_LM"
+    write(directory, file, task_type=kind, base=str(ground.host(family)), dropout=0.0)
+    return made
+
+
+def _words(ground, tmp_path, texts, family="llama"):
+    words = ["--load", ground.host(family), "--adapter", tmp_path / "experts", "--output", tmp_path / "out"]
+    return [str(word) for word in (*words, "--texts", texts)]
+
+
+@pytest.mark.parametrize("manner", KEYS)
+def test_peft_reads_the_average_and_gives_the_error_that_was_told(ground, tmp_path, texts, capsys, manner):
+    made = _made(ground, tmp_path / "experts", manner)
+    assert main(_words(ground, tmp_path, texts)) == 0
+    said = capsys.readouterr().out
+    assert f"averaged: {tmp_path / 'out'} (over 3 texts, read back)" in said
+    base = AutoModelForCausalLM.from_pretrained(ground.host("llama"))
+    peft = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(ground.host("llama"))
+    squares = size = 0.0
+    losses = [[], []]
+    for text in TEXTS:
+        ids = tokenizer([text], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            both = [network(input_ids=ids).logits[0].double() for network in (made.network, peft)]
+        squares += (both[0] - both[1]).square().sum().item()
+        size += both[0].square().sum().item()
+        for one, loss in zip(both, losses):
+            loss.append(torch.nn.functional.cross_entropy(one[:-1], ids[0, 1:], reduction="none"))
+    relative = float(re.search(r"differ by (\S+) of their size", said)[1])
+    assert relative == pytest.approx((squares / size) ** 0.5, rel=0.01, abs=1e-5)
+    told = re.search(r"loss: (\S+) with routers, (\S+) averaged", said)
+    for number, loss in enumerate(losses, 1):
+        assert float(told[number]) == pytest.approx(torch.cat(loss).mean().item(), rel=1e-4)
+    assert (relative < 1e-5) == (manner in EXACT)
+
+
+def test_the_average_weights_are_those_of_the_texts(ground, tmp_path, texts):
+    made = _made(ground, tmp_path / "experts", "token")
+    assert main(_words(ground, tmp_path, texts)) == 0
+    key, attachment = next(iter(made.attachments.items()))
+    seen = []
+    linear = made.network.get_submodule(attachment.site.path)
+    linear.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    tokenizer = AutoTokenizer.from_pretrained(ground.host("llama"))
+    with torch.no_grad():
+        for text in TEXTS:
+            made.network(**tokenizer([text], return_tensors="pt"))
+    factors = attachment.adapter.factors()
+    weights = torch.softmax(torch.cat(seen) @ factors["router"].t(), -1).mean(0)
+    expected = sum(w * factors[f"B{i}"] for i, w in enumerate(weights))
+    found = read(tmp_path / "out").modules[attachment.site.path]
+    ours = found.scale * found.b @ found.a
+    torch.testing.assert_close(ours, 0.5 * 2.0 * expected @ factors["A"], rtol=1e-4, atol=1e-6)
+
+
+def test_the_average_merges_where_the_routers_were_refused_with_the_offer(ground, tmp_path, texts, capsys):
+    _made(ground, tmp_path / "experts", "token")
+    assert main(_words(ground, tmp_path, texts)) == 0
+    capsys.readouterr()
+    base = ["--load", str(ground.host("llama")), "--output", str(tmp_path / "merged")]
+    assert merge([*base, "--adapter", str(tmp_path / "experts")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'hydra' weighs its parts anew for every token" in line
+    assert "tools.average_router makes a LoRA of their average weights" in line
+    assert merge([*base, "--adapter", str(tmp_path / "out")]) == 0
+    metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert metadata["averaged"] == {"texts": 3, "methods": ["hydra"]}
+    assert metadata["template"] == "{question}"
+    assert "extra" not in metadata
+
+
+def test_a_classifier_is_compared_by_its_rows_and_keeps_its_head(ground, tmp_path, texts, capsys):
+    made = _made(ground, tmp_path / "experts", "moe", "roberta", ("a", "b"))
+    assert main(_words(ground, tmp_path, texts, "roberta")) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"same first choice: \d of 3 positions", said)
+    assert "loss" not in said
+    head = read(tmp_path / "out").head
+    assert set(head) == {name for name in made.network.state_dict() if name.startswith("classifier.")}
+
+
+@pytest.mark.parametrize("manner", EXACT)
+def test_what_has_no_router_merges_as_it_is(ground, tmp_path, manner):
+    _made(ground, tmp_path / "experts", manner)
+    words = ["--load", ground.host("llama"), "--adapter", tmp_path / "experts"]
+    assert merge([str(word) for word in (*words, "--output", tmp_path / "merged")]) == 0
+
+
+def test_faults_come_together_and_before_torch(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    words = ["--load", "./none", "--adapter", tmp_path, "--output", tmp_path]
+    assert refused("tools.average_router", *words, "--texts", tmp_path / "empty.txt") == [
+        "error: --load: no file or directory 'none'",
+        f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"
+        " with one",
+        f"error: --texts: {tmp_path / 'empty.txt'} holds no text",
+        f"error: --output: '{tmp_path}' exists, nothing is written over",
+    ]

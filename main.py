@@ -19,14 +19,13 @@ from configs.run_directory import RunDirectory
 from configs.seeds import derive
 from configs.toml_text import config_text, toml_text
 from dataset.gathering import Request, gather_parts, join
+from dataset.mmlu import Questions, from_hub, read_files
 from dataset.parts import Part, bind_parts
 from dataset.rows import TaskRows
 from dataset.task import Task
 from model import source as sources
 from model.adapter_files import trained_prompt
 from model.plans import Plans, read_plans
-
-_MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Prepared:
         source: where network and tokenizer come from.
         plans: where adapters sit.
         run: the directory of a run that goes on; None for a new one.
+        questions: those of MMLU, if they come from files.
     """
 
     bound: Bound
@@ -52,6 +52,7 @@ class Prepared:
     source: sources.Source
     plans: Plans
     run: RunDirectory | None
+    questions: Mapping[str, Questions] | None
 
     @property
     def options(self) -> Options:
@@ -123,15 +124,18 @@ def _prepare(bound: Bound) -> Prepared:
     plans = read_plans(options, findings)
     findings.lines += plans.unanswered(bound.action) if bound.action == "test" else []
     source = attempt(partial(_source, options, name))
-    request = Request(bound.action, options.write_predictions, options.max_bad_rows)
+    mmlu = options.mmlu_mode if bound.action in ("train", "test") else None
+    request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)
     found = attempt(partial(gather_parts, parts, request, {})) or {}
-    if parts and len(found) == len(parts):
-        attempt(partial(join, parts, found))
+    directory = options.mmlu_dir if mmlu else None
+    questions = directory and attempt(partial(read_files, directory, bound.action, options.max_bad_rows))
+    if parts and len(found) == len(parts) and bool(mmlu) == bool(questions):
+        attempt(partial(join, parts, found, mmlu, questions))
     run = None
     if options.resume_training and not findings.lines:
         run = attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
     findings.settle()
-    return Prepared(bound, name, parts, request, found, source, plans, run)
+    return Prepared(bound, name, parts, request, found, source, plans, run, questions)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
@@ -152,15 +156,17 @@ def _source(options: Options, name: ModelName) -> sources.Source:
 
 def _rows(prepared: Prepared) -> TaskRows:
     """Return all rows, those of the hub fetched now that the library may be imported."""
-    options, found = prepared.options, prepared.found
-    if len(found) < len(prepared.parts):
+    options, found, questions = prepared.options, prepared.found, prepared.questions
+    mmlu = prepared.request.mmlu
+    if len(found) < len(prepared.parts) or bool(mmlu) != bool(questions):
         from dataset import hub  # takes a second to import, and most runs name their files
 
         if options.disable_dataset_cache:
             hub.disable_cache()
         fetch = partial(hub.load, offline=options.offline)
         found = gather_parts(prepared.parts, prepared.request, found, fetch)
-    return join(prepared.parts, found)
+        questions = questions or (mmlu and from_hub(prepared.bound.action, fetch))
+    return join(prepared.parts, found, mmlu, questions)
 
 
 def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
@@ -209,11 +215,11 @@ def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[
 
     options = prepared.options
     given = options.max_token_len is not None
-    limit = max_tokens(backbone, options.max_token_len if given else _MAX_TOKENS, given=given)
-    splits = {
-        name: encode(rows.tasks.get(name, rows.task), name, split.examples, backbone.tokenizer, limit)
-        for name, split in rows.splits.items()
-    }
+    splits = {}
+    for name, split in rows.splits.items():
+        task = rows.tasks.get(name, rows.task)
+        limit = max_tokens(backbone, options.max_token_len if given else task.length, given=given)
+        splits[name] = encode(task, name, split.examples, backbone.tokenizer, limit)
     blended, shares = blend(splits, prepared.parts)
     data = TaskData(
         blended,

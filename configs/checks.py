@@ -76,6 +76,11 @@ def _dataset(case: Case) -> Iterator[str]:
         yield "--dataset: required"
     elif word is not None and word not in known:
         yield f"{case.where('dataset')}: {unknown('data set', word, known)}"
+    directory = case.options.mmlu_dir
+    if directory is not None and case.options.mmlu_mode is None:
+        yield f"{case.where('mmlu_dir')}: belongs to --mmlu-mode"
+    elif directory is not None and not os.path.isdir(directory):
+        yield f"{case.where('mmlu_dir')}: no directory '{directory}'"
 
 
 def _model(case: Case) -> Iterator[str]:

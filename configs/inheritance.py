@@ -20,6 +20,7 @@ EVALUATION = (
     "dataset_dir",
     "task",
     "mmlu_mode",
+    "mmlu_dir",
     "backbone_model",
     "pretrained",
     "adapter",

@@ -102,9 +102,11 @@ class Options:
     mmlu_mode: Annotated[
         str | None,
         Choice("MMLU mode", ("zs", "fs")),
-        Option("What runs", unbuilt="MMLU evaluation is not built yet"),
+        Option("What runs", ("train", "test")),
     ] = None
-    """MMLU zero-shot or few-shot."""
+    """Evaluate on MMLU, zero-shot or five-shot, in place of the data set's own evaluation sets."""
+    mmlu_dir: Annotated[Path | None, PathText(), Option("What runs", ("train", "test"))] = None
+    """Directory with MMLU's own files, data/test/SUBJECT_test.csv and so on. Not given: the hub's copy."""
     max_token_len: Annotated[int | None, Whole(), _RUN] = None
     """Longest input in tokens; 0 or less: the tokenizer's limit. Not given: 512, cut to the model's limit.
     A larger value that is given is refused."""

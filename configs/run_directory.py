@@ -64,7 +64,8 @@ class RunDirectory:
 
 def automatic_name(options: Options) -> str:
     """Return the name of a run's directory that was given none."""
-    return "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
+    name = "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
+    return name + "-mmlu" * (options.mmlu_mode is not None)
 
 
 def create(project_dir: Path, project: str | None, automatic: str) -> RunDirectory:

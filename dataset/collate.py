@@ -40,8 +40,9 @@ class Collate:
             batch["labels"] = (
                 self._pad(labels, IGNORED) if is_per_token else torch.stack(labels)
             )  # (B, T) or (B,)
-        if "index" in items[0]:
-            batch["index"] = torch.stack([item["index"] for item in items])  # (B,)
+        for name in ("index", "letters", "group"):
+            if name in items[0]:
+                batch[name] = torch.stack([item[name] for item in items])  # (B,), letters (B, 4)
         return batch
 
     def _pad(self, parts: list[Tensor], value: int) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from configs.faults import InputFault
-from dataset.task import Example, Task
+from dataset.choices import EncodedChoices, encode_choices
+from dataset.task import CHOICES, Example, Task
 
 IGNORED = -100
 Purpose = Literal["learn", "predict", "generate"]
@@ -78,7 +79,9 @@ class Encoded:
         return range(len(self))
 
 
-def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
+def encode(
+    task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int
+) -> Encoded | EncodedChoices:
     """Encode a split as its task and its place ask for: labelled texts, bare texts, pairs, or prompts.
 
     Args:
@@ -88,6 +91,8 @@ def encode(task: Task, name: str, examples: Sequence[Example], tokenizer: Any, m
         tokenizer: a fast tokenizer of transformers.
         max_token_len: longest example in tokens.
     """
+    if task.objective == CHOICES:
+        return encode_choices(examples, tokenizer, start_tokens(tokenizer), max_token_len)
     if task.objective != "language_modeling":
         return encode_texts(examples, tokenizer, max_token_len)
     if task.packed:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from configs.faults import Findings, InputFault
+from dataset.mmlu import Questions, with_questions
 from dataset.parts import Part, compose, located
 from dataset.places import Fetch
-from dataset.rows import TaskRows, gather, wanted
+from dataset.rows import TaskRows, Wanted, gather, wanted
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Request:
         action: the word of the command line.
         predict: whether predictions for unlabelled splits are written.
         max_bad_rows: how many rows of all parts together may be refused.
+        mmlu: the shots of MMLU in place of every evaluation set, a word of `--mmlu-mode`; None without.
     """
 
     action: str
     predict: bool
     max_bad_rows: int
+    mmlu: str | None = None
 
 
 def gather_parts(
@@ -54,24 +57,39 @@ def gather_parts(
 
 def _gather(part: Part, request: Request, max_bad_rows: int, fetch: Fetch | None) -> TaskRows:
     # Nothing is scored by generation in a mixture, so that training needs no test set.
-    scored = dataclasses.replace(part.task, generation=None) if part.name else part.task
+    is_bare = part.name or request.mmlu
+    scored = dataclasses.replace(part.task, generation=None) if is_bare else part.task
     needed = wanted(scored, request.action, request.predict)
+    if request.mmlu and request.action == "test":
+        needed = Wanted(())
     try:
         return gather(part.task, needed, part.dataset_dir, max_bad_rows=max_bad_rows, fetch=fetch)
     except InputFault as refusal:
         raise InputFault(*(located(part.where, line) for line in refusal.lines)) from None
 
 
-def join(parts: Sequence[Part], found: Mapping[str, TaskRows]) -> TaskRows:
+def join(
+    parts: Sequence[Part],
+    found: Mapping[str, TaskRows],
+    mmlu: str | None = None,
+    questions: Mapping[str, Questions] | None = None,
+) -> TaskRows:
     """Return the rows of a run: those of its one data set, or of all parts, which split names then hold.
+
+    Args:
+        parts: the data sets.
+        found: part -> its rows.
+        mmlu: the shots of MMLU in place of every evaluation set.
+        questions: its questions, if it is asked for.
 
     Raises:
         InputFault: when the parts, completed by their rows, do not go together.
     """
     task = compose(parts, [found[part.name].task for part in parts])
     if not parts[0].name:
-        return found[""]
+        return found[""] if mmlu is None else with_questions(found[""], questions, mmlu)
     splits = {part.split(name): split for part in parts for name, split in found[part.name].splits.items()}
     names = {part.name: [part.split(name) for name in found[part.name].splits] for part in parts}
     tasks = {name: found[part].task for part, own in names.items() for name in own}
-    return TaskRows(task, splits, names, tasks)
+    rows = TaskRows(task, splits, names, tasks)
+    return rows if mmlu is None else with_questions(rows, questions, mmlu)

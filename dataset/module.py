@@ -146,10 +146,8 @@ class TaskData(LightningDataModule):
     def test_names(self) -> tuple[str, ...]:
         """Names of the test loaders; a part of a mixture without a test set has its validation set there."""
         tests = {name for name, split in self.splits.items() if split.purpose != "predict"}
-        if "test" in tests:
-            return ("test",)
-        of_parts = tuple(name for name in self.splits if name in tests and name.startswith("test_"))
-        return (*of_parts, *self.validation_names)
+        further = tuple(name for name in self.splits if name in tests and name.startswith("test_"))
+        return ("test", *further) if "test" in tests else (*further, *self.validation_names)
 
     @property
     def predict_names(self) -> tuple[str, ...]:

@@ -45,6 +45,11 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
     return _with_header(path, _csv_records(list(_lines(path))), columns, _csv_fields)
 
 
+def read_csv_without_header(path: Path, columns: Mapping[str, int], width: int) -> Rows:
+    """Read a comma-separated file whose columns are known by number, from 0."""
+    return _records(_csv_records(list(_lines(path))), dict(columns), width, _csv_fields)
+
+
 def read_jsonl(path: Path) -> Rows:
     """Read a file of one JSON object a line."""
     found = Rows()

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-Objective = Literal["classification", "regression", "language_modeling"]
+CHOICES = "choices"
+"""The objective of questions whose answer is a letter; evaluation sets alone have it."""
+Objective = Literal["classification", "regression", "language_modeling", "choices"]
 Row = Mapping[str, Any]
 """One record as its reader or the hub gives it: field name to value."""
 
@@ -139,6 +141,7 @@ class Task:
         select: row -> whether it is asked for (dolly: its category); raises RowFault like `example`. The
             others are counted as not selected. None: every row is.
         packed: the responses are one running text, learned in blocks of the longest length without prompts.
+        length: longest input in tokens where `--max-token-len` is not given.
         serves: the word of `--task` where the options tell it (`local`); None: the first of its kind's
             `actions`.
     """
@@ -159,6 +162,7 @@ class Task:
     complete: Callable[[list[Row]], "Task"] | None = None
     select: Callable[[Row], bool] | None = None
     packed: bool = False
+    length: int = 512
     serves: str | None = None
 
 

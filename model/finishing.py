@@ -39,7 +39,7 @@ def finish(
         if rank == 0:
             _export(job, learner)
             routers = report_routers(job, trainer, learner)
-    if job.task.max_new_tokens is not None and "test" in job.data.test_names:
+    if "test" in job.data.test_names:
         tested = score(job, trainer, learner, directory.path)
         metrics |= tested
         if rank == 0:

@@ -10,8 +10,9 @@ from lightning import LightningDataModule
 from configs.faults import InputFault
 from configs.run_directory import RunDirectory
 from model.assembly import Assembled, require_base
+from model.choice import Choice
 from model.learners.finetune import FineTuner, Recipe
-from model.objective import build
+from model.objective import Objective, build
 from model.report import Summary
 from model.site import SiteKey
 
@@ -166,10 +167,16 @@ class Job:
             self.assembled.network,
             self.assembled.attachments,
             head=self.assembled.head,
-            objective=build(self.task.objective, self.task.metrics, len(self.task.classes)),
+            objective=self._objective(),
             recipe=recipe,
             evaluations=evaluations,
         )
+
+    def _objective(self) -> Objective:
+        """Return loss and metrics; questions of MMLU are answered by letters."""
+        task = self.task
+        built = build(task.objective, task.metrics, len(task.classes))
+        return Choice(built, task.metrics) if task.selection == "mmlu" else built
 
     def adopt(self) -> None:
         """Put the checkpoint's tensors and switches in place, before anything of the run is written.

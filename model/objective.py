@@ -124,7 +124,7 @@ class LanguageModeling:
             held.append(hidden[chosen])
             return hidden[:, :0]
 
-        with _only(head, keep):
+        with only(head, keep):
             network(**inputs(batch), use_cache=False)
         return frozen_head_loss(held[0], head, targets)
 
@@ -147,7 +147,7 @@ class LanguageModeling:
     def _targets(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (M, vocabulary) and targets (M) of the M target positions."""
         chosen, targets = _chosen(batch)
-        with _only(network.get_output_embeddings(), lambda hidden: hidden[chosen].unsqueeze(0)):
+        with only(network.get_output_embeddings(), lambda hidden: hidden[chosen].unsqueeze(0)):
             logits = network(**inputs(batch), use_cache=False).logits  # (1, M, vocabulary)
         return _wide(logits.squeeze(0)), targets
 
@@ -210,7 +210,7 @@ def _chosen(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _only(output_layer: nn.Module, select: Callable[[Tensor], Tensor]) -> Any:
+def only(output_layer: nn.Module, select: Callable[[Tensor], Tensor]) -> Any:
     """Let the language-model head see the selected hidden states alone, for one forward pass."""
     handle = output_layer.register_forward_pre_hook(lambda _, arguments: (select(arguments[0]),))
     try:

@@ -27,6 +27,7 @@ def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | No
     `predictions_test.jsonl`; answers may have several lines.
     """
     if not _is_generated(job):
+        learner.evaluations = job.data.test_names
         trainer.test(learner, datamodule=job.data, verbose=False)
         return {name: value for name, value in learner.results.items() if name.startswith("test/")}
     tester = AnswerTester(

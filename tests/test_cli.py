@@ -113,7 +113,8 @@ def _cases(place):
             [["--load: no file '", "gone.ckpt'"]],
         ),
         "given twice": (["--seed", "1", "--seed", "2"], [["--seed: "]]),
-        "unbuilt": (["--mmlu-mode", "zs"], [["--mmlu-mode: ", "not built"]]),
+        "unbuilt": (["--strategy", "deepspeed_stage_2"], [["--strategy: ", "not built"]]),
+        "mmlu": (["--mmlu-mode", "five"], [["--mmlu-mode: ", "fs, zs"]]),
         "escaped": (["--dataset", "a\nb\x1b[1m"], [["--dataset: ", "a\\nb\\x1b"]]),
         "several at once": (
             ["--batch-size", "0", "--max-ep", "3", "--config", place / "misspelt.toml"],

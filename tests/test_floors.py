@@ -47,7 +47,7 @@ LIGHT = (
     "configs",
     *(f"dataset.{name}" for name in ("answers", "fields", "glue", "readers", "rows", "task", "tasks")),
     *(f"dataset.{name}" for name in ("instruction", "json_values", "summaries", "superglue", "template")),
-    *(f"dataset.{name}" for name in ("clusters", "gathering", "mixture", "parts", "plain_texts")),
+    *(f"dataset.{name}" for name in ("clusters", "gathering", "mixture", "mmlu", "parts", "plain_texts")),
     *(f"model.{name}" for name in ("families", "family", "gguf_files", "plan", "plan_tables", "site")),
     *(f"model.{name}" for name in ("plans", "reallocation", "shortcut_plan")),
     *(f"model.{name}" for name in ("adapter_files", "plan_heads", "plan_text", "source", "tensor_files")),

@@ -62,7 +62,8 @@ FLAGS = [
     ("--seeds 0,x", "--seeds: must be a whole number in [0, 4294967295], got x"),
     ("--seeds 0,0", "--seeds: must be a list of different items"),
     ("--seeds 0,1 --seed 1", "--seeds: not together with seed; a run has one, a sweep has several"),
-    ("--mmlu-mode zs", "--mmlu-mode: MMLU evaluation is not built yet"),
+    ("--mmlu-dir data", "--mmlu-dir: belongs to --mmlu-mode"),
+    ("--mmlu-mode zs --mmlu-dir gone", "--mmlu-dir: no directory"),
     (
         "--shortcut-config lora.toml",
         "--shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?",

@@ -26,14 +26,15 @@ def report_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> Mapping[
     network, record = learner.network, RouterRecord(learner.network, learner.attachments)
     if not record.routed:
         return {}
-    training = network.training
+    training, unused = network.training, learner.objective.evaluation(learner.device)
     network.eval()
     try:
         with record, torch.no_grad():
             for record.group, loader in zip(job.data.validation_names, job.data.val_dataloader()):
                 for batch in islice(loader, _BATCHES):
                     with trainer.precision_plugin.forward_context():
-                        learner.objective.loss(network, trainer.strategy.batch_to_device(batch))
+                        # Not the loss: an evaluation set may hold other targets than training has.
+                        learner.objective.evaluate(network, trainer.strategy.batch_to_device(batch), unused)
     finally:
         network.train(training)
     folder, usage = job.directory.path / "search", record.usage()

@@ -104,6 +104,12 @@ def test_a_mixture_is_trained_and_asked(place, words, ground):
     assert tested["metrics"]["test/mmlu"] == found["metrics"]["test/mmlu"]
 
 
+def test_routers_are_looked_at_on_questions(place, words, ground):
+    plan = ground.plan("mmlu-hydra", method="hydra", heads=2)
+    directory = run(place / "hydra", *words("zs", lora_config=plan, max_steps=1))
+    assert (directory / "search" / "router_usage.toml").exists()
+
+
 def test_an_equal_run_is_equal_and_names_itself(trained, place, words):
     assert launch(*words("zs", max_epochs=1), "--project-dir", place / "auto") == 0
     (again,) = (place / "auto").iterdir()

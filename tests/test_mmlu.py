@@ -36,15 +36,16 @@ def write_mmlu(directory, subjects=SUBJECTS, **counts):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("mmlu")
+    base = tmp_path_factory.mktemp("mmlu")
+    write_mmlu(base / "files")
+    return base
 
 
 @pytest.fixture(scope="module")
 def words(ground, place):
     def make(mode, **options):
-        mmlu = place / "files"
-        mmlu.exists() or write_mmlu(mmlu)
-        line = ground.words("llama", dataset_dir=ground.gsm8k(), mmlu_mode=mode, mmlu_dir=mmlu, **options)
+        asked = {"mmlu_mode": mode, "mmlu_dir": place / "files"}
+        line = ground.words("llama", dataset_dir=ground.gsm8k(), **asked, **options)
         line[2] = "gsm8k"
         return line
 

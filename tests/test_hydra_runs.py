@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from configs.toml_text import toml_text
 from model.checkpoint import load_checkpoint
+from model.score_file import read_scores
 from tests.killed import child
-from tests.runs import ENTRY, comparable, fork, launch, run, summary
+from tests.runs import ENTRY, comparable, fork, launch, program, rows, run, summary
 from tests.tools.words import refused
 
 METHODS = {
@@ -108,6 +109,28 @@ def test_checkpointed_gradients_give_the_same_losses(place, words):
     two = run(place / "again", *words("hydra", "opt", max_steps=3, gradient_checkpointing=True))
     weights = [load_checkpoint(d / "checkpoints" / "last.ckpt")["state_dict"] for d in (one, two)]
     assert all((a - weights[1][name]).abs().max() < 1e-5 for name, a in weights[0].items())
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(place, ground):
+    plan = ground.plan("two-processes", **METHODS["hydra"])
+    words = ground.words("llama", lora_config=plan, batch_size=None, max_steps=3)
+    one = run(place / "one", *words, "--batch-size", 8)
+    two = ("--batch-size", 4, "--num-devices", 2, "--accelerator", "cpu")
+    done = program(*words, *two, "--project-dir", place, "--project", "two")
+    assert done.returncode == 0, done.stderr
+    assert rows(place / "two") == pytest.approx(rows(one), rel=1e-4)
+
+
+@pytest.mark.parametrize("heuristic", ["grad_norm", "synflow", "alpha_test"])
+def test_modules_with_experts_are_scored_as_wholes(heuristic, place, words):
+    line = ("imp-test", *words("hydra", importance_test_name=heuristic, imp_limit_test_batches=1)[1:])
+    limits = ("--alpha-limit-zptrain-batches", 1) if heuristic == "alpha_test" else ()
+    directory = run(place / heuristic, *line, *limits)
+    scores = read_scores(directory / "search" / f"scores_{heuristic}.toml").values
+    assert len(scores) == 21
+    if heuristic == "grad_norm":
+        assert all(score > 0 for score in scores.values())
 
 
 def test_autocast_runs_and_the_router_stays_float32(place, words):

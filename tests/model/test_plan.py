@@ -17,6 +17,7 @@ from model.plan_text import plan_text
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "lora").glob("*.toml"))
+METHODS = ("hydra", "lora", "lora_moe", "lora_split", "shortcut")
 NO_GATE = tuple(role for role in LINEAR_ROLES if role != "gate")
 SIZE = Dimensions(layers=2, heads=4, key_value_heads=2)
 BODY = 'lora_alpha = 16\nlora_dropout = 0.1\nadapter_name = "a"\ndisable_adapter = false\n'
@@ -25,7 +26,7 @@ DEFAULT = f"[default]\nr = 8\n{BODY}"
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(kinds, "names", {"model.adapters": ("hydra", "lora", "shortcut")}.__getitem__)
+    monkeypatch.setattr(kinds, "names", {"model.adapters": METHODS}.__getitem__)
 
 
 @pytest.fixture

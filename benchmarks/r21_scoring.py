@@ -2,38 +2,19 @@
 
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from benchmarks.hosts import LR, Host, add_lora, opt_256, smollm2, trained
+from benchmarks.hosts import Host, add_lora, opt_256, smollm2, trained
 from benchmarks.measure import Report, compare, peak_bytes, pin, ratios, tensor_bytes
-from benchmarks.scoring import batches_like, scoring
+from benchmarks.scoring import batches_like, scoring, training
 
 _HOSTS: dict[str, tuple[Callable[[], Host], int]] = {
     "OPT-256 4x64, 32 batches": (opt_256, 32),
     "SmolLM2-135M 4x128, 1 batch": (smollm2, 1),
 }
 _METHODS = ("grad_norm", "snip", "fisher", "synflow")
-
-
-def _training(host: Host, parameters: Sequence[Tensor], batches: Sequence[Any]) -> Callable[[], None]:
-    """Return a training step for each batch: forward, backward, AdamW."""
-    optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
-
-    def run() -> None:
-        for batch in batches:
-            with host.autocast():
-                loss = host.objective.loss(host.network, batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return run
 
 
 def bytes_of(host_name: str, work: str, recomputes: bool) -> int:
@@ -47,7 +28,7 @@ def bytes_of(host_name: str, work: str, recomputes: bool) -> int:
     batches = batches_like(host, 2)
     gc.collect()
     if work == "training":
-        return peak_bytes(_training(host, parameters, batches)) + 2 * tensor_bytes(parameters)
+        return peak_bytes(training(host, parameters, batches)) + 2 * tensor_bytes(parameters)
     return peak_bytes(scoring(host, work, attachments, batches))
 
 
@@ -58,7 +39,7 @@ def main() -> None:
     for name, (make, count) in _HOSTS.items():
         host = make()
         attachments, batches = add_lora(host), batches_like(host, count)
-        steps = {"training": _training(host, trained(host.network, attachments), batches)}
+        steps = {"training": training(host, trained(host.network, attachments), batches)}
         steps |= {method: scoring(host, method, attachments, batches) for method in _METHODS}
         times = compare(steps)
         for method in _METHODS:

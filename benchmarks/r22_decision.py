@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
-from benchmarks.hosts import LR, Host, add_lora, opt_256, trained
+from benchmarks.hosts import Host, add_lora, opt_256, trained
 from benchmarks.measure import Report, compare, pin, ratios
-from benchmarks.scoring import Batch, add_shortcuts, batches_like, scoring
+from benchmarks.scoring import Batch, add_shortcuts, batches_like, scoring, training
 from configs.seeds import draws
 from model.attachment import Attachment
 from model.reallocation import Budget
@@ -33,21 +31,6 @@ def _decision(host: Host, modules: _Modules, batches: Sequence[Batch]) -> Callab
     return run
 
 
-def _training(host: Host, modules: _Modules, batches: Sequence[Batch]) -> Callable[[], None]:
-    """Return a training step for each batch; the optimiser holds all modules, as in a run."""
-    optimizer = torch.optim.AdamW(trained(host.network, modules), lr=LR, fused=True)
-
-    def run() -> None:
-        for batch in batches:
-            with host.autocast():
-                loss = host.objective.loss(host.network, batch)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return run
-
-
 def main() -> None:
     """Measure on one network whose quarter stays on between decisions."""
     pin()
@@ -56,7 +39,10 @@ def main() -> None:
     batches = batches_like(host, BATCHES)
     decision = _decision(host, modules, batches)
     decision()
-    times = compare({"decision": decision, "training": _training(host, modules, batches)})
+    # The optimiser holds all modules, as in a run.
+    times = compare(
+        {"decision": decision, "training": training(host, trained(host.network, modules), batches)}
+    )
     report = Report("22", "OPT-256 4x64, LoRA and shortcuts, grad_norm, fp32")
     report.add(f"a decision of {BATCHES} batches / {BATCHES} steps", ratios(times, "decision", "training"))
     report.finish()

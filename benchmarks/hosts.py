@@ -22,10 +22,10 @@ from model import source as sources
 from model.adapters.lora import ADAPTER, Lora
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
+from model.entry import Entry
 from model.family import Family, dimensions
 from model.injection import attach, locate
 from model.objective import Classification, LanguageModeling, Objective
-from model.plan import Entry
 from model.precision import frozen_stored_for
 from model.site import SHARED_INPUT, Site, SiteKey
 

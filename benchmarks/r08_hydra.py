@@ -10,7 +10,7 @@ from benchmarks.measure import Report, compare, pin, ratios
 from configs import kinds
 from model.adapter import PlannedSite
 from model.attachment import Attachment, join
-from model.plan import Entry
+from model.entry import Entry
 from model.site import SHARED_INPUT, Site, SiteKey
 
 WIDTH, INNER, TOKENS = 576, 1536, 512

@@ -8,11 +8,11 @@ from torch import Tensor
 from benchmarks.hosts import LR, Host
 from configs import kinds
 from model.attachment import Attachment
+from model.entry import Entry
 from model.family import dimensions
 from model.heuristic import Probe
 from model.importance import measure
 from model.injection import attach, locate_stream
-from model.plan import Entry
 from model.site import SiteKey
 from model.stream import Stream
 

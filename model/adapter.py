@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from model.plan import Entry
+from model.entry import Entry
 from model.site import Site, SiteKey
 
 _MIXING = {"router", "gate", "gates"}

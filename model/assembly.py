@@ -10,12 +10,13 @@ from torch import nn
 from configs.faults import InputFault
 from model.attachment import Attachment
 from model.backbone import Backbone
+from model.entry import Entry
 from model.exchange import load_adapter, load_head, plan_of
 from model.extra_exchange import wiring
 from model.family import dimensions
 from model.injection import attach, check_keys, locate, locate_stream
 from model.peft_format import PeftAdapter, read
-from model.plan import Entry, resolve
+from model.plan import resolve
 from model.plans import Plans
 from model.shortcut_plan import resolve_shortcuts
 from model.site import Site, SiteKey

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from configs.faults import InputFault
 from configs.files import replacing_directory
 from model.attachment import Attachment
+from model.entry import Entry
 from model.extra_exchange import entry_of, load_extra, load_kind, wiring
 from model.extra_tensors import Extra, Recipe
 from model.injection import attach
 from model.objective import Batch, inputs
 from model.peft_format import Factors, PeftAdapter, largest_difference, read, write
-from model.plan import Entry
 from model.site import LINEAR_ROLES, Site, SiteKey
 from model.stream import Stream
 

@@ -8,9 +8,9 @@ from configs.binding import bind
 from configs.faults import InputFault
 from model.adapter import AdapterKind
 from model.attachment import Attachment
+from model.entry import Entry
 from model.extra_tensors import EXTRA, Extra, Recipe
 from model.peft_format import PeftAdapter
-from model.plan import Entry
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.stream import Wiring
 from model.weights import assign

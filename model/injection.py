@@ -9,8 +9,8 @@ from configs.binding import bind
 from configs.faults import InputFault
 from model.adapter import AdapterKind, PlannedSite
 from model.attachment import Attachment, join
+from model.entry import Entry
 from model.family import Family
-from model.plan import Entry
 from model.shortcut_plan import exists
 from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
 from model.stream import Stream

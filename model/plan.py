@@ -5,7 +5,7 @@ The most specific table of the chosen granularity replaces the others completely
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from configs.faults import InputFault, suggestion, unknown
 from configs.number_values import Real, Whole
 from configs.toml_files import read_document
 from configs.values import Switch, Word
+from model.entry import Entry
 from model.plan_heads import disagreement, projection
 from model.plan_tables import Form, NamedTable, head_of, layer_of, named_tables
 from model.site import HEAD_ROLES, LINEAR_ROLES, SHORTCUT, SiteKey
@@ -44,43 +45,6 @@ LORA = Form(
     aliases={"init_lora_weghts": "init_lora_weights"},
 )
 """The LoRA TOML."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a table says about its sites.
-
-    Args:
-        rank: r; 0 leaves the plain linear.
-        alpha: scaling constant.
-        dropout: probability on the adapter's input.
-        adapter_name: name the adapter is saved under.
-        disabled: built, but switched off.
-        importance: coefficient of the low-rank term.
-        init: start with a zero delta; false draws B at random too, as PEFT does.
-        fan_in_fan_out: the host stores its weight transposed.
-        method: a kind of `model.adapters`.
-        extra: keys of that method, to be bound to its options.
-        heads: what a projection planned by head builds for each head; rank 0 where nothing is. The entry then
-            sums their ranks, and its alpha and init stand for nothing.
-    """
-
-    rank: int
-    alpha: float
-    dropout: float
-    adapter_name: str
-    disabled: bool
-    importance: float = 1.0
-    init: bool = True
-    fan_in_fan_out: bool = False
-    method: str = "lora"
-    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    heads: tuple["Entry", ...] = ()
-
-    @property
-    def is_on(self) -> bool:
-        """Tell whether the adapter exists and works."""
-        return self.rank > 0 and not self.disabled and self.importance != 0
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from model.plan import Entry
+from model.entry import Entry
 
 _SHARED = {"lora_dropout": "dropout", "method": "method"}
 """Keys that a projection's one input and one module decide, and the fields they are in."""
 
 
-def projection(heads: "Sequence[Entry]") -> "Entry":
+def projection(heads: Sequence[Entry]) -> Entry:
     """Return the entry of a projection from those of its heads; an importance that all share is its own.
 
     A head that is off beside heads that are on gets no tensors, as if its rank were 0: only projections as a
@@ -36,7 +34,7 @@ def projection(heads: "Sequence[Entry]") -> "Entry":
     )
 
 
-def apart(entry: "Entry") -> "tuple[Entry, ...]":
+def apart(entry: "Entry") -> tuple[Entry, ...]:
     """Return the entries of a projection's heads as their own tables say them; none without heads."""
     return tuple(
         replace(head, importance=head.importance * entry.importance, disabled=entry.disabled)
@@ -44,7 +42,7 @@ def apart(entry: "Entry") -> "tuple[Entry, ...]":
     )
 
 
-def disagreement(where: str, named: "Sequence[tuple[str, Entry]]") -> list[str]:
+def disagreement(where: str, named: Sequence[tuple[str, Entry]]) -> list[str]:
     """Say what heads of one projection differ in though they share it.
 
     Args:
@@ -68,7 +66,7 @@ def disagreement(where: str, named: "Sequence[tuple[str, Entry]]") -> list[str]:
     return []
 
 
-def _built(heads: "Sequence[Entry]") -> list[int]:
+def _built(heads: Sequence[Entry]) -> list[int]:
     """Return the heads that get tensors: those that are on; where none is, those that could be."""
     manners: tuple[Callable[[Entry], bool], ...] = (
         lambda head: head.is_on,

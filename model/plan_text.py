@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.toml_text import toml_text
-from model.plan import LORA, Entry
+from model.entry import Entry
+from model.plan import LORA
 from model.plan_heads import apart
 from model.plan_tables import Form
 from model.site import HEAD_ROLES, SiteKey

@@ -20,11 +20,11 @@ from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
+from model.entry import Entry
 from model.heuristic import Probe
 from model.importance import measure
 from model.injection import attach, locate_stream
 from model.objective import Classification, LanguageModeling, inputs
-from model.plan import Entry
 from model.plans import Plans
 from model.score_file import read_scores
 from model.site import SHARED_INPUT, Site, SiteKey, role_named

@@ -21,7 +21,7 @@ from configs.seeds import draws
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model.allocation import allocate, is_shortcut, keep_within, tied_at_the_border
-from model.plan import Entry
+from model.entry import Entry
 from model.plan_text import plan_text
 from model.score_file import Scores, read_scores
 from model.shortcut_plan import FORM

@@ -11,11 +11,11 @@ from transformers import AutoModelForSequenceClassification
 
 from configs import kinds
 from model.attachment import join
+from model.entry import Entry
 from model.exchange import attach_peft, collect
 from model.family import dimensions, model_types
 from model.injection import attach, locate, locate_stream
 from model.peft_format import read, write
-from model.plan import Entry
 from model.plan_heads import projection
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from model.stream import Stream

@@ -8,9 +8,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from configs import kinds
+from model.entry import Entry
 from model.family import dimensions, families, model_types, peeked_dimensions
 from model.injection import attach, locate
-from model.plan import Entry
 from model.site import LINEAR_ROLES, SiteKey
 from tests.tiny import tiny_config, tiny_network
 

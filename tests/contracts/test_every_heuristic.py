@@ -10,12 +10,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from configs import kinds
+from model.entry import Entry
 from model.family import dimensions, model_types
 from model.heuristic import Probe
 from model.importance import measure
 from model.injection import attach, locate
 from model.objective import Classification, LanguageModeling
-from model.plan import Entry
 from model.site import SiteKey
 from tests.tiny import tiny_network
 

@@ -9,9 +9,9 @@ from configs import kinds
 from configs.faults import InputFault
 from configs.options import Options
 from model.compiling import check_compiler, compiled
+from model.entry import Entry
 from model.family import dimensions
 from model.injection import attach, locate
-from model.plan import Entry
 from tests.tiny import tiny_network
 
 ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)

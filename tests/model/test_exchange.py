@@ -14,11 +14,11 @@ from configs.faults import InputFault
 from model import exchange
 from model.assembly import assemble
 from model.backbone import load_backbone
+from model.entry import Entry
 from model.exchange import attach_peft, collect, export, load_head, load_peft, logits, plan_of
 from model.family import dimensions
 from model.injection import attach, locate
 from model.peft_format import METADATA, TENSORS, Factors, PeftAdapter, read
-from model.plan import Entry
 from model.plan_heads import projection
 from model.plans import Plans
 from model.site import HEAD_ROLES, SiteKey

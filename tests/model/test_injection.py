@@ -8,9 +8,9 @@ from transformers import AutoModelForSequenceClassification
 
 from configs import kinds
 from configs.faults import InputFault
+from model.entry import Entry
 from model.family import dimensions
 from model.injection import attach, check_keys, locate
-from model.plan import Entry
 from model.plan_heads import projection
 from model.site import SHARED_INPUT, SiteKey
 from tests.tiny import tiny_network

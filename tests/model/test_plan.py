@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from configs import kinds
 from configs.faults import InputFault
+from model.entry import Entry
 from model.family import Dimensions
-from model.plan import Entry, read_plan, resolve
+from model.plan import read_plan, resolve
 from model.plan_heads import apart, projection
 from model.plan_text import plan_text
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey

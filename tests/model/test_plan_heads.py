@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from model.plan import Entry
+from model.entry import Entry
 from model.plan_heads import apart, disagreement, projection
 
 HEAD = Entry(rank=2, alpha=4.0, dropout=0.1, adapter_name="a", disabled=False)

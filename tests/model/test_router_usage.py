@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from model.entry import Entry
 from model.family import dimensions, model_types
 from model.injection import attach, locate
-from model.plan import Entry
 from model.router_usage import RouterRecord, Usage, usage_panels, usage_text
 from model.site import SiteKey
 from tests.tiny import tiny_network

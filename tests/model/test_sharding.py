@@ -12,9 +12,9 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModel
 
 from configs import kinds
+from model.entry import Entry
 from model.family import dimensions
 from model.injection import attach, locate
-from model.plan import Entry
 from model.sharding import in_step, is_sharded, shard
 from tests.tiny import tiny_network
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs.faults import InputFault
+from model.entry import Entry
 from model.family import Dimensions
-from model.plan import Entry
 from model.shortcut_plan import read_shortcuts, resolve_shortcuts
 from model.site import EARLIER_NAMES, SHORTCUT_ROLES, SiteKey
 

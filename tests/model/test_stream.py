@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from configs.faults import InputFault
 from model.carried import Carried
 from model.compiling import compiled
+from model.entry import Entry
 from model.family import dimensions, model_types
 from model.injection import attach, locate_stream
-from model.plan import Entry
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.stream import Stream
 from tests.tiny import tiny_network

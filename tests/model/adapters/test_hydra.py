@@ -8,7 +8,7 @@ from configs.faults import InputFault
 from model.adapter import PlannedSite
 from model.adapters import lora
 from model.adapters.hydra import ADAPTER, HydraOptions
-from model.plan import Entry
+from model.entry import Entry
 from model.site import Site, SiteKey
 
 

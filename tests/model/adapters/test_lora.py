@@ -9,8 +9,8 @@ from torch import nn
 
 from model.adapter import Part, PlannedSite
 from model.adapters.lora import ADAPTER, Lora, joint
+from model.entry import Entry
 from model.generators import generator
-from model.plan import Entry
 from model.site import Site, SiteKey
 
 WIDTHS = ((5, 3), (7, 2), (5, 4))

@@ -4,7 +4,7 @@ import torch
 
 from model.adapter import PlannedSite
 from model.adapters.lora_moe import ADAPTER, MoeOptions
-from model.plan import Entry
+from model.entry import Entry
 from model.site import Site, SiteKey
 
 

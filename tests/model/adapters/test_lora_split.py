@@ -7,7 +7,7 @@ from configs.binding import bind
 from configs.faults import InputFault
 from model.adapter import Part, PlannedSite
 from model.adapters.lora_split import ADAPTER, SplitOptions
-from model.plan import Entry
+from model.entry import Entry
 from model.site import Site, SiteKey
 
 

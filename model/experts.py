@@ -25,6 +25,10 @@ UNMERGEABLE = (
     "weighs its parts anew for every token, so no one matrix can be added to the weight; tools.average_router"
     " makes a LoRA of their average weights over texts and measures its error"
 )
+_WIDENED = 2**18
+"""Numbers of the input that a CPU widens at a time: a mebibyte."""
+_FEW = 12
+"""Up to so many routers' rows are faster from the left."""
 Observer = Callable[[Tensor], None]
 """Sees the weights (tokens, N) of every forward pass."""
 
@@ -48,16 +52,39 @@ class Mixture(NamedTuple):
         return self.B.shape[0] // (1 if self.router is None else self.router.shape[0])
 
 
-def wide(x: Tensor) -> Tensor:
-    """Return x in the type that routers compute in: float64 stays, everything else is float32."""
-    return x if x.dtype == torch.float64 else x.float()
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that routers compute in: float64 stays, everything else is float32."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def router_weights(x: Tensor, router: Tensor) -> Tensor:
     """Return softmax(W_r x) in float32 (float64 stays), also under autocast. x: (..., D_in) -> (..., N)."""
     with torch.autocast(x.device.type, enabled=False):
-        x = wide(x)
+        x = x.to(wide(x.dtype))
         return F.linear(x, router.to(x.dtype)).softmax(-1)
+
+
+def router_logits(x: Tensor, router: Tensor) -> Tensor:
+    """Return W_r x in float32 (float64 stays) without widening all of x at once; no gradient flows.
+
+    A lower precision's numbers are exact in float32, so only sums are rounded. On a CPU rows are widened
+    while they fit its cache, and few routers are multiplied from the left, where its products are faster.
+
+    Args:
+        x: (N, D_in).
+        router: (experts, D_in), of one router or several.
+
+    Returns:
+        (N, experts).
+    """
+    dtype = wide(x.dtype)
+    router = router.to(dtype)
+    if x.dtype == dtype or x.device.type != "cpu" or not len(x):
+        return x.to(dtype) @ router.t()
+    parts = x.tensor_split(-(-x.numel() // _WIDENED))
+    if len(router) <= _FEW:
+        return torch.cat([router @ part.to(dtype).t() for part in parts], 1).t()
+    return torch.cat([part.to(dtype) @ router.t() for part in parts])
 
 
 def weighted(z: Tensor, weights: Tensor, rank: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
-from model.experts import Observer, weighted, wide
+from model.experts import Observer, router_logits, weighted, wide
 
 
 class _Form(NamedTuple):
@@ -96,11 +96,10 @@ def _products(x: Tensor, d: Tensor, router: Tensor | None, down: Tensor) -> tupl
     """Return logits (N, experts), in float32 at least, and z (N, ranks)."""
     if router is None:
         return x.new_empty(len(x), 0), d @ down.to(d.dtype).t()
-    if d is x and x.dtype == wide(x).dtype:
+    if d is x and x.dtype == wide(x.dtype):
         both = x @ torch.cat([router, down]).to(x.dtype).t()
         return both[:, : len(router)], both[:, len(router) :]
-    x = wide(x)
-    return x @ router.to(x.dtype).t(), d @ down.to(d.dtype).t()
+    return router_logits(x, router), d @ down.to(d.dtype).t()
 
 
 def _mixed(z: Tensor, mix: Tensor, form: _Form) -> Tensor:

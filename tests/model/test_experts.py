@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from model.adapter import Part
-from model.experts import Experts, router_weights, started, weighted
+from model.experts import Experts, router_logits, router_weights, started, weighted
 from model.experts_node import joint
 
 MANNERS = [(True, True), (False, True), (True, False), (False, False)]
@@ -131,6 +131,19 @@ def test_the_router_computes_in_float32_under_lower_precision():
     assert router_weights(x.double(), router.double()).dtype == torch.float64
     in_bf16 = torch.softmax((x @ router.bfloat16().t()).float(), -1)
     assert (in_bf16 - expected).abs().max() > 0.01  # what computing logits in bfloat16 would give
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("experts", [1, 12, 13])
+@pytest.mark.parametrize("tokens", [0, 1, 7, 450])
+def test_logits_of_routers_are_a_float32_product_in_any_number_of_parts(tokens, experts, dtype):
+    x = _tensor(tokens, 1536, seed=5, dtype=torch.float32).to(dtype)
+    router = _tensor(experts, 1536, seed=6, dtype=torch.float32)
+    logits, exact = router_logits(x, router), x.double() @ router.double().t()
+    assert logits.dtype == torch.float32
+    assert logits.shape == exact.shape
+    bound = 1e-6 * x.double().abs() @ router.double().abs().t()  # no more than sums of float32 lose
+    assert ((logits - exact).abs() <= bound).all()
 
 
 @of_every_manner

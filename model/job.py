@@ -104,7 +104,6 @@ class Job:
     Args:
         action: the word of the command line.
         options: the effective options.
-        given: names of options that came from somewhere else than the defaults.
         config_text: the content of `config.toml`.
         task: the data set's facts.
         data: its batches.

@@ -123,6 +123,7 @@ def _prepare(bound: Bound) -> Prepared:
     bound, parts = attempt(partial(_parts, bound)) or (bound, ())
     plans = read_plans(options, findings)
     findings.lines += plans.unanswered(bound.action) if bound.action == "test" else []
+    findings.lines += [] if options.adapter or options.load_type == "pl" else plans.unfilled()
     source = attempt(partial(_source, options, name))
     mmlu = options.mmlu_mode if bound.action in ("train", "test") else None
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)

@@ -1,6 +1,6 @@
 """The contract of an adapter: a trainable delta beside a frozen linear layer, or in the residual stream."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -79,6 +79,8 @@ class AdapterKind:
         load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors. A ValueError says
             why the adapter cannot hold them.
         keys: adapter -> the TOML keys of its own that make it again, for kinds without PEFT's form.
+        fresh: (adapter, keys as a file of this kind tells them) -> names of tensors that the file may lack;
+            they keep their start.
         place: beside a linear layer, or in the residual stream, where no linear stands.
         unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
         average: (adapter, mean weight of each part, or None without a router) -> what `export` gives, of
@@ -92,6 +94,7 @@ class AdapterKind:
     export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
     load: Callable[[Any, Tensor, Tensor, float], None] | None = None
     keys: Callable[[Any], Mapping[str, Any]] = lambda adapter: {}
+    fresh: Callable[[Any, Mapping[str, Any]], Collection[str]] = lambda adapter, keys: ()
     place: Literal["linear", "stream"] = "linear"
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
     average: Callable[[Any, Tensor | None], tuple[Tensor, Tensor, float]] | None = None

@@ -66,14 +66,15 @@ class _JointExperts(torch.autograd.Function):
         dlogits, dz = both[:, :width], both[:, width:]
         ups_grad = []
         logit_parts = dlogits.split([form.experts for form in ctx.forms], 1)
-        for *mine, g, up, form in zip(
-            _split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms
+        for *mine, g, up, form, trains in zip(
+            _split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms, needs[-count:]
         ):
-            ups_grad.append((_mixed(mine[0], mine[1], form).t() @ g).to(up.dtype))
+            ups_grad.append((_mixed(mine[0], mine[1], form).t() @ g).to(up.dtype) if trains else None)
             _unmix(*mine, g @ up.to(dtype).t(), form)
         stacked = [_stacked(routers), _stacked(downs)]
         reads = (x, x if dropped is None else dropped)
-        routers_grad, downs_grad = _factors(dlogits, dz, both, reads)
+        are_frozen = not any(needs[-2 * count : -count])
+        routers_grad, downs_grad = _factors(dlogits, None if are_frozen else dz, both, reads)
         dx = None
         if needs[0]:
             dx = grads[0] @ weights[0].to(dtype)
@@ -120,17 +121,24 @@ def _unmix(z: Tensor, mix: Tensor, dlogits: Tensor, dz: Tensor, g: Tensor, form:
 
 
 def _factors(
-    dlogits: Tensor, dz: Tensor, both: Tensor, reads: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the stacked routers and A's; one product where both read one tensor."""
+    dlogits: Tensor, dz: Tensor | None, both: Tensor, reads: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of the stacked routers and A's; one product where both read one tensor.
+
+    No A trains where dz is None.
+    """
+    if dz is None:
+        return dlogits.t() @ reads[0], None
     if reads[0] is reads[1]:
         grad = both.t() @ reads[0]
         return grad[: dlogits.shape[1]], grad[dlogits.shape[1] :]
     return dlogits.t() @ reads[0], dz.t() @ reads[1]
 
 
-def _like(stacked: Tensor, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _like(stacked: Tensor | None, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Cut a stack of gradients into those of the tensors, in their types."""
+    if stacked is None:
+        return [None] * len(tensors)
     parts = iter(stacked.split([len(t) for t in tensors if t is not None]))
     return [None if t is None else next(parts).to(t.dtype) for t in tensors]
 

@@ -82,10 +82,11 @@ def load_extra(
                 f"{where}: {name}: {_words(*told)}, the configuration says"
                 f" {_words(method, adapter.rank, adapter.alpha)}"
             )
-        ours = load_kind(recipe.method).keys(adapter)
+        kind = load_kind(recipe.method)
+        ours, fresh = kind.keys(adapter), kind.fresh(adapter, recipe.keys)
         odd_keys = [key for key, value in ours.items() if recipe.keys.get(key, value) != value]
         try:
-            assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}")
+            assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=fresh)
         except InputFault:
             if not odd_keys:
                 raise

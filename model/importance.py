@@ -71,7 +71,7 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
     """Put random numbers in the place of every B: several scores vanish identically where B = 0.
 
     Args:
-        attachments: whose factors named B..., by site.
+        attachments: whose factors named B... are meant, by site, if they train; a frozen one was loaded.
         seed: the run's seed; a module's numbers depend on it and the site alone.
     """
     held = [(key, name, b, b.detach().clone()) for key, a in attachments.items() for name, b in _bs(a)]
@@ -88,7 +88,10 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
 
 
 def _bs(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
-    return [(name, b) for name, b in attachment.adapter.factors().items() if name.startswith("B")]
+    adapter = attachment.adapter
+    trained = {p.untyped_storage().data_ptr() for p in adapter.parameters() if p.requires_grad}
+    factors = adapter.factors().items()
+    return [(name, b) for name, b in factors if name[0] == "B" and b.untyped_storage().data_ptr() in trained]
 
 
 def tie(scores: Sequence[float]) -> bool:

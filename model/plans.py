@@ -16,8 +16,10 @@ from model.site import SiteKey
 
 AUTO = "auto"
 """The word for a number of heads that the training texts tell."""
+ROUTED = "routed"
+"""The word for a router that joins parts which trained before."""
 
-_HEADS = "heads"
+_HEADS, _COMBINE = "heads", "combine"
 _COUNT = Whole(1)
 _COPY, _REPORT = "lora.toml", Path("search") / "clusters.toml"
 
@@ -62,6 +64,17 @@ class Plans:
             f'{self.lora.path}: [{name}] heads: "{AUTO}" is told by training texts, which {reader} does not'
             " read; write the number"
             for name in (self.lora.matching(_HEADS, AUTO) if self.lora is not None else ())
+        ]
+
+    def unfilled(self) -> list[str]:
+        """Return a line for each table that joins parts which trained before, as no adapter is given."""
+        plan = self.lora
+        named = plan.matching(_COMBINE, ROUTED) if plan is not None else ()
+        return [
+            f'{plan.path}: [{name}] {_COMBINE}: "{ROUTED}" weighs parts that are trained already; give their'
+            " adapter with --adapter"
+            for name in named
+            if plan.tables.get(name, plan.default).rank
         ]
 
     def require(self, modules: Mapping[SiteKey, Any]) -> None:

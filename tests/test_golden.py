@@ -14,7 +14,7 @@ from torch import nn
 
 from configs import kinds
 from configs.seeds import draws
-from model.adapter import PlannedSite
+from model.adapter import Part, PlannedSite
 from model.adapters.lora import ADAPTER, Lora, joint
 from model.allocation import allocate, groups, rounded
 from model.assembly import assemble
@@ -129,6 +129,29 @@ def test_hydra(path, manner, dtype):
         close(attachment.adapter.router.grad, "grad.router")
         for number, b in enumerate(attachment.adapter.B.grad.split(meta["r"])):
             close(b.t(), f"grad.lora_B.{number}")
+
+
+@pytest.mark.parametrize("path", _cases("hydra_*.safetensors"))
+def test_hydra_is_what_a_router_over_equal_as_computes(path):
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    kind = kinds.load("model.adapters", "lora_split", "ADAPTER")
+    site = Site(SiteKey(0, "w2"), "w2", meta["in_features"], meta["out_features"])
+    entry = Entry(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="lora_split")
+    options = kind.options(heads=meta["n_experts"], combine="routed")
+    adapter = kind.build([PlannedSite(site, entry, options)], 0)[site.key]
+    with torch.no_grad():
+        for name, factor in adapter.factors().items():
+            plain = {"A": "lora_A", "r": "router"}.get(name[0], f"lora_B.{name[1:]}")
+            factor.copy_(tensors[f"param.{plain}"])
+    x, tolerance = tensors["input.x"].requires_grad_(), meta["tolerance"]["float32"]
+    weight, bias = tensors["param.weight"], tensors.get("param.bias")
+    (y,) = kind.joint(x, [Part(weight, bias, adapter, 1.0)])
+    (y * tensors["input.g"]).sum().backward()
+    found = {"y": y, "grad.x": x.grad, "grad.router": adapter.router.grad}
+    for name, value in found.items():
+        wanted = tensors[f"expected.{name}"]
+        torch.testing.assert_close(value, wanted, rtol=tolerance["rtol"], atol=tolerance["atol"])
 
 
 def _with_experts(tensors, meta, dtype, roles):

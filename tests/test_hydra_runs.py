@@ -147,22 +147,99 @@ def test_a_search_switches_experts_as_it_switches_lora(place, words):
     assert (found["enabled"], found["eligible"]) == (5, 21)
 
 
-def test_components_of_a_split_are_filled_run_by_run_and_joined(place, ground):
-    keys = {"method": "lora_split", "heads": 2}
+SPLIT = {"method": "lora_split", "heads": 2}
+
+
+@pytest.fixture(scope="module")
+def filled(place, ground):
+    """Return an adapter of two parts, each trained by a run of its own."""
     options = {"max_steps": 2, "weight_decay": 0.1}
     base = {"adapter": None}
     for number in (0, 1):
-        plan = ground.plan(f"component-{number}", **keys, component=number)
+        plan = ground.plan(f"component-{number}", **SPLIT, component=number)
         line = ground.words("llama", lora_config=plan, **options, **base)
         directory = run(place / f"component-{number}", *line)
         base = {"adapter": directory / "adapter"}
+    return directory / "adapter"
+
+
+def test_components_of_a_split_are_filled_run_by_run_and_joined(place, ground, filled):
     one, two = (load_file(place / f"component-{n}" / "adapter" / "extra.safetensors") for n in (0, 1))
     for name, tensor in one.items():
         assert tensor.equal(two[name]) == (".A.0" in name or ".B.0" in name), name
-    plan = ground.plan("joined", **keys, combine="average")
+    plan = ground.plan("joined", **SPLIT, combine="average")
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--lora-config", plan)
-    line = ("test", "llama_lora", "rte", "--adapter", directory / "adapter", *data)
+    line = ("test", "llama_lora", "rte", "--adapter", filled, *data)
     assert summary(run(place / "joined", *line))["metrics"]
+
+
+def test_a_router_alone_trains_over_filled_parts(place, ground, filled):
+    plan = ground.plan("routed", **SPLIT, combine="routed")
+    options = {"adapter": filled, "max_steps": 3, "checkpoint_every_n_steps": 1, "weight_decay": 0.1}
+    line = ground.words("llama", lora_config=plan, **options)
+    directory = run(place / "routed", *line)
+    before, after = (load_file(folder / "extra.safetensors") for folder in (filled, directory / "adapter"))
+    routers = {name for name in after if name.endswith(".router")}
+    assert set(after) - routers == set(before)
+    assert all(after[name].equal(tensor) for name, tensor in before.items())
+    assert len(routers) == 21 and all(after[name].any() for name in routers)
+    counted = summary(directory)["trainable_parameters"]
+    assert (counted["adapters"], counted["router_or_gates"]) == (0, sum(after[n].numel() for n in routers))
+    assert (directory / "search" / "router_usage.toml").exists()
+    metadata = json.loads((directory / "adapter" / "metadata.json").read_text())
+    assert metadata["extra"]["layer_0/gate"]["keys"] == {"heads": 2, "combine": "routed"}
+    value = summary(directory)["metric"]["value"]
+    data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"))
+    again = run(place / "routed-a", "test", "llama_lora", "rte", "--adapter", directory / "adapter", *data)
+    best = directory / "checkpoints" / "best.ckpt"
+    checkpoint = run(place / "routed-c", "test", "--load", best, "--load-type", "pl")
+    assert summary(again)["metric"]["value"] == summary(checkpoint)["metric"]["value"] == value
+
+
+def test_a_router_starts_as_the_average_and_goes_on_where_it_was(place, ground, filled):
+    data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--adapter", filled)
+    losses = [
+        summary(run(place / f"start-{combine}", "test", "llama_lora", "rte", *data, "--lora-config",
+                    ground.plan(f"start-{combine}", **SPLIT, combine=combine)))["metrics"]["test/loss"]
+        for combine in ("average", "routed", "sum")
+    ]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-6)
+
+
+def test_a_killed_routed_run_goes_on_to_the_same_bytes(place, ground, filled):
+    plan = ground.plan("routed-killed", **SPLIT, combine="routed", lora_dropout=0.1)
+    options = {"adapter": filled, "max_steps": 4, "checkpoint_every_n_steps": 1}
+    words = ground.words("llama", lora_config=plan, **options)
+    line = [str(w) for w in (*words, "--project-dir", place, "--project", "routed-killed")]
+    log = place / "routed-killed.log"
+    assert fork(child, "step", 2, "SIGKILL", line, log) == -9, log.read_text()
+    last = place / "routed-killed" / "checkpoints" / "last.ckpt"
+    assert launch("train", "--resume-training", "--load", last, "--load-type", "pl") == 0
+    assert comparable(place / "routed-killed") == comparable(run(place / "routed-whole", *words))
+
+
+def test_a_router_without_trained_parts_is_refused(ground, capsys, tmp_path):
+    plan = ground.plan("routed-alone", **SPLIT, combine="routed")
+    assert launch(*ground.words("llama", lora_config=plan), "--project-dir", tmp_path / "runs") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f'error: {plan}: [default] combine: "routed" weighs parts that are trained already; give'
+        " their adapter with --adapter"
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_of_another_form_are_refused_where_a_router_is_planned(place, ground, filled, capsys, trained):
+    method, directory = trained
+    plan = ground.plan("other-form", {"all_layers": {"q_proj": ENTRY}}, **SPLIT, combine="routed")
+    words = ground.words("llama", lora_config=plan, adapter=directory / "adapter")
+    code = launch(*words, "--dry-run")
+    lines = capsys.readouterr().err.splitlines()
+    if method == "split":
+        assert code == 0, lines
+    else:
+        assert code == 2
+        assert f"{METHODS[method]['method']} with r = 4" in lines[0]
 
 
 def test_heads_other_than_the_adapters_are_refused(trained, ground, capsys):

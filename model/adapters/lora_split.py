@@ -6,11 +6,19 @@ Differs: the paper trains n models. Here the n parts travel in one adapter, and 
 (`component = i`: that part alone computes and trains, on the run's data; the others wait as they are), so n
 runs, each starting from the adapter before it, fill the adapter. Without `component` all parts compute,
 joined as `combine` says; training them so together is LoRA of rank n R (with "sum" at n times the alpha).
+
+With `combine = "routed"` parts that are trained already are joined by a router, token by token:
+
+    delta = sum_i s_i(x) (alpha / R) B_i A_i drop(x),    s(x) = softmax(W_r x),    W_r (n, D_in) without bias
+
+Source: LoRAMoE's formula, Dou et al. 2023, arXiv 2312.09979, without its balancing loss.
+Differs: the parts stay as they were loaded and W_r alone trains. It starts at zero, where all parts weigh the
+same: the start is the average. Its product and softmax are in float32, as in `model.adapters.hydra`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +26,7 @@ from torch import Tensor, nn
 
 from configs.number_values import Whole
 from model.adapter import AdapterKind, PlannedSite
-from model.experts import Mixture, averaged, delta, product, uniform
+from model.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product, uniform
 from model.experts_node import joint
 from model.generators import generator
 from model.site import SiteKey
@@ -30,19 +38,23 @@ class SplitOptions:
 
     heads: Annotated[int, Whole(1, 1024)] = 2
     """n, the number of parts; `r` is the rank of each."""
-    combine: Literal["sum", "average"] = "average"
-    """How parts are joined where all compute."""
+    combine: Literal["sum", "average", "routed"] = "average"
+    """How parts are joined where all compute; "routed": by a router, which alone trains."""
     component: Annotated[int, Whole(0)] | None = None
     """The one part that computes and trains, counted from 0."""
 
     def __post_init__(self) -> None:
-        """Refuse a part that there is not."""
+        """Refuse a part that there is not, and one beside a router."""
         if self.component is not None and self.component >= self.heads:
             raise ValueError(f"component: the parts are 0 to {self.heads - 1}, got {self.component}")
+        if self.component is not None and self.combine == "routed":
+            raise ValueError(
+                'component: one part computes alone, combine = "routed" weighs all; give one of them'
+            )
 
 
 class Split(nn.Module):
-    """Independent low-rank parts, one alone or all joined with a fixed weight.
+    """Independent low-rank parts: one alone, all joined with a fixed weight, or all weighed by a router.
 
     Args:
         in_features: D_in.
@@ -52,8 +64,6 @@ class Split(nn.Module):
         dropout: probability that an input feature is dropped; drawn once for all parts.
         options: how many parts, how they are joined, which one trains.
     """
-
-    observer = None
 
     def __init__(
         self,
@@ -70,13 +80,16 @@ class Split(nn.Module):
         self.alpha = alpha
         self.dropout = dropout
         self.options = options
+        self.observer: Observer | None = None
         count, one = options.heads, options.component
         joins = one is None and options.combine == "average"
         self.scale = alpha / rank / (count if joins else 1)
         self.A = nn.ParameterList([torch.zeros(rank, in_features) for _ in range(count)])
         self.B = nn.ParameterList([torch.zeros(rank, out_features) for _ in range(count)])
+        is_routed = options.combine == "routed"
+        self.router = nn.Parameter(torch.zeros(count, in_features)) if is_routed else None
         for number in range(count):
-            if one not in (None, number):
+            if is_routed or one not in (None, number):
                 self.A[number].requires_grad_(False)
                 self.B[number].requires_grad_(False)
 
@@ -95,24 +108,32 @@ class Split(nn.Module):
         return self.training and self.dropout > 0
 
     def mixture(self) -> Mixture:
-        """Return the plain LoRA of this computation: of rank R for one part, n R for all."""
+        """Return what a forward pass computes with: a plain LoRA, of rank R for one part, unless routed."""
         one = self.options.component
         if one is not None or len(self.A) == 1:
-            return Mixture(self.A[one or 0], self.B[one or 0])
-        return Mixture(torch.cat(list(self.A)), torch.cat(list(self.B)))
+            return Mixture(self.A[one or 0], self.B[one or 0], self.router)
+        return Mixture(torch.cat(list(self.A)), torch.cat(list(self.B)), self.router)
+
+    def folded(self, weights: Tensor) -> Mixture:
+        """Return the plain LoRA that weighs the parts alike for every token. weights: (n)."""
+        return Mixture(
+            torch.cat(list(self.A)), torch.cat([w * b for w, b in zip(weights.to(self.B[0]), self.B)])
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the delta. x: (..., D_in) -> (..., D_out)."""
-        return delta(x, F.dropout(x, self.dropout, self.training), self.mixture(), self.scale, None)
+        dropped = F.dropout(x, self.dropout, self.training)
+        return delta(x, dropped, self.mixture(), self.scale, self.observer)
 
     def factors(self) -> dict[str, Tensor]:
-        """Return A0, A1, .. (R, D_in) and B0, B1, .. (D_out, R) of the parts that compute."""
+        """Return A0, .. (R, D_in), B0, .. (D_out, R) of the parts that compute, and the router (n, D_in)."""
         shown = range(len(self.A)) if self.options.component is None else [self.options.component]
-        return {f"A{i}": self.A[i] for i in shown} | {f"B{i}": self.B[i].t() for i in shown}
+        parts = {f"A{i}": self.A[i] for i in shown} | {f"B{i}": self.B[i].t() for i in shown}
+        return parts if self.router is None else {**parts, "router": self.router}
 
-    def merged_delta(self) -> Tensor:
-        """Return the delta as a matrix (D_out, D_in)."""
-        return product(self.mixture(), self.scale)
+    def merged_delta(self) -> Tensor | None:
+        """Return the delta as a matrix (D_out, D_in); None with a router, which asks every token."""
+        return product(self.mixture(), self.scale) if self.router is None else None
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
@@ -143,4 +164,17 @@ def _keys(adapter: Split) -> dict[str, str | int]:
     return keys if options.component is None else {**keys, "component": options.component}
 
 
-ADAPTER = AdapterKind(build=_build, options=SplitOptions, joint=joint, keys=_keys, average=averaged)
+def _fresh(adapter: Split, keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what files without a router lack where one is to weigh their parts."""
+    return ("router",) if adapter.router is not None and keys.get("combine") != "routed" else ()
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    options=SplitOptions,
+    joint=joint,
+    keys=_keys,
+    fresh=_fresh,
+    unmergeable=UNMERGEABLE,
+    average=averaged,
+)

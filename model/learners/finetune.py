@@ -90,6 +90,14 @@ class FineTuner(L.LightningModule):
         """Return the tensors that train, by their name in this module."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def held(self) -> dict[str, nn.Parameter]:
+        """Return what a checkpoint holds: what trains, and all other tensors of the adapters it is in."""
+        found = self.trained()
+        for key, attachment in self.adapters.items():
+            own = {f"adapters.{key}.{name}": p for name, p in attachment.named_parameters()}
+            found |= own if any(p.requires_grad for p in own.values()) else {}
+        return found
+
     def groups(self) -> dict[str, int]:
         """Return the number of trained parameters in adapters, routers or gates, head and other tensors."""
         counts = {"adapters": 0, "router_or_gates": 0, "head": 0, "other": 0}
@@ -104,9 +112,8 @@ class FineTuner(L.LightningModule):
         return "head" if any(plain.startswith(f"{module}.") for module in self.head) else "other"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained tensors alone; the frozen base is named by the run's facts."""
-        trained = self.trained()
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in trained}
+        """Keep the adapters and what else trains; the frozen base is named by the run's facts."""
+        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self.held()}
         checkpoint["switches"] = {
             str(key): attachment.enabled
             for key, attachment in self.attachments.items()
@@ -119,12 +126,12 @@ class FineTuner(L.LightningModule):
         switch(self.attachments, checkpoint["switches"])
 
     def check(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Compare a checkpoint's tensors with those that train.
+        """Compare a checkpoint's tensors with those that it would hold here.
 
         Raises:
             InputFault: naming tensors that are missing, unexpected or of another shape.
         """
-        own = self.trained()
+        own = self.held()
         faults = [f"{where}: lacks {name}" for name in sorted(set(own) - set(state))]
         faults += [
             f"{where}: holds {name}, which this model does not train"
@@ -139,12 +146,12 @@ class FineTuner(L.LightningModule):
             raise InputFault(*faults[:8])
 
     def adopt(self, checkpoint: Mapping[str, Any], where: str) -> None:
-        """Copy a checkpoint's trained tensors in, after `check`, and switch its modules on and off."""
+        """Copy a checkpoint's tensors in, after `check`, and switch its modules on and off."""
         state = checkpoint["state_dict"]
         self.check(state, where)
         switch(self.attachments, checkpoint["switches"])
         with torch.no_grad():
-            for name, parameter in self.trained().items():
+            for name, parameter in self.held().items():
                 parameter.copy_(state[name])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -25,7 +25,13 @@ METHODS = kinds.names("model.adapters")
 BY_HEAD = tuple(
     f"{method} by head" for method in METHODS if kinds.load("model.adapters", method, "ADAPTER").by_head
 )
-MANNERS = METHODS + BY_HEAD
+KEYS = {
+    "hydra with uniform weights": {"router": "uniform"},
+    "lora_split with one component": {"component": 1},
+    "lora_split with a router": {"combine": "routed"},
+}
+"""Kinds with keys of their own that change what computes or trains."""
+MANNERS = (*METHODS, *BY_HEAD, *KEYS)
 HOSTS = sorted(model_types())
 everywhere = pytest.mark.parametrize(
     ("method", "host"), [(method, host) for method in MANNERS for host in HOSTS]
@@ -37,7 +43,8 @@ class Guests:
     """A tiny host of a `model_type` in float64 with one kind at every site, or at every head that has one."""
 
     def __init__(self, method, host="llama", *, seed=0, dropout=0.0):
-        method, _, by_head = method.partition(" by ")
+        extra = KEYS.get(method, {})
+        method, _, by_head = method.partition(" with ")[0].partition(" by ")
         self.method = method
         self.kind = kinds.load("model.adapters", method, "ADAPTER")
         row = model_types()[host]
@@ -48,7 +55,13 @@ class Guests:
         self.stream = Stream(self.network, row, size.layers) if self.kind.place == "stream" else None
         sites = locate_stream(self.stream) if self.stream else locate(self.network, row, size.layers)
         entry = Entry(
-            rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method=method
+            rank=3,
+            alpha=6.0,
+            dropout=dropout,
+            adapter_name="default",
+            disabled=False,
+            method=method,
+            extra=extra,
         )
         self.entries = dict.fromkeys(sites, entry)
         if by_head:
@@ -64,10 +77,10 @@ class Guests:
         return self.stock(torch.arange(5, 17).view(2, 6)).logits
 
     def shake(self, seed=1):
-        """Move every tensor that trains away from its start."""
+        """Move every tensor away from its start, also one that trained before and is frozen now."""
         draw = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for parameter in self.trained().values():
+            for parameter in self.modules.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
 
     def trained(self):

@@ -82,3 +82,14 @@ def test_a_module_that_is_not_planned_is_refused(tmp_path):
     with pytest.raises(InputFault) as refusal:
         plans.require(dict.fromkeys([SiteKey(0, "q_proj")]))
     assert refusal.value.lines == (f"{path}: layer_0/w1 is no module of the configurations given",)
+
+
+def test_a_router_over_trained_parts_asks_for_them(tmp_path):
+    path = tmp_path / "lora.toml"
+    off = {**ENTRY, "r": 0, "method": "lora_split", "combine": "routed"}
+    path.write_text(toml_text({"default": off, "all_layers": {"gate": {**off, "r": 2}, "w1": ENTRY}}))
+    assert _read(lora_config=path).unfilled() == [
+        f'{path}: [all_layers.gate] combine: "routed" weighs parts that are trained already; give'
+        " their adapter with --adapter"
+    ]
+    assert Plans().unfilled() == []

@@ -25,6 +25,7 @@ KEYS = {
     "uniform": {"method": "hydra", "heads": 3, "router": "uniform"},
     "moe": {"method": "lora_moe", "heads": 3},
     "split": {"method": "lora_split", "heads": 2, "combine": "sum"},
+    "routed": {"method": "lora_split", "heads": 3, "combine": "routed"},
 }
 EXACT = ("uniform", "split")
 
@@ -45,7 +46,8 @@ def _made(ground, directory, manner, family="llama", names=()):
     for attachment in made.attachments.values():
         attachment.strength = 0.5
         if "router" in dict(attachment.adapter.named_parameters()):
-            attachment.adapter.router.data.mul_(8)  # far from uniform
+            draw = torch.Generator().manual_seed(1)
+            attachment.adapter.router.data.normal_(generator=draw)  # far from uniform
     file = collect(made.network, made.attachments, made.methods, made.head, {"template": "{question}"})
     directory.mkdir(parents=True)
     kind = "SEQ_CLS" if names else "CAUSAL_LM"

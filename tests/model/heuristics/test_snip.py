@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from configs import kinds
-from model.importance import measure
+from model.importance import measure, random_b
 from tests.model.heuristics.scene import batch_gradients, by_hand, scene
 
 KIND = kinds.load("model.heuristics", "snip", "HEURISTIC")
@@ -44,3 +44,15 @@ def test_random_b_is_drawn_from_the_seed_and_taken_back():
     assert first == again != other
     assert all(score > 0 for score in first.values())
     assert not any(attachment.adapter.B.any() for attachment in probe.attachments.values())
+
+
+def test_random_b_leaves_what_does_not_train():
+    probe, seen = scene(), []
+    one, two = probe.attachments.values()
+    one.adapter.B.requires_grad_(False)
+    kept = one.adapter.B.clone(), two.adapter.B.clone()
+    with random_b(probe.attachments, 1):
+        seen += [one.adapter.B.clone(), two.adapter.B.clone()]
+    assert torch.equal(seen[0], kept[0])
+    assert not torch.equal(seen[1], kept[1])
+    assert torch.equal(two.adapter.B, kept[1])

@@ -94,7 +94,8 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
     recorded = files.metadata.get("labels")
     if recorded:
         return tuple(recorded)
-    rows = [shape[0] for name, shape in files.head.items() if len(shape) == 2 and "pooler" not in name]
+    matrices = {name: shape[0] for name, shape in files.head.items() if len(shape) == 2}
+    rows = [count for name, count in matrices.items() if "pooler" not in name and "embed" not in name]
     return tuple(f"LABEL_{number}" for number in range(min(rows, default=0)))
 
 

@@ -16,11 +16,12 @@ from model.extra_exchange import wiring
 from model.family import dimensions
 from model.injection import attach, check_keys, locate, locate_stream
 from model.peft_format import PeftAdapter, read
-from model.plan import resolve
+from model.plan import Plan, resolve
 from model.plans import Plans
 from model.shortcut_plan import resolve_shortcuts
 from model.site import Site, SiteKey
 from model.stream import NormMode, Stream
+from model.whole_modules import find, is_within, let_train
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class Assembled:
         sites: every linear site of the network.
         attachments: adapters by site; empty for a plain model.
         methods: kind of adapter by site.
-        head: dotted names of modules that train and travel whole.
+        head: dotted names of the modules of the task's head, and of what the base lacked.
         notes: lines to show once.
         metadata: what a loaded adapter's files say about how it was trained.
         stream: the network's layers, where shortcuts are planned in them.
         switches: modules that a history decides about -> whether they are on.
+        whole: dotted names of further modules that train and travel whole.
     """
 
     backbone: Backbone
@@ -48,6 +50,12 @@ class Assembled:
     metadata: Mapping[str, Any] | None = None
     stream: Stream | None = None
     switches: Mapping[SiteKey, bool] = field(default_factory=dict)
+    whole: tuple[str, ...] = ()
+
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """Every module that trains and travels whole."""
+        return (*self.head, *self.whole)
 
     @property
     def network(self) -> nn.Module:
@@ -112,12 +120,35 @@ def assemble(
         attachments |= attach(network, sites, entries, seed, where, stream)
     methods = {key: entry.method for key, entry in sorted((*beside.items(), *within.items()))}
     attachments = {key: attachments[key] for key in methods}
+    whole = _whole(backbone, plan, attachments, file, str(adapter))
+    notes += let_train(network, whole, {} if file is None else file.head)
     if file is not None:
         load_adapter(attachments, methods, file, str(adapter))
         load_head(network, file, str(adapter))
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
-    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches)
+    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches, whole)
+
+
+def _whole(
+    backbone: Backbone,
+    plan: Plan | None,
+    attachments: Mapping[SiteKey, Attachment],
+    file: PeftAdapter | None,
+    where: str,
+) -> tuple[str, ...]:
+    """Return the modules that train whole beside the head: those of the plan, else those of the adapter."""
+    network, head = backbone.network, backbone.trained_modules
+    held = {name.rpartition(".")[0] for name in (() if file is None else file.head)}
+    held = {name for name in held if not is_within(name, head)}
+    if plan is None:
+        return tuple(name for name, _ in network.named_modules(remove_duplicate=False) if name in held)
+    adapted = {attachment.site.path for attachment in attachments.values()}
+    found = find(network, plan.modules_to_save, adapted, str(plan.path))
+    odd = sorted(held - set(found))
+    if odd:
+        raise InputFault(f"{where}: holds {odd[0]} whole, which modules_to_save of {plan.path} does not name")
+    return tuple(name for name in found if not is_within(name, head))
 
 
 def _switched(entries: Mapping[SiteKey, Entry], on: Mapping[SiteKey, bool]) -> dict[SiteKey, Entry]:

@@ -18,6 +18,7 @@ from model.objective import Batch, inputs
 from model.peft_format import Factors, PeftAdapter, largest_difference, read, write
 from model.site import LINEAR_ROLES, Site, SiteKey
 from model.stream import Stream
+from model.whole_modules import is_within
 
 _ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """Largest relative difference of logits that folding the scale into B explains, by compute type.
@@ -49,11 +50,9 @@ def collect(
             keys = kind.keys(adapter)
             recipe = Recipe(methods[key], adapter.rank, adapter.alpha, attachment.strength, keys)
             extra[str(key)] = Extra(recipe, dict(adapter.state_dict()))
-    trained = {
-        name: parameter
-        for name, parameter in network.named_parameters()
-        if any(name.startswith(f"{module}.") for module in head)
-    }
+    # A table under two names is written under both: readers that copy modules keep it equal that way.
+    named = network.named_parameters(remove_duplicate=False)
+    trained = {name: parameter for name, parameter in named if is_within(name, head)}
     return PeftAdapter(modules, trained, metadata, tuple(head), extra)
 
 
@@ -115,7 +114,7 @@ def _reread(
 ) -> Tensor:
     """Return the logits of the network with the written adapter in place of the trained one."""
     enabled = {key: attachment.enabled for key, attachment in attachments.items()}
-    head = dict(network.named_parameters())
+    head = dict(network.named_parameters(remove_duplicate=False))
     file = read(directory)
     kept = {name: head[name].detach().clone() for name in file.head}
     for attachment in attachments.values():
@@ -240,7 +239,7 @@ def load_head(network: nn.Module, file: PeftAdapter, where: str) -> None:
     Raises:
         InputFault: when the network has no such tensor.
     """
-    parameters = dict(network.named_parameters())
+    parameters = dict(network.named_parameters(remove_duplicate=False))
     for name, value in file.head.items():
         if name not in parameters or parameters[name].shape != value.shape:
             raise InputFault(f"{where}: {name}: the network has no such tensor of shape {tuple(value.shape)}")

@@ -1,6 +1,7 @@
 """The parts of a backbone that train with an adapter: heads, and what the base lacked."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,10 +16,27 @@ def train_only(network: nn.Module, modules: Iterable[str]) -> None:
     network.requires_grad_(False)
     for name in modules:
         module = network.get_submodule(name)
-        stored = next(module.parameters()).dtype
-        module.float().requires_grad_(True)
-        if stored != torch.float32:
-            module.register_forward_pre_hook(_match_dtype)
+        release(module, next(module.parameters()).dtype)
+
+
+def release(module: nn.Module, stored: torch.dtype, *, keeps: bool = False) -> None:
+    """Let a module train in float32 amid a base that is stored in another number format.
+
+    Args:
+        module: reads hidden states in the base's format.
+        stored: that format.
+        keeps: give outputs in it too, for what frozen modules read.
+    """
+    module.float().requires_grad_(True)
+    if stored != torch.float32:
+        module.register_forward_pre_hook(_match_dtype)
+        if keeps:
+            module.register_forward_hook(partial(_give_back, stored=stored))
+
+
+def _give_back(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, stored: torch.dtype) -> Tensor:
+    """Bring outputs back to the base's format, unless the whole network was put into another one."""
+    return output.to(stored) if next(module.parameters()).dtype == torch.float32 else output
 
 
 def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ from model.shortcut_plan import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.snapshot import quiet_host
 from model.stream import Stream
+from model.whole_modules import find, is_within, let_train
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,11 @@ def planned_counts(
             within, stream = resolve_shortcuts(shortcuts, size).sites, Stream(network, family, size.layers)
             where = str(shortcuts.path)
             attachments |= attach(network, locate_stream(stream), within, 0, where, stream)
-    return counts(network, attachments, family.heads[objective])
+        heads, adapted = family.heads[objective], {one.site.path for one in attachments.values()}
+        whole = find(network, plan.modules_to_save, adapted, str(plan.path))
+        whole = [name for name in whole if not is_within(name, heads)]
+        let_train(network, whole, {})
+    return counts(network, attachments, heads, whole)
 
 
 def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
@@ -122,11 +127,18 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
     return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
 
 
-def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Iterable[str]) -> Counts:
-    """Count a network with adapters; `head` names the modules that train with them."""
-    heads = [p for name in head for p in network.get_submodule(name).parameters()]
-    trained = {id(p) for p in heads}
-    base = sum(p.numel() for p in network.parameters() if id(p) not in trained)
+def counts(
+    network: nn.Module,
+    attachments: Mapping[SiteKey, Attachment],
+    head: Iterable[str],
+    whole: Iterable[str] = (),
+) -> Counts:
+    """Count a network with adapters; `head` and `whole` name the modules that train with them."""
+    heads, others = (
+        {id(p): p for name in names for p in network.get_submodule(name).parameters()}
+        for names in (head, whole)
+    )
+    base = sum(p.numel() for p in network.parameters() if id(p) not in heads.keys() | others.keys())
     named = _adapter_parameters(attachments.values())
     mixing = {key: p for key, (name, p) in named.items() if is_mixing(name)}
     on = [attachment for attachment in attachments.values() if attachment.active]
@@ -134,8 +146,8 @@ def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: 
         base=base,
         adapters=sum(p.numel() for key, (_, p) in named.items() if key not in mixing),
         router_or_gates=sum(p.numel() for p in mixing.values()),
-        head=sum(p.numel() for p in {id(p): p for p in heads}.values()),
-        other=0,
+        head=sum(p.numel() for p in heads.values()),
+        other=sum(p.numel() for p in others.values()),
         sites_on=len(on),
         sites=len(attachments),
         active=sum(p.numel() for _, p in _adapter_parameters(on).values()),

@@ -1,6 +1,7 @@
 """The LoRA TOML: read it without a model, resolve it against one.
 
-The file has a `granularity` (`network`, `layer` or `head`), a table `[default]`, and tables that name sites.
+The file has a `granularity` (`network`, `layer` or `head`), a table `[default]`, and tables that name sites;
+`modules_to_save` names modules that train whole.
 The most specific table of the chosen granularity replaces the others completely; keys are not merged.
 """
 
@@ -14,7 +15,7 @@ from configs import kinds
 from configs.faults import InputFault, suggestion, unknown
 from configs.number_values import Real, Whole
 from configs.toml_files import read_document
-from configs.values import Switch, Word
+from configs.values import Listed, Switch, Word
 from model.entry import Entry
 from model.plan_heads import disagreement, projection
 from model.plan_tables import Form, NamedTable, head_of, layer_of, named_tables
@@ -46,6 +47,8 @@ LORA = Form(
 )
 """The LoRA TOML."""
 
+_WHOLE, _NAMES = "modules_to_save", Listed(Word())
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,6 +60,7 @@ class Plan:
         default: the entry of `[default]`.
         tables: name of a table of that granularity, e.g. `model_layer_0.q_proj`, -> its entry.
         notes: lines to show once.
+        modules_to_save: names of modules that train whole beside the adapters.
     """
 
     path: Path
@@ -64,6 +68,7 @@ class Plan:
     default: Entry
     tables: Mapping[str, Entry]
     notes: tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
 
     def matching(self, key: str, value: Any) -> list[str]:
         """Return the names of tables whose method's own key has this value."""
@@ -116,7 +121,12 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
     if not isinstance(method, str):
         faults.append("method: must be a string")
         method = "lora"
-    entries, ignored = {}, []
+    entries, ignored, whole = {}, [], ()
+    if _WHOLE in document and _WHOLE in form.top_keys:
+        try:
+            whole = _NAMES.take(document[_WHOLE])
+        except ValueError as refusal:
+            faults.append(f"{_WHOLE}: {refusal}")
     for one in named_tables(document, form, faults):
         if granularity in one.granularities or one.name == "default":
             entries[one.name] = _entry(one, method, form, faults)
@@ -128,7 +138,7 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
         raise InputFault(*(f"{path}: {fault}" for fault in faults))
     text = f"{path}: granularity is {granularity}; ignored, of another one: {', '.join(ignored)}"
     tables = {name: entry for name, entry in entries.items() if entry}
-    return Plan(path, granularity, tables.pop("default"), tables, (text,) if ignored else ())
+    return Plan(path, granularity, tables.pop("default"), tables, (text,) if ignored else (), whole)
 
 
 def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Entry | None:

@@ -92,6 +92,21 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(trained, place, groun
     assert summary(adapter)["metric"]["value"] == summary(checkpoint)["metric"]["value"] == value
 
 
+def test_training_starts_from_what_was_saved(trained, place, words, ground):
+    method, directory = trained
+    options = {"adapter": directory / "adapter", "max_steps": 1, "learning_rate": 0}
+    if method in ("uniform", "split"):
+        line = words(method, **options)
+    else:  # the adapter decides sites and methods
+        line = ground.words("llama", lora_config=None, **options)
+    on = run(place / f"{method}-on", *line)
+    assert rows(on)[1] < rows(directory)[1]
+    for name in ("adapter_model", "extra"):
+        first, second = (load_file(one / "adapter" / f"{name}.safetensors") for one in (directory, on))
+        assert first.keys() == second.keys()
+        assert all(tensor.equal(second[name]) for name, tensor in first.items())
+
+
 @pytest.mark.parametrize("method", ["hydra", "split"])
 def test_a_killed_run_goes_on_to_the_same_bytes(method, place, words):
     directory = place / f"{method}-killed"

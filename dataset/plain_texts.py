@@ -3,20 +3,29 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from configs.faults import Findings, InputFault, suggestion, unknown
 from configs.kinds import names
 from dataset.readers import FORMATS, accept, read_by_ending, read_lines
 from dataset.task import Refused, Row, Rows
 
-_RUNNING = "txt"
-ENDINGS = (*names(FORMATS), _RUNNING)
+RUNNING = "txt"
+"""The ending of running text, whose rows are lines."""
+ENDINGS = (*names(FORMATS), RUNNING)
 """Endings of files that can be read."""
+
+
+class Text(NamedTuple):
+    """A text and the row it is of; of running text the row is a line, in its field `text`."""
+
+    text: str
+    row: Row
 
 
 def read_texts(
     paths: Sequence[Path], fields: Sequence[str] | None, max_bad_rows: int
-) -> dict[str, list[str]]:
+) -> dict[str, list[Text]]:
     """Return file name -> its texts. Blank lines of a .txt are left out; a row without any text is refused.
 
     Args:
@@ -34,18 +43,20 @@ def read_texts(
     return {path.name if is_alone else str(path): texts for path, texts in zip(paths, found)}
 
 
-def _texts(path: Path, fields: Sequence[str] | None, max_bad_rows: int) -> list[str]:
+def _texts(path: Path, fields: Sequence[str] | None, max_bad_rows: int) -> list[Text]:
     ending = path.suffix.removeprefix(".").lower()
     if ending not in ENDINGS:
         raise InputFault(f"{path}: {unknown('format', ending, ENDINGS)}")
-    rows = read_lines(path) if ending == _RUNNING else read_by_ending(path)
-    if ending == _RUNNING:
-        texts = [row["text"] for _, row in rows.rows if row["text"]]
+    rows = read_lines(path) if ending == RUNNING else read_by_ending(path)
+    if ending == RUNNING:
+        texts = [Text(row["text"], row) for _, row in rows.rows if row["text"]]
     else:
         _require(path, rows, fields or ())
-        joined = [(line, _joined(row, fields)) for line, row in rows.rows]
-        texts = [text for _, text in joined if text]
-        empty = [Refused(line, "holds no text in the fields asked for") for line, text in joined if not text]
+        joined = [(line, Text(_joined(row, fields), row)) for line, row in rows.rows]
+        texts = [one for _, one in joined if one.text]
+        empty = [
+            Refused(line, "holds no text in the fields asked for") for line, one in joined if not one.text
+        ]
         rows = Rows(rows.rows[: len(texts)], sorted([*rows.refused, *empty]))
     accept(path, rows, max_bad_rows)
     if not texts:

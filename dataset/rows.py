@@ -39,6 +39,7 @@ class SplitRows:
         source: file name, `hub` or `made`.
         digest: SHA-256 of the examples.
         unselected: rows the task's options leave out.
+        places: number of each example's row among those its source gives, from 0; empty where it has none.
     """
 
     examples: list[Example]
@@ -47,6 +48,7 @@ class SplitRows:
     source: str
     digest: str
     unselected: int = 0
+    places: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class TaskRows:
 class _Read:
     found: Found
     examples: list[Example] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     wrong_labels: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     unselected: list[int] = field(default_factory=list)
@@ -178,7 +181,7 @@ def gather(
         task = task.complete([row for _, row in train.rows.rows])
     reads = {name: _examples(task, name, place) for name, place in found.items()}
     _accept(reads.values(), max_bad_rows)
-    splits = {name: _split_rows(read, read.examples) for name, read in reads.items()}
+    splits = {name: _split_rows(read, range(len(read.examples))) for name, read in reads.items()}
     if "validation" in needed.required and "validation" not in task.splits:
         splits |= _held_out(task, reads["train"])
     return TaskRows(task, splits)
@@ -215,7 +218,7 @@ def _labels_source(task: Task, source: Callable[[str], Found]) -> Found:
 def _examples(task: Task, name: str, found: Found) -> _Read:
     read = _Read(found, refused=list(found.rows.refused))
     is_labelled = task.splits[name].labelled
-    for line, row in found.rows.rows:
+    for place, (line, row) in enumerate(found.rows.rows):
         try:
             if task.select is not None and not task.select(row):
                 read.unselected.append(line)
@@ -224,6 +227,7 @@ def _examples(task: Task, name: str, found: Found) -> _Read:
             if is_labelled and example.label is None and example.response is None:
                 raise RowFault("the label is missing")
             read.examples.append(example)
+            read.places.append(place)
         except LabelFault as fault:
             read.wrong_labels.setdefault((fault.value, fault.allowed), []).append(line)
             read.refused.append(Refused(line, str(fault)))
@@ -270,16 +274,17 @@ def _held_out(task: Task, read: _Read) -> dict[str, SplitRows]:
     order = list(range(total))
     random.Random(_HOLDOUT_SEED).shuffle(order)
     held = set(order[total - count :])
-    train = [example for index, example in enumerate(read.examples) if index not in held]
-    validation = [read.examples[index] for index in sorted(held)]
-    source = Found(read.found.where, read.found.source, Rows())
-    return {"train": _split_rows(read, train), "validation": _split_rows(_Read(source), validation)}
+    train = [index for index in range(total) if index not in held]
+    apart = _Read(Found(read.found.where, read.found.source, Rows()), read.examples, read.places)
+    return {"train": _split_rows(read, train), "validation": _split_rows(apart, sorted(held))}
 
 
-def _split_rows(read: _Read, examples: list[Example]) -> SplitRows:
-    unselected = len(read.unselected)
-    total = len(examples) + len(read.refused) + unselected
-    return SplitRows(examples, total, read.refused, read.found.source, _digest(examples), unselected)
+def _split_rows(read: _Read, chosen: Sequence[int]) -> SplitRows:
+    examples = [read.examples[index] for index in chosen]
+    places = [read.places[index] for index in chosen]
+    total, unselected = len(examples) + len(read.refused) + len(read.unselected), len(read.unselected)
+    source = read.found.source
+    return SplitRows(examples, total, read.refused, source, _digest(examples), unselected, places)
 
 
 def _digest(examples: Sequence[Example]) -> str:

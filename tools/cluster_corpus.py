@@ -1,7 +1,7 @@
 """Find the number of components that a corpus asks for: TF-IDF, then k-means with the elbow, or DBSCAN.
 
 Usage: python -m tools.cluster_corpus [FILES ...] [--dataset gsm8k --dataset-dir DIR] [--config run.toml]
-       [--method kmeans] [--kmax 10] [--output clusters.toml]
+       [--method kmeans] [--kmax 10] [--output clusters.toml] [--write-parts DIR]
 """
 
 import dataclasses
@@ -24,10 +24,11 @@ from configs.toml_files import read_document, read_options
 from configs.toml_text import toml_text
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, Listed, PathText, Switch, Word
+from dataset.cluster_files import lines_of_file, lines_of_set, write_clusters
 from dataset.clusters import METHODS, Manner, Report
 from dataset.gathering import Request, gather_parts, join
 from dataset.parts import Part, bind_parts
-from dataset.plain_texts import ENDINGS, read_texts
+from dataset.plain_texts import ENDINGS, Text, read_texts
 from dataset.rows import TaskRows
 from model.figures import elbow as elbow_picture
 
@@ -47,6 +48,7 @@ _FLAGS = (
     Flag("--max-texts", Whole(1), "Texts that are clustered at most.", default=_MANNER.max_texts),
     Flag("--seed", Whole(0, 2**32 - 1), "Of the draw and of k-means.", default=_MANNER.seed),
     Flag("--output", PathText(), "The report; a PNG of the curve beside it.", default=Path("clusters.toml")),
+    Flag("--write-parts", PathText(), "Directory that is made: a file of each cluster's rows."),
     Flag("--json", Switch(), "Print JSON instead of tables.", default=False),
 )
 _OF_KMEANS, _OF_DBSCAN = {"--kmax"}, {"--eps", "--min-samples"}
@@ -59,20 +61,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         purpose = "Find the number of components that a corpus asks for."
         given = read_words("tools.cluster_corpus", purpose, _FLAGS, words)
-        corpus, bound, parts, found = checked(given)
+        texts, bound, parts, found = checked(given)
+        fetch = None
         if len(found) < len(parts):
             from dataset import hub
 
             fetch = partial(hub.load, offline=bound.options.offline)
             found = gather_parts(parts, _request(bound), found, fetch)
-        from dataset.clustering import cluster, training_texts
+        from dataset.clustering import cluster, placed, training_texts
 
         if parts:
             join(parts, found)
-            examples = {name: rows.splits["train"].examples for name, rows in found.items()}
+            examples = {part.name: found[part.name].splits["train"].examples for part in parts}
             corpus = {part: training_texts(rows) for part, rows in examples.items()}
-        report = cluster(corpus, manner(given, bound))
-        written = write(report, given.output.absolute())
+        else:
+            corpus = {name: [one.text for one in held] for name, held in texts.items()}
+        if given.write_parts is None:
+            report, written = cluster(corpus, manner(given, bound)), []
+        else:
+            sources = [lines_of_file(*pair) for pair in texts.items()]
+            sources += [lines_of_set(part, found[part.name], fetch) for part in parts]
+            report, labels = placed(corpus, manner(given, bound))
+            counts = write_clusters(given.write_parts.absolute(), sources, labels)
+            written = [f"{given.write_parts.absolute() / name} ({n:,} rows)" for name, n in counts.items()]
+        written += write(report, given.output.absolute())
         if given.json:
             console.say(json.dumps(report.table(), indent=2, ensure_ascii=False))
         else:
@@ -84,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def checked(
     given: SimpleNamespace,
-) -> tuple[dict[str, list[str]], Bound, tuple[Part, ...], Mapping[str, TaskRows]]:
+) -> tuple[dict[str, list[Text]], Bound, tuple[Part, ...], Mapping[str, TaskRows]]:
     """Read what the words name, as far as that needs no heavy library.
 
     Returns:
@@ -97,6 +109,7 @@ def checked(
     findings.lines += _word_faults(given)
     findings.lines += place_faults("--output", given.output.absolute())
     findings.lines += place_faults("--output", _picture(given.output.absolute()))
+    findings.lines += _parts_faults(given)
     bound = findings.attempt(partial(_bound, given))
     findings.settle()
     if given.files:
@@ -121,7 +134,7 @@ def write(report: Report, output: Path) -> list[Path]:
     return [output, _picture(output)]
 
 
-def show(report: Report, written: Sequence[Path]) -> None:
+def show(report: Report, written: Sequence[Path | str]) -> None:
     """Print curve, clusters and files."""
     if report.curve:
         rows = [
@@ -138,7 +151,7 @@ def show(report: Report, written: Sequence[Path]) -> None:
             *(f"{cluster.parts.get(part, 0):,}" for part in parts),
             " ".join(cluster.terms),
         )
-        for number, cluster in enumerate(report.clusters, start=1)
+        for number, cluster in enumerate(report.clusters)
     ]
     console.table("Clusters", ("cluster", "texts", "share", *parts, "terms"), rows)
     console.say(report.facts())
@@ -157,6 +170,17 @@ def _word_faults(given: SimpleNamespace) -> list[str]:
         faults.append("--fields: belongs to FILES")
     strange = _OF_DBSCAN if given.method == "kmeans" else _OF_KMEANS
     return faults + [f"{flag}: not for --method {given.method}" for flag in sorted(given.given & strange)]
+
+
+def _parts_faults(given: SimpleNamespace) -> list[str]:
+    """Say why the directory of the clusters' rows cannot be made."""
+    if given.write_parts is None:
+        return []
+    place, output = given.write_parts.absolute(), given.output.absolute()
+    faults = (
+        [f"--write-parts: '{place}' is what --output makes"] if place in (output, _picture(output)) else []
+    )
+    return faults + place_faults("--write-parts", place)
 
 
 def _bound(given: SimpleNamespace) -> Bound:

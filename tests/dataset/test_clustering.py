@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from configs.faults import InputFault
-from dataset.clustering import cluster, training_texts
+from dataset.clustering import cluster, placed, training_texts
 from dataset.clusters import Manner, elbow
 from dataset.task import Example
 
@@ -97,3 +97,23 @@ def test_a_text_is_input_and_response():
         ["first", "second"],
         ["asks", "answers"],
     ]
+
+
+def test_texts_are_placed_in_the_reports_order():
+    texts = planted(20, 1) + ["1 2"] + planted(24, 3)
+    report, places = placed({"all": texts}, Manner(kmax=6))
+    assert report == cluster({"all": texts}, Manner(kmax=6))
+    assert (
+        [places.count(number) for number in range(3)] == [one.size for one in report.clusters] == [28, 8, 8]
+    )
+    assert places[20] is None
+    assert set(places[:20]) == {0}
+
+
+def test_what_was_not_drawn_is_placed_by_the_centres_and_by_dbscan_nowhere():
+    texts = planted(60, 3) + ["1 2"]
+    _, places = placed({"all": texts}, Manner(kmax=5, max_texts=30, seed=3))
+    assert [len(set(places[at:60:3])) for at in range(3)] == [1, 1, 1]
+    assert places[60] is None
+    report, places = placed({"all": texts}, Manner("dbscan", min_samples=3, max_texts=40))
+    assert sum(place is not None for place in places) == report.clustered - report.noise

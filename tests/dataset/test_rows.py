@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.faults import InputFault, SystemFault
+from dataset.readers import read_jsonl
 from dataset.rows import Wanted, gather, wanted
 from dataset.tasks.gsm8k import TASK as GSM8K
 from dataset.tasks.gsm8k import Gsm8kOptions
@@ -189,3 +190,16 @@ def test_bad_files_are_refused_without_torch(tmp_path):
     )
     assert "no column 'label'" in run.stdout
     assert run.stdout.endswith("set()\n")
+
+
+def test_examples_know_their_rows(tmp_path):
+    lines = [line if n % 5 else "{}" for n, line in enumerate(test_gsm8k.LINES.splitlines())]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    task = GSM8K.build(GSM8K.options())
+    rows = gather(task, Wanted(("train", "validation")), tmp_path, max_bad_rows=len(lines))
+    stored = read_jsonl(tmp_path / "train.jsonl").rows
+    held = rows.splits.values()
+    places = sorted(place for split in held for place in split.places)
+    assert places == [n for n in range(len(lines)) if n % 5]
+    for split in held:
+        assert split.examples == [task.example(stored[place].row) for place in split.places]

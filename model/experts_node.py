@@ -3,7 +3,8 @@
 Source: the formula of `model.experts`; the layout of sums follows `model.adapters.lora`.
 Routers and A's of all linears are one product where they read the same tensor in the same type; the delta of
 all experts is added to the base output in place. Saved are the input, z and the weights; the weighted z is
-made again for the gradient of B.
+made again for the gradient of B. Logits, weights and z lie with tokens along rows, (.., N), so that weighing
+runs along memory whatever the number of experts.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
-from model.experts import Observer, router_logits, weighted, wide
+from model.experts import Observer, router_logits, wide
 
 
 class _Form(NamedTuple):
@@ -41,13 +42,13 @@ class _JointExperts(torch.autograd.Function):
         weights, biases, routers, downs, ups = _fifths(tensors)
         d = x if dropped is None else dropped
         logits, z = _products(x, d, _stacked(routers), _stacked(downs))
-        mixes = [part.softmax(-1) for part in logits.split([form.experts for form in forms], 1)]
+        mixes = [part.softmax(0) for part in logits.split([form.experts for form in forms])]
         outputs = []
         for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, forms):
             if form.observer is not None and form.experts:
-                form.observer(mix)
+                form.observer(mix.t())
             base = F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype))
-            outputs.append(base.addmm_(_mixed(z_i, mix, form), up.to(x.dtype)))
+            outputs.append(base.addmm_(_mixed(z_i, mix, form).t(), up.to(x.dtype)))
         ctx.save_for_backward(x, dropped, z, *mixes, *weights, *routers, *downs, *ups)
         ctx.forms = forms
         return tuple(outputs)
@@ -62,15 +63,15 @@ class _JointExperts(torch.autograd.Function):
         biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
         width = sum(form.experts for form in ctx.forms)
         # One buffer, gradients of logits before those of z: both go back through one product.
-        both = torch.empty(len(z), width + z.shape[1], dtype=dtype, device=z.device)
-        dlogits, dz = both[:, :width], both[:, width:]
+        both = torch.empty(width + z.shape[0], z.shape[1], dtype=dtype, device=z.device)
+        dlogits, dz = both[:width], both[width:]
         ups_grad = []
-        logit_parts = dlogits.split([form.experts for form in ctx.forms], 1)
+        logit_parts = dlogits.split([form.experts for form in ctx.forms])
         for *mine, g, up, form, trains in zip(
             _split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms, needs[-count:]
         ):
-            ups_grad.append((_mixed(mine[0], mine[1], form).t() @ g).to(up.dtype) if trains else None)
-            _unmix(*mine, g @ up.to(dtype).t(), form)
+            ups_grad.append((_mixed(mine[0], mine[1], form) @ g).to(up.dtype) if trains else None)
+            _unmix(*mine, _turned(g @ up.to(dtype).t()), form)
         stacked = [_stacked(routers), _stacked(downs)]
         reads = (x, x if dropped is None else dropped)
         are_frozen = not any(needs[-2 * count : -count])
@@ -81,10 +82,10 @@ class _JointExperts(torch.autograd.Function):
             for g, w in zip(grads[1:], weights[1:]):
                 dx.addmm_(g, w.to(dtype))
             if dropped is None:
-                dx.addmm_(both, torch.cat([t.to(dtype) for t in stacked if t is not None]))
+                dx.addmm_(both.t(), torch.cat([t.to(dtype) for t in stacked if t is not None]))
             elif width:
-                dx.addmm_(dlogits, stacked[0].to(dtype))
-        dropped_grad = dz @ stacked[1].to(dtype) if needs[1] else None
+                dx.addmm_(dlogits.t(), stacked[0].to(dtype))
+        dropped_grad = dz.t() @ stacked[1].to(dtype) if needs[1] else None
         return (
             *(dx, dropped_grad, None, *[None] * count, *biases_grad),
             *_like(routers_grad, routers),
@@ -94,30 +95,38 @@ class _JointExperts(torch.autograd.Function):
 
 
 def _products(x: Tensor, d: Tensor, router: Tensor | None, down: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (N, experts), in float32 at least, and z (N, ranks)."""
+    """Return logits (experts, N), in float32 at least, and z (ranks, N)."""
     if router is None:
-        return x.new_empty(len(x), 0), d @ down.to(d.dtype).t()
+        return x.new_empty(0, len(x)), _turned(d @ down.to(d.dtype).t())
     if d is x and x.dtype == wide(x.dtype):
-        both = x @ torch.cat([router, down]).to(x.dtype).t()
-        return both[:, : len(router)], both[:, len(router) :]
-    return router_logits(x, router), d @ down.to(d.dtype).t()
+        both = _turned(x @ torch.cat([router, down]).to(x.dtype).t())
+        return both[: len(router)], both[len(router) :]
+    return _turned(router_logits(x, router)), _turned(d @ down.to(d.dtype).t())
+
+
+def _turned(t: Tensor) -> Tensor:
+    """Return the transpose, laid out anew: (N, C) -> (C, N)."""
+    return t.t().contiguous()
 
 
 def _mixed(z: Tensor, mix: Tensor, form: _Form) -> Tensor:
-    """Return z times scale and, with a router, weights. z: (N, R or N R) -> (N, N R)."""
-    return weighted(z, mix * form.scale, form.rank) if form.experts else z * form.scale
+    """Return z times scale and, with a router, weights. z: (R or N R, N) -> (N R, N), mix: (experts, N)."""
+    if not form.experts:
+        return z * form.scale
+    apart = z.unflatten(0, (-1, form.rank))
+    return (apart * (mix * form.scale).unsqueeze(1)).flatten(0, 1).to(z.dtype)
 
 
 def _unmix(z: Tensor, mix: Tensor, dlogits: Tensor, dz: Tensor, g: Tensor, form: _Form) -> None:
-    """Write the gradients of logits and z into their buffers. g: (N, N R), the gradient of the weighted z."""
+    """Write the gradients of logits and z into their buffers. g: that of the weighted z."""
     if not form.experts:
         torch.mul(g, form.scale, out=dz)
         return
-    g, apart, mix_s = g.unflatten(1, (-1, form.rank)), z.unflatten(1, (-1, form.rank)), mix * form.scale
-    dmix = (g * apart).sum(2) * mix_s  # (N, experts), already times the weight
-    dlogits.copy_(dmix - mix * dmix.sum(1, keepdim=True))
-    back = g * mix_s.unsqueeze(2)
-    dz.copy_(back.sum(1) if apart.shape[1] != form.experts else back.flatten(1))
+    g, apart, mix_s = g.unflatten(0, (-1, form.rank)), z.unflatten(0, (-1, form.rank)), mix * form.scale
+    dmix = (g * apart).sum(1) * mix_s  # (experts, N), already times the weight
+    dlogits.copy_(dmix - mix * dmix.sum(0))
+    back = g * mix_s.unsqueeze(1)
+    dz.copy_(back.sum(0) if len(apart) != form.experts else back.flatten(0, 1))
 
 
 def _factors(
@@ -128,11 +137,11 @@ def _factors(
     No A trains where dz is None.
     """
     if dz is None:
-        return dlogits.t() @ reads[0], None
+        return dlogits @ reads[0], None
     if reads[0] is reads[1]:
-        grad = both.t() @ reads[0]
-        return grad[: dlogits.shape[1]], grad[dlogits.shape[1] :]
-    return dlogits.t() @ reads[0], dz.t() @ reads[1]
+        grad = both @ reads[0]
+        return grad[: len(dlogits)], grad[len(dlogits) :]
+    return dlogits @ reads[0], dz @ reads[1]
 
 
 def _like(stacked: Tensor | None, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -144,7 +153,7 @@ def _like(stacked: Tensor | None, tensors: Sequence[Tensor | None]) -> list[Tens
 
 
 def _split(z: Tensor, downs: Sequence[Tensor]) -> Sequence[Tensor]:
-    return z.split([len(a) for a in downs], 1)
+    return z.split([len(a) for a in downs])
 
 
 def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:

@@ -86,6 +86,11 @@ class AdapterKind:
         average: (adapter, mean weight of each part, or None without a router) -> what `export` gives, of
             the LoRA that weighs parts alike for all tokens; None where none can stand for the kind.
         by_head: `build` takes entries with `heads`, whose heads have adapters of their own.
+        converts: `export` gives a LoRA of the same effect, from which the adapter cannot be made again; its
+            own tensors travel beside it.
+        rigid: keys of its own in which a configuration must agree with an adapter loaded into it.
+        freezes: parameters that may stop training one by one; the adapter's set `frozen` names those that
+            did.
     """
 
     build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
@@ -99,3 +104,6 @@ class AdapterKind:
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
     average: Callable[[Any, Tensor | None], tuple[Tensor, Tensor, float]] | None = None
     by_head: bool = False
+    converts: bool = False
+    rigid: tuple[str, ...] = ()
+    freezes: tuple[str, ...] = ()

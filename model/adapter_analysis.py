@@ -90,6 +90,8 @@ def flattened(adapter: PeftAdapter) -> list[Flat]:
     """
     found = {module: {"A": [factors.a], "B": [factors.b]} for module, factors in adapter.modules.items()}
     for site, extra in adapter.extra.items():
+        if extra.recipe.converted:  # its LoRA is among the modules
+            continue
         parts: dict[str, list[torch.Tensor]] = defaultdict(list)
         for name in sorted(extra.tensors, key=_natural):
             match = _OWN.fullmatch(name)

@@ -120,10 +120,11 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
 
 
 def beside(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the methods of the adapters that stand beside PEFT's files, by name."""
+    """Return the methods of the adapters that stand beside PEFT's files alone, by name."""
     described = metadata.get("extra")
     recipes = described.values() if isinstance(described, dict) else ()
-    return sorted({str(one.get("method")) for one in recipes if isinstance(one, dict)})
+    apart = (one for one in recipes if isinstance(one, dict) and one.get("converted") is not True)
+    return sorted({str(one.get("method")) for one in apart})
 
 
 def _metadata(path: Path) -> dict[str, Any]:

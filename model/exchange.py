@@ -1,6 +1,7 @@
 """Take adapters out of a network and into one, in PEFT's format: every export is read back and compared."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from model.extra_exchange import entry_of, load_extra, load_kind, wiring
 from model.extra_tensors import Extra, Recipe
 from model.injection import attach
 from model.objective import Batch, inputs
-from model.peft_format import Factors, PeftAdapter, largest_difference, read, write
+from model.peft_format import Factors, PeftAdapter, as_peft_has_it, largest_difference, read, write
 from model.site import LINEAR_ROLES, Site, SiteKey
 from model.stream import Stream
 from model.whole_modules import is_within
@@ -36,7 +37,7 @@ def collect(
 ) -> PeftAdapter:
     """Return what is on, as PEFT sees it: the strength of an attachment goes into its scale.
 
-    Kinds without PEFT's form go beside it as they are.
+    Kinds without PEFT's form go beside it as they are, kinds that are converted for it do both.
     """
     modules, extra = {}, {}
     for key, attachment in attachments.items():
@@ -46,9 +47,9 @@ def collect(
         if kind.export is not None:
             a, b, scale = kind.export(adapter)
             modules[attachment.site.path] = Factors(a, b, scale * attachment.strength)
-        else:
-            keys = kind.keys(adapter)
-            recipe = Recipe(methods[key], adapter.rank, adapter.alpha, attachment.strength, keys)
+        if kind.export is None or kind.converts:
+            told = (methods[key], adapter.rank, adapter.alpha, attachment.strength, kind.keys(adapter))
+            recipe = Recipe(*told, converted=kind.converts)
             extra[str(key)] = Extra(recipe, dict(adapter.state_dict()))
     # A table under two names is written under both: readers that copy modules keep it equal that way.
     named = network.named_parameters(remove_duplicate=False)
@@ -84,8 +85,11 @@ def export(
     """
     with replacing_directory(directory) as draft:
         write(draft, adapter, **facts)
-        expected = logits(network, probe)
-        difference = largest_difference(expected, _reread(draft, network, attachments, probe, stream))
+        expected, file = logits(network, probe), read(draft)
+        difference = max(
+            largest_difference(expected, _reread(draft, form, network, attachments, probe, stream))
+            for form in _forms(file)
+        )
         if not difference <= _ROUNDING[next(network.parameters()).dtype]:
             raise RuntimeError(f"the exported adapter gives other logits: {difference:.3g} relative")
     return difference
@@ -105,8 +109,15 @@ def logits(network: nn.Module, batch: Batch) -> Tensor:
     return output
 
 
+def _forms(file: PeftAdapter) -> list[PeftAdapter]:
+    """Return an adapter as this project reads it and, where that is another thing, as PEFT does."""
+    plain = as_peft_has_it(file)
+    return [file] if len(plain.extra) == len(file.extra) else [file, plain]
+
+
 def _reread(
     directory: Path,
+    file: PeftAdapter,
     network: nn.Module,
     attachments: Mapping[SiteKey, Attachment],
     probe: Batch,
@@ -115,7 +126,6 @@ def _reread(
     """Return the logits of the network with the written adapter in place of the trained one."""
     enabled = {key: attachment.enabled for key, attachment in attachments.items()}
     head = dict(network.named_parameters(remove_duplicate=False))
-    file = read(directory)
     kept = {name: head[name].detach().clone() for name in file.head}
     for attachment in attachments.values():
         attachment.enabled = False
@@ -162,7 +172,7 @@ def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dic
         )
     named = {str(key): key for key in sites}
     for name, extra in file.extra.items():
-        if name not in named or named[name] in entries:
+        if name not in named or (named[name] in entries) != extra.recipe.converted:
             raise InputFault(f"{where}: {name} is no place of this network, or is held twice")
         entries[named[name]] = entry_of(named[name], extra.recipe, f"{where}: {name}")
     return entries
@@ -176,11 +186,20 @@ def load_adapter(
     Raises:
         InputFault: when sites or ranks differ from the plan's.
     """
-    in_peft = {key: one for key, one in attachments.items() if load_kind(methods[key]).export is not None}
-    load_peft(in_peft, methods, file, where)
-    beside = {str(key): one for key, one in attachments.items() if key not in in_peft}
+    converted = {name: one.recipe.method for name, one in file.extra.items() if one.recipe.converted}
+    # A configuration may ask for a plain LoRA where the adapter is another kind with that effect.
+    beside = {
+        str(key): one
+        for key, one in attachments.items()
+        if load_kind(methods[key]).export is None or converted.get(str(key)) == methods[key]
+    }
+    in_peft = {key: one for key, one in attachments.items() if str(key) not in beside}
+    taken = {one.site.path for name, one in beside.items() if name in converted}
+    modules = {path: factors for path, factors in file.modules.items() if path not in taken}
+    load_peft(in_peft, methods, replace(file, modules=modules), where)
+    extra = {name: one for name, one in file.extra.items() if name in beside or name not in converted}
     if file.extra:
-        load_extra(beside, methods, file.extra, where)
+        load_extra(beside, methods, extra, where)
 
 
 def load_peft(
@@ -208,6 +227,8 @@ def load_peft(
                 f"{where}: {path}: rank {factors.rank}, the LoRA configuration says {adapter.rank}"
             )
         kind, strength = load_kind(methods[key]), attachments[key].strength
+        if kind.load is None:
+            raise InputFault(f"{where}: {path}: '{methods[key]}' cannot hold the factors of a LoRA")
         try:
             # The file's scale holds the strength it was trained with; the attachment multiplies by its own.
             kind.load(adapter, factors.a, factors.b, factors.scale / (strength or 1.0))

@@ -1,6 +1,6 @@
 """Make adapters again from what stands beside PEFT's files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs import kinds
@@ -29,7 +29,8 @@ def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
     """
     kinds.check("model.adapters", recipe.method, f"{where}: method", "adapter method")
     kind = load_kind(recipe.method)
-    if kind.export is not None or (kind.place == "stream") != (key.role in SHORTCUT_ROLES):
+    in_stream, in_peft = kind.place == "stream", kind.export is not None
+    if in_peft != recipe.converted or in_stream != (key.role in SHORTCUT_ROLES):
         raise InputFault(f"{where}: method: '{recipe.method}' does not stand here")
     return Entry(
         rank=recipe.rank,
@@ -85,17 +86,24 @@ def load_extra(
         kind = load_kind(recipe.method)
         ours, fresh = kind.keys(adapter), kind.fresh(adapter, recipe.keys)
         odd_keys = [key for key, value in ours.items() if recipe.keys.get(key, value) != value]
+        fault = _odd(f"{where}: {name}", odd_keys, recipe.keys, ours)
+        if not set(kind.rigid).isdisjoint(odd_keys):
+            raise fault
         try:
             assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=fresh)
         except InputFault:
             if not odd_keys:
                 raise
             # Shapes differ because a key does; that is what its writer can mend.
-            theirs, mine = ({key: keys[key] for key in odd_keys} for keys in (recipe.keys, ours))
-            raise InputFault(
-                f"{where}: {name}: {_listed(theirs)}, the configuration says {_listed(mine)}"
-            ) from None
+            raise fault from None
+        except ValueError as refusal:
+            raise InputFault(f"{where}: {EXTRA}: {name}: {refusal}") from None
         attachment.strength = recipe.strength
+
+
+def _odd(where: str, names: Sequence[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> InputFault:
+    told, said = (_listed({name: keys[name] for name in names}) for keys in (theirs, ours))
+    return InputFault(f"{where}: {told}, the configuration says {said}")
 
 
 def _listed(keys: Mapping[str, Any]) -> str:

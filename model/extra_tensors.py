@@ -33,6 +33,7 @@ class Recipe:
         alpha: its scaling constant.
         strength: coefficient that multiplies its effect.
         keys: the method's own keys, as in a TOML.
+        converted: PEFT's files hold a LoRA of the same effect for it.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Recipe:
     alpha: Annotated[float, Real(0, low_open=True)]
     strength: Annotated[float, Real()] = 1.0
     keys: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    converted: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,14 @@ def write_extra(directory: Path, extra: Mapping[str, Extra]) -> dict[str, Any]:
         for name, tensor in one.tensors.items()
     }
     write_bytes(directory / EXTRA, save(tensors))
-    return {site: {**vars(one.recipe), "keys": dict(one.recipe.keys)} for site, one in extra.items()}
+    return {site: _described(one.recipe) for site, one in extra.items()}
+
+
+def _described(recipe: Recipe) -> dict[str, Any]:
+    table = {**vars(recipe), "keys": dict(recipe.keys)}
+    if not recipe.converted:
+        del table["converted"]
+    return table
 
 
 def read_extra(directory: Path, metadata: Mapping[str, Any], where: Path) -> dict[str, Extra]:

@@ -68,10 +68,11 @@ def untouched(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> 
 
 @contextmanager
 def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[None]:
-    """Put random numbers in the place of every B: several scores vanish identically where B = 0.
+    """Put random numbers in the place of what starts at zero: several scores vanish identically there.
 
     Args:
-        attachments: whose factors named B... are meant, by site, if they train; a frozen one was loaded.
+        attachments: by site; of their factors it is every B, or the vector b where there is one, if it trains;
+            a frozen one was loaded.
         seed: the run's seed; a module's numbers depend on it and the site alone.
     """
     held = [(key, name, b, b.detach().clone()) for key, a in attachments.items() for name, b in _bs(a)]
@@ -90,8 +91,10 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
 def _bs(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
     adapter = attachment.adapter
     trained = {p.untyped_storage().data_ptr() for p in adapter.parameters() if p.requires_grad}
-    factors = adapter.factors().items()
-    return [(name, b) for name, b in factors if name[0] == "B" and b.untyped_storage().data_ptr() in trained]
+    factors = adapter.factors()
+    begins = "b" if "b" in factors else "B"
+    found = [(name, t) for name, t in factors.items() if name.startswith(begins)]
+    return [(name, t) for name, t in found if t.untyped_storage().data_ptr() in trained]
 
 
 def tie(scores: Sequence[float]) -> bool:

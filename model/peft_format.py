@@ -8,7 +8,7 @@ every reader computes scale 1, also one that knows no patterns; only keys that o
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,13 @@ def _config(
         "init_lora_weights": True,
         "inference_mode": True,
     }
+
+
+def as_peft_has_it(adapter: PeftAdapter) -> PeftAdapter:
+    """Return the adapter without what a LoRA in PEFT's files stands for as well."""
+    apart = {site: one for site, one in adapter.extra.items() if not one.recipe.converted}
+    metadata = {name: value for name, value in adapter.metadata.items() if name != KEY}
+    return replace(adapter, extra=apart, metadata=metadata)
 
 
 def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:

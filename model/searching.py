@@ -36,7 +36,10 @@ def budget_of(job: Job) -> Budget:
     chosen = eligible(keys, options.dyrealloc_ags_mode)
     if not chosen:
         raise InputFault("--lora-config: none of its modules has a rank and an importance above 0")
-    sizes = {key: sum(p.numel() for p in attachments[key].adapter.parameters()) for key in chosen}
+    sizes = {
+        key: sum(p.numel() for p in attachments[key].adapter.parameters() if p.requires_grad)
+        for key in chosen
+    }
     budget = Budget(sizes, options.turn_on_percentile, options.dyrealloc_ags_mode, options.budget_params)
     budget.check()
     return budget

@@ -101,9 +101,7 @@ def assign(
     lines = [f"{where}: {what}: {_listed(names)}" for what, names in found.items() if names]
     if lines:
         raise InputFault(*lines)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            targets[name].copy_(value)
+    module.load_state_dict(tensors, strict=False)  # a module may take its tensors in a manner of its own
 
 
 def _listed(names: list[str]) -> str:

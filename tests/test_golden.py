@@ -48,6 +48,7 @@ def _word(dtype):
 def test_there_are_cases():
     assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("hydra_*.safetensors"), f"no cases in {GOLDEN}"
+    assert _cases("aflora_layer_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("saliency_*"), f"no cases in {GOLDEN}"
     assert _cases("realloc_*.json"), f"no cases in {GOLDEN}"
     assert _cases("shortcut_*"), f"no cases in {GOLDEN}"
@@ -171,6 +172,65 @@ def _with_experts(tensors, meta, dtype, roles):
             for name, factor in adapter.factors().items():
                 plain = "router" if name == "router" else f"lora_{name[0]}{'.' * (name != 'A')}{name[1:]}"
                 factor.copy_(tensors[f"param.{plain}"])
+        attachments[site.key] = Attachment(site, linear, adapter, kind.joint)
+    join(attachments, SHARED_INPUT)
+    return list(attachments.values())
+
+
+AFLORA_SCALES = ("scale_1", "scale_alpha_over_r", "scale_alpha_over_sqrt_r")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("manner", ["plain", "node", "joint"])
+@pytest.mark.parametrize("scale", AFLORA_SCALES)
+@pytest.mark.parametrize("path", _cases("aflora_layer_*.safetensors"))
+def test_aflora(path, scale, manner, dtype):
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    attachments = _with_vectors(tensors, meta, dtype, ("gate", "w1") if manner == "joint" else ("w2",))
+    if manner == "plain":
+        attachments[0].joint = None
+    tolerance = {key: meta["tolerance"][_word(dtype)][key] for key in ("rtol", "atol")}
+
+    def close(ours, name):
+        torch.testing.assert_close(ours, tensors[f"expected.{scale}.{name}"], **tolerance)
+
+    for attachment in attachments:
+        if scale == "scale_alpha_over_sqrt_r":  # no published code applies it, nor does an option here
+            attachment.adapter.scale = meta["scales"][scale]
+        elif scale == "scale_1":
+            attachment.adapter.scale = 1.0
+        assert attachment.adapter.scale == pytest.approx(meta["scales"][scale])
+    x = tensors["input.x"].clone().requires_grad_()
+    outputs = [attachment.linear(x) for attachment in attachments]
+    sum((y * tensors["input.g"]).sum() for y in outputs).backward()
+    close(x.grad / len(attachments), "grad.x")
+    for y, attachment in zip(outputs, attachments):
+        close(y, "y")
+        adapter = attachment.adapter
+        for name, ours in (("A", adapter.A.grad), ("B", adapter.B.grad.t())):
+            close(ours, f"grad.lora_{name}")
+        close(adapter.d.grad, "grad.lora_d")
+        close(adapter.b.grad, "grad.lora_db")
+
+
+def _with_vectors(tensors, meta, dtype, roles):
+    """Return the attachments of linears of one layer with the case's weights, base and AFLoRA."""
+    attachments, shape = {}, tensors["param.weight"].shape[::-1]
+    kind = kinds.load("model.adapters", "aflora", "ADAPTER")
+    names = {"A": "lora_A", "B": "lora_B", "d": "lora_d", "b": "lora_db"}
+    for role in roles:
+        linear = nn.Linear(*shape, bias="param.bias" in tensors, dtype=dtype).requires_grad_(False)
+        linear.weight.copy_(tensors["param.weight"])
+        if "param.bias" in tensors:
+            linear.bias.copy_(tensors["param.bias"])
+        site, rank = Site(SiteKey(0, role), role, *shape), tensors["param.lora_A"].shape[0]
+        entry = Entry(rank, meta["scales"]["scale_alpha_over_r"] * rank, 0.0, "default", False)
+        options = kind.options(scaling="alpha_over_r", uv_rule="all")
+        adapter = kind.build([PlannedSite(site, entry, options)], 0)[site.key].to(dtype)
+        with torch.no_grad():
+            for name, factor in adapter.factors().items():
+                factor.copy_(tensors[f"param.{names[name]}"])
         attachments[site.key] = Attachment(site, linear, adapter, kind.joint)
     join(attachments, SHARED_INPUT)
     return list(attachments.values())

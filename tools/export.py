@@ -66,11 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputFault(*faults)
         place = files.path
         if given.output is not None:
-            from model.peft_format import read, write
+            from model.peft_format import as_peft_has_it, read, write
 
             adapter, place = read(files.path, "ADAPTER_DIR"), given.output
             with replacing_directory(place) as draft:
-                write(draft, adapter, **facts(files.config))
+                write(draft, as_peft_has_it(adapter), **facts(files.config))
                 require_equal(adapter.modules, read(draft, "--output").modules)
                 again = read_files(draft, "--output")
                 if refusals(again, given.max_lora_rank, folds=False):
@@ -101,8 +101,9 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
         lines.append(f"{where}: use_dora: vLLM does not read DoRA")
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
-    if (files.path / "extra.safetensors").exists():
-        what = ", ".join(beside(files.metadata)) or "adapters that are not plain LoRA"
+    apart = beside(files.metadata)
+    if (files.path / "extra.safetensors").exists() and (apart or not files.metadata.get("extra")):
+        what = ", ".join(apart) or "adapters that are not plain LoRA"
         lines.append(
             f"{files.path / 'extra.safetensors'}: vLLM has no place for {what}, and without them it would be"
             " another network; answer with tools.generate instead"

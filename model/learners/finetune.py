@@ -90,12 +90,12 @@ class FineTuner(L.LightningModule):
         """Return the tensors that train, by their name in this module."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def held(self) -> dict[str, nn.Parameter]:
+    def held(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: what trains, and all other tensors of the adapters it is in."""
-        found = self.trained()
+        found: dict[str, Tensor] = dict(self.trained())
         for key, attachment in self.adapters.items():
-            own = {f"adapters.{key}.{name}": p for name, p in attachment.named_parameters()}
-            found |= own if any(p.requires_grad for p in own.values()) else {}
+            own = attachment.state_dict(prefix=f"adapters.{key}.", keep_vars=True)
+            found |= own if found.keys() & own.keys() else {}
         return found
 
     def groups(self) -> dict[str, int]:
@@ -146,13 +146,17 @@ class FineTuner(L.LightningModule):
             raise InputFault(*faults[:8])
 
     def adopt(self, checkpoint: Mapping[str, Any], where: str) -> None:
-        """Copy a checkpoint's tensors in, after `check`, and switch its modules on and off."""
-        state = checkpoint["state_dict"]
-        self.check(state, where)
+        """Copy a checkpoint's tensors in, after `check`, and switch its modules on and off.
+
+        Raises:
+            InputFault: for tensors that are not those that train here.
+        """
+        self.check(checkpoint["state_dict"], where)
         switch(self.attachments, checkpoint["switches"])
-        with torch.no_grad():
-            for name, parameter in self.held().items():
-                parameter.copy_(state[name])
+        try:
+            self.load_state_dict(checkpoint["state_dict"], strict=False)
+        except ValueError as refusal:
+            raise InputFault(f"{where}: {refusal}") from None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss, weighted so that an update uses the mean over its own accumulation window."""

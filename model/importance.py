@@ -71,7 +71,7 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
     """Put random numbers in the place of what starts at zero: several scores vanish identically there.
 
     Args:
-        attachments: by site; of their factors it is every B, or the vector b where there is one, if it trains;
+        attachments: by site; of their factors it is every B, or the vector b where there is one, that trains;
             a frozen one was loaded.
         seed: the run's seed; a module's numbers depend on it and the site alone.
     """

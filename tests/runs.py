@@ -148,7 +148,7 @@ def run(directory: Path, *words: Any) -> Path:
 
 
 def program(
-    *words: Any, cwd: Path = ROOT, module: str = "main", timeout: float = 240, **environment: str
+    *words: Any, cwd: Path = ROOT, module: str = "main", timeout: float = 600, **environment: str
 ) -> subprocess.CompletedProcess:
     """Run `python -m main` in a process of its own."""
     command = [sys.executable, "-m", module, *map(str, words)]

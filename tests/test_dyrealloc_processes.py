@@ -40,7 +40,7 @@ def _both(directory, words, code=0, driver=("epoch", 4, "all", "digest")):
     """Run in two processes and return what was printed."""
     words = [*words, "--project-dir", directory.parent, "--project", directory.name]
     options = ("--num-devices", 2, "--accelerator", "cpu")
-    done = program(*driver, *words, *options, module="tests.killed", timeout=200)
+    done = program(*driver, *words, *options, module="tests.killed")
     assert done.returncode == code, done.stderr
     return done
 
@@ -147,7 +147,7 @@ def test_a_killed_search_of_two_processes_goes_on_exactly(place, words, ground, 
     _both(directory, words(4, **options), -9 if rank == 0 else 4, (point, step, rank, "SIGKILL"))
     last = directory / "checkpoints" / "last.ckpt"
     resume = ["train-dyrealloc", "--resume-training", "--load", last, "--load-type", "pl"]
-    done = program(*resume, "--num-devices", 2, "--accelerator", "cpu", timeout=200)
+    done = program(*resume, "--num-devices", 2, "--accelerator", "cpu")
     assert done.returncode == 0, done.stderr
     assert comparable(directory) == comparable(whole)
 

@@ -130,7 +130,7 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(searched, place, grou
                                               ("separated", "fisher")])  # fmt: skip
 def test_with_everything_on_it_is_plain_training_byte_for_byte(place, words, plain, mode, method):
     options = {"importance_test_name": method, "realloc_N": 1, "dyrealloc_ags_mode": mode}
-    done = run(place / f"all-{mode}", *words(**options, turn_on_percentile=1.0))
+    done = run(place / f"all-{mode}-{method}", *words(**options, turn_on_percentile=1.0))
     assert (done / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()
     mine, theirs = (
         {name: content for name, content in comparable(one).items() if name.startswith("adapter/")}

@@ -141,7 +141,7 @@ def test_two_processes_compute_what_one_does(trained, place, words):
     """Each takes its half of every global batch; two of the fifty examples do not fill both."""
     words = [word if word != "8" else "4" for word in words]
     named = ["--project-dir", place, "--project", "two", "--num-devices", 2, "--accelerator", "cpu"]
-    done = program(*words, *named, timeout=150)
+    done = program(*words, *named)
     assert done.returncode == 0, done.stderr
     assert "note: 2 examples of each epoch are left out" in done.stdout
     found, expected = rows(place / "two"), rows(trained)

@@ -36,7 +36,7 @@ def _both(directory, words, code=0, driver=()):
     """Run in two processes and return directory and what was printed."""
     words = words if directory is None else _named(directory, words)
     module = "tests.killed" if driver else "main"
-    done = program(*driver, *words, "--num-devices", 2, "--accelerator", "cpu", module=module, timeout=150)
+    done = program(*driver, *words, "--num-devices", 2, "--accelerator", "cpu", module=module)
     assert done.returncode == code, done.stderr
     return done
 

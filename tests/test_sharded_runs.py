@@ -25,7 +25,7 @@ def words(ground):
 def _run(directory, words, strategy, code=0, driver=()):
     module = "tests.killed" if driver else "main"
     place = ["--project-dir", directory.parent, "--project", directory.name]
-    done = program(*driver, *words, *TWO, "--strategy", strategy, *place, module=module, timeout=400)
+    done = program(*driver, *words, *TWO, "--strategy", strategy, *place, module=module)
     assert done.returncode == code, done.stderr
     return comparable(directory)
 
@@ -38,7 +38,7 @@ def test_a_sharded_run_equals_the_whole_one_and_goes_on_exactly(place, words):
     _run(directory, words, "fsdp", -9, ("step", 3, 0, "SIGKILL"))
     checkpoint = directory / "checkpoints" / "last.ckpt"
     resume = ["train", "--resume-training", "--load", checkpoint, "--load-type", "pl"]
-    done = program(*resume, timeout=400)
+    done = program(*resume)
     assert done.returncode == 0, done.stderr
     assert comparable(directory) == whole
 

@@ -279,6 +279,7 @@ def _backbone(prepared: Prepared, task: Task) -> Any:
         pretrained=options.pretrained,
         seed=options.seed,
         base_dtype=options.base_dtype,
+        attention=options.attention,
     )
     return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
 

@@ -32,6 +32,7 @@ EVALUATION = (
     "max_bad_rows",
     "precision",
     "base_dtype",
+    "attention",
     "seed",
 )
 """The options that decide what an evaluation computes; `test` takes them from the checkpoint's run."""

@@ -187,6 +187,8 @@ class Options:
     """Lightning's precision."""
     base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16")), _COMPUTE] = "float32"
     """How frozen weights are stored; adapters stay float32."""
+    attention: Annotated[str, Choice("attention", ("auto", "eager")), _COMPUTE] = "auto"
+    """How attention is computed: as the network chooses, or by plain products."""
     compile: Annotated[bool, Switch(), Option("Devices and numbers", _TRAINING)] = False
     """Compile the network's layers while training; needs a C++ compiler on the CPU."""
     accelerator: Annotated[str, Choice("accelerator", ("auto", "cpu", "gpu")), _COMPUTE] = "auto"

@@ -62,7 +62,7 @@ class Backbone:
         return (*heads, *(name for name in self.new_modules if name not in heads))
 
 
-def load_backbone(
+def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of the run
     source: sources.Source,
     objective: str,
     labels: Sequence[str] = (),
@@ -71,6 +71,7 @@ def load_backbone(
     pretrained: bool = True,
     seed: int = 0,
     base_dtype: str = "float32",
+    attention: str = "auto",
 ) -> Backbone:
     """Load network and tokenizer; everything is frozen but the head and what the base lacked.
 
@@ -84,6 +85,7 @@ def load_backbone(
         pretrained: load weights, or make them at random from the configuration and the seed.
         seed: the run's seed.
         base_dtype: how frozen weights are stored; trained modules are float32.
+        attention: `eager` for plain products; `auto` leaves transformers its choice.
 
     Raises:
         InputFault: naming the file, tensor or flag.
@@ -101,6 +103,8 @@ def load_backbone(
         else:
             network, lacking = _random(config, family, objective, seed, _DTYPES[base_dtype])
             digest = _random_digest(local, seed)
+        if attention != "auto":
+            network.set_attn_implementation(attention)
         tokenizer = _tokenizer(local)
     _set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if _below(name, lacking))

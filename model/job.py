@@ -255,7 +255,8 @@ class Job:
 
     def evaluation(self) -> dict[str, Any]:
         """Return the options that decide an evaluation's number, stored with the adapter."""
-        names = ["dataset", "task", "batch_size", "max_token_len", "precision", "base_dtype", "seed"]
+        names = ["dataset", "task", "batch_size", "max_token_len"]
+        names += ["precision", "base_dtype", "attention", "seed"]
         if self.assembled.stream is not None:
             names.append("shortcut_norm")
         chosen = {

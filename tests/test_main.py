@@ -454,6 +454,13 @@ def test_gradient_checkpointing_changes_no_loss(simple, ground, tmp_path):
     torch.testing.assert_close(list(rows(done).values()), list(rows(simple).values()), rtol=1e-6, atol=0)
 
 
+def test_attention_by_plain_products_changes_no_loss(simple, ground, tmp_path):
+    done = run(tmp_path / "run", *ground.words(attention="eager"))
+    torch.testing.assert_close(list(rows(done).values()), list(rows(simple).values()), rtol=1e-4, atol=0)
+    recorded = json.loads((done / "adapter" / "metadata.json").read_text())
+    assert recorded["evaluation"]["attention"] == "eager"
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -121,6 +121,14 @@ def test_a_bfloat16_base_has_a_float32_head(hosts, family, pretrained):
     torch.testing.assert_close(logits, full.network(**_batch(full)).logits, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attention_by_plain_products_agrees_with_the_networks_own(hosts, family):
+    own, eager = _load(hosts[family]), _load(hosts[family], attention="eager")
+    assert eager.network.config._attn_implementation == "eager"
+    outputs = [one.network.eval()(**_batch(one)).logits for one in (own, eager)]
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
+
+
 def test_a_pooler_that_the_base_lacks_trains_and_travels(tmp_path):
     host = save_host("bert", tmp_path)
     tensors = load_tensors(host / "model.safetensors")

@@ -5,7 +5,7 @@ network reads: nothing is assumed about how a tokenizer joins the letter to the 
 fit is cut at its end, so that the place of the answer is lost; it counts as wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,15 @@ from dataset.mmlu import LETTERS, SUBJECTS
 from dataset.task import Example
 
 _NO_ANSWER = -1
+_AT_ONCE = 512
+"""Prompts whose four encodings are held as lists of Python numbers; five shots of all would be gigabytes."""
 
 
 class EncodedChoices:
     """Prompts as tokens; serves evaluation as `dataset.encoding.Encoded` does.
 
     Args:
-        ids: token ids of each prompt.
+        ids: int32 token ids of each prompt.
         letters: (N, 4), the letters' ids.
         labels: (N,), number of the right letter; -1 where the prompt was cut.
         groups: (N,), number of the subject's group.
@@ -32,8 +34,8 @@ class EncodedChoices:
     borders = None
     dropped = 0
 
-    def __init__(self, ids: Sequence[Sequence[int]], letters: Tensor, labels: Tensor, groups: Tensor) -> None:
-        self.ids = [torch.tensor(tokens, dtype=torch.int32) for tokens in ids]
+    def __init__(self, ids: Sequence[Tensor], letters: Tensor, labels: Tensor, groups: Tensor) -> None:
+        self.ids = list(ids)
         self.letters = letters
         self.labels = labels
         self.groups = groups
@@ -74,18 +76,27 @@ def encode_choices(
     Raises:
         InputFault: when the tokenizer does not tell the letters apart by their last token alone.
     """
-    ended = []
-    for letter in LETTERS:
-        texts = [f"{example.texts[0]} {letter}" for example in examples]
-        ended.append(tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False))
-    whole = [one["input_ids"] for one in ended]
-    prompts = [[*start, *tokens[:-1]] for tokens in whole[0]]
-    for others in whole[1:]:
-        if any(a[:-1] != b[:-1] or a[-1] == b[-1] for a, b in zip(whole[0], others)):
+    parts = (examples[begin : begin + _AT_ONCE] for begin in range(0, len(examples), _AT_ONCE))
+    ended = (pair for part in parts for pair in _ended(part, tokenizer))
+    ids, letters, labels = [], [], []
+    for example, (front, four) in zip(examples, ended):
+        prompt = [*start, *front]
+        ids.append(torch.tensor(prompt[:max_token_len], dtype=torch.int32))
+        letters.append(four)
+        labels.append(int(example.label) if len(prompt) <= max_token_len else _NO_ANSWER)
+    groups = [list(SUBJECTS).index(example.gold) for example in examples]
+    return EncodedChoices(ids, torch.tensor(letters), torch.tensor(labels), torch.tensor(groups))
+
+
+def _ended(examples: Sequence[Example], tokenizer: Any) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield the ids in front of the letter, and the four letters' own, of each prompt."""
+    manner = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    by_letter = [
+        tokenizer([f"{example.texts[0]} {letter}" for example in examples], **manner)["input_ids"]
+        for letter in LETTERS
+    ]
+    for whole in zip(*by_letter):
+        front, letters = whole[0][:-1], [tokens[-1] for tokens in whole]
+        if any(tokens[:-1] != front for tokens in whole) or len(set(letters)) < len(letters):
             raise InputFault("--mmlu-mode: the tokenizer does not write the letters A to D as one token each")
-    fits = [len(tokens) <= max_token_len for tokens in prompts]
-    labels = [int(one.label) if fit else _NO_ANSWER for one, fit in zip(examples, fits)]
-    groups = [list(SUBJECTS).index(one.gold) for one in examples]
-    letters = torch.tensor([[one[row][-1] for one in whole] for row in range(len(examples))])
-    cut = [tokens[:max_token_len] for tokens in prompts]
-    return EncodedChoices(cut, letters, torch.tensor(labels), torch.tensor(groups))
+        yield front, letters

@@ -40,9 +40,13 @@ def test_a_cut_prompt_has_no_right_letter():
     assert encoded[0]["input_ids"].tolist() == [7, *map(ord, "Why?\nAnswer:")]
 
 
-def test_letters_that_run_into_the_prompt_are_refused():
+def test_letters_that_run_into_the_prompt_or_share_an_id_are_refused():
     def merged(texts, **_):
         return {"input_ids": [[sum(map(ord, text))] * 2 for text in texts]}
 
-    with pytest.raises(InputFault, match="does not write the letters"):
-        encode_choices(EXAMPLES, merged, [], 64)
+    def poor(texts, **_):
+        return {"input_ids": [[5, 6, 1 if text.endswith("A") else 0] for text in texts]}
+
+    for tokenizer in (merged, poor):
+        with pytest.raises(InputFault, match="does not write the letters"):
+            encode_choices(EXAMPLES, tokenizer, [], 64)

@@ -129,7 +129,8 @@ def _prepare(bound: Bound) -> Prepared:
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)
     found = attempt(partial(gather_parts, parts, request, {})) or {}
     directory = options.mmlu_dir if mmlu else None
-    questions = directory and attempt(partial(read_files, directory, bound.action, options.max_bad_rows))
+    allowed = options.max_bad_rows - sum(rows.counts()["refused"] for rows in found.values())
+    questions = directory and attempt(partial(read_files, directory, bound.action, allowed))
     if parts and len(found) == len(parts) and bool(mmlu) == bool(questions):
         attempt(partial(join, parts, found, mmlu, questions))
     run = None

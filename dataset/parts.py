@@ -188,6 +188,7 @@ def _bind_mixture(bound: Bound, where: str) -> tuple[Bound, tuple[Part, ...]]:
             parts.append(found[1])
     findings.lines += _name_faults(parts)
     findings.lines += _weight_faults(parts)
+    findings.lines += _file_faults(parts)
     findings.settle()
     compose(parts, [part.task for part in parts])
     actions = {part.action for part in parts}
@@ -267,3 +268,20 @@ def _weight_faults(parts: Sequence[Part]) -> list[str]:
     if len(missing) == len(parts):
         return []
     return [f"{part.where}: weight: needed, other parts have one" for part in missing]
+
+
+def _file_faults(parts: Sequence[Part]) -> list[str]:
+    """Say which of the user's own files one part learns from and another is evaluated on."""
+    named = [
+        (part, name, file)
+        for part in parts
+        if part.task.hub is None
+        for name, split in part.task.splits.items()
+        for file in split.files
+    ]
+    learned = {file: part.name for part, name, file in named if name == "train"}
+    return [
+        f"{part.where}: {name}: {file} is the training file of '{learned[file]}'"
+        for part, name, file in named
+        if name != "train" and file in learned
+    ]

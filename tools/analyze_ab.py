@@ -128,7 +128,7 @@ def show(found: Any, groups: Sequence[Any], output: Path) -> None:
 def _kind(module: str) -> str:
     """Return what stands behind a module's layer: `model.layers.0.self_attn.q_proj` -> `self_attn.q_proj`."""
     words = module.replace("/", ".").split(".")
-    last = max((at for at, word in enumerate(words) if word.lstrip("layer_").isdecimal()), default=-1)
+    last = max((at for at, word in enumerate(words) if word.removeprefix("layer_").isdecimal()), default=-1)
     return ".".join(words[last + 1 :])
 
 

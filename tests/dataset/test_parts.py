@@ -126,6 +126,10 @@ REFUSED = {
         ['dataset = "local"'],
         [f"{AT} 1: train: --dataset local needs a file"],
     ),
+    "a file that another part learns from": (
+        [LOCAL, 'dataset = "local"\ntrain = "b.jsonl"\nvalidation = "./a.jsonl"\nresponse = "r"'],
+        [f"{AT} 2: validation: * is the training file of 'own'"],
+    ),
     "two objectives": (
         [GSM8K, 'dataset = "rte"'],
         [

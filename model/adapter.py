@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from model.entry import Entry
+from model.rematerialisation import Epsilons
 from model.site import Site, SiteKey
 
 _MIXING = {"router", "gate", "gates"}
@@ -43,12 +44,14 @@ class Part(NamedTuple):
         bias: (D_out) or None, frozen.
         adapter: the adapter at the site.
         strength: importance coefficient that multiplies the delta.
+        epsilons: what `model.rematerialisation` needs of the network; None keeps outputs of layer norms.
     """
 
     weight: Tensor
     bias: Tensor | None
     adapter: Any
     strength: float
+    epsilons: Epsilons | None = None
 
 
 @dataclass(frozen=True)

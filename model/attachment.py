@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.adapter import Part
+from model.rematerialisation import Epsilons
 from model.site import Site, SiteKey
 
 Joint = Callable[[Tensor, Sequence[Part]], list[Tensor]]
@@ -24,11 +25,20 @@ class Attachment(nn.Module):
         linear: the host module; kept as a plain reference, not as a submodule.
         adapter: the delta.
         joint: computes base and delta of several attachments that share an input, or None.
+        epsilons: the network's, so that `joint` need not keep what a layer norm put out.
     """
 
-    def __init__(self, site: Site, linear: nn.Linear, adapter: nn.Module, joint: Joint | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        linear: nn.Linear,
+        adapter: nn.Module,
+        joint: Joint | None = None,
+        epsilons: Epsilons | None = None,
+    ) -> None:
         super().__init__()
         self.site = site
+        self.epsilons = epsilons
         self.adapter = adapter
         self.__dict__["linear"] = linear
         self.__dict__["companions"] = SharedInput([self])
@@ -79,7 +89,7 @@ class Attachment(nn.Module):
     def part(self) -> Part:
         """Return what a joint computation needs of this site."""
         self._follow()
-        return Part(self.linear.weight, self.linear.bias, self.adapter, self._strength)
+        return Part(self.linear.weight, self.linear.bias, self.adapter, self._strength, self.epsilons)
 
     def compute(self, x: Tensor, members: "Sequence[Attachment]") -> list[Tensor]:
         """Return the outputs of the members, which all read x: (..., D_in) -> (..., D_out) each."""

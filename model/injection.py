@@ -11,6 +11,7 @@ from model.adapter import AdapterKind, PlannedSite
 from model.attachment import Attachment, join
 from model.entry import Entry
 from model.family import Family
+from model.rematerialisation import Epsilons
 from model.shortcut_plan import exists
 from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
 from model.stream import Stream
@@ -56,26 +57,23 @@ def attach(
         InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
     """
     attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
+    epsilons = Epsilons(network)
     for method in sorted({entry.method for entry in entries.values()}):
         kind: AdapterKind = kinds.load("model.adapters", method, "ADAPTER")
         chosen = {key: entry for key, entry in entries.items() if entry.method == method}
         planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
         for key, adapter in kind.build(planned, seed).items():
-            attachment = _placed(network, stream, sites[key], adapter, kind)
+            if kind.place == "stream":
+                attachment = StreamAttachment(sites[key], stream.layers[key.layer], adapter)
+            else:
+                linear = network.get_submodule(sites[key].path)
+                attachment = Attachment(sites[key], linear, adapter, kind.joint, epsilons)
             attachment.enabled = not chosen[key].disabled
             attachment.strength = chosen[key].importance
             attachments[key] = attachment
     attachments = {key: attachments[key] for key in sorted(attachments)}
     join(attachments, SHARED_INPUT)
     return attachments
-
-
-def _placed(
-    network: nn.Module, stream: Stream | None, site: Site, adapter: nn.Module, kind: AdapterKind
-) -> Attachment | StreamAttachment:
-    if kind.place == "stream":
-        return StreamAttachment(site, stream.layers[site.key.layer], adapter)
-    return Attachment(site, network.get_submodule(site.path), adapter, kind.joint)
 
 
 def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:

@@ -7,7 +7,7 @@ A projection planned by head gets `model.head_lora`, whose B is block-diagonal, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from model.adapter import AdapterKind, Part, PlannedSite
 from model.blocks import Block, add_product, factor_gradient, input_gradient, scale_rows, tiled
 from model.generators import generator
 from model.head_lora import Head, HeadLora
+from model.rematerialisation import flat_remake_of, noise_for
 from model.site import SiteKey
 
 
@@ -85,17 +86,18 @@ class Lora(nn.Module):
 class _JointLinear(torch.autograd.Function):
     """y_i = x W_i^T + b_i + z_i B_i with z_i = s_i d A_i^T, for linears i that read the same x, as one node.
 
-    d is x itself, or the dropped x of a single linear; B_i has the blocks of `model.blocks`. Saves d (only
-    while an A trains) and z; every sum is accumulated in place by a product.
+    d is x itself, or a single linear's x times its dropout noise; B_i has the blocks of `model.blocks`. Saves
+    z, which noise is not zero, and x only while an A trains and nothing else can make it again; every sum is
+    accumulated in place by a product.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor | None, shapes: tuple["_Shape", ...], *tensors: Tensor
+        ctx: Any, x: Tensor, noise: Tensor | None, form: "_Form", *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """x, dropped: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, width)."""
+        """x, noise: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, width)."""
         weights, biases, downs, ups = _quarters(tensors)
-        d = x if dropped is None else dropped
+        d = x if noise is None else x * noise
         z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
         zs = z.split([a.shape[0] for a in downs], 1)
         outputs = tuple(
@@ -105,43 +107,51 @@ class _JointLinear(torch.autograd.Function):
                 up.to(x.dtype),
                 shape.blocks,
             )
-            for w, b, part, up, shape in zip(weights, biases, zs, ups, shapes)
+            for w, b, part, up, shape in zip(weights, biases, zs, ups, form.shapes)
         )
-        trains_down = any(ctx.needs_input_grad[3 + 2 * len(shapes) : 3 + 3 * len(shapes)])
-        ctx.save_for_backward(d if trains_down else None, z, *weights, *downs, *ups)
-        ctx.shapes, ctx.shares = shapes, dropped is None
+        count = len(weights)
+        ctx.trains_down = any(ctx.needs_input_grad[3 + 2 * count : 3 + 3 * count])
+        kept = x if ctx.trains_down and form.remake is None else None
+        ctx.save_for_backward(kept, None if noise is None else noise != 0, z, *weights, *downs, *ups)
+        ctx.form = form
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, A and B."""
-        d, z, *saved = ctx.saved_tensors
-        count = len(ctx.shapes)
+        """grads: (N, D_out) of each linear -> gradients of x, biases, A and B."""
+        x, passed, z, *saved = ctx.saved_tensors
+        shapes = ctx.form.shapes
+        count = len(shapes)
         weights, downs, ups = saved[:count], saved[count : 2 * count], saved[2 * count :]
         needs = ctx.needs_input_grad
         ranks = [a.shape[0] for a in downs]
         ups_grad = [
             factor_gradient(part, g, shape.blocks).to(up.dtype) if needs[3 + 3 * count + i] else None
-            for i, (part, g, up, shape) in enumerate(zip(z.split(ranks, 1), grads, ups, ctx.shapes))
+            for i, (part, g, up, shape) in enumerate(zip(z.split(ranks, 1), grads, ups, shapes))
         ]
         biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
         dz = torch.empty(z.shape, dtype=grads[0].dtype, device=z.device)
-        for part, g, up, shape in zip(dz.split(ranks, 1), grads, ups, ctx.shapes):
+        for part, g, up, shape in zip(dz.split(ranks, 1), grads, ups, shapes):
             input_gradient(part, g, up.to(g.dtype), shape.blocks, shape.strength)
-        stacked = _stacked(downs, dz.dtype)
+        noise = None if passed is None else passed.to(z.dtype).div_(1.0 - ctx.form.dropout)
         downs_grad: Sequence[Tensor | None] = [None] * count
-        if d is not None:
-            downs_grad = [part.to(a.dtype) for part, a in zip((dz.t() @ d).split(ranks), downs)]
-        dx = None
-        if needs[0]:
-            dx = grads[0] @ weights[0].to(dz.dtype)
-            for g, w in zip(grads[1:], weights[1:]):
-                dx.addmm_(g, w.to(dz.dtype))
-            if ctx.shares:
-                dx.addmm_(dz, stacked)
-        dropped_grad = dz @ stacked if needs[1] else None
-        return dx, dropped_grad, None, *[None] * count, *biases_grad, *downs_grad, *ups_grad
+        if ctx.trains_down:
+            x = ctx.form.remake() if x is None else x
+            stacked_grad = dz.t() @ (x if noise is None else x * noise)
+            downs_grad = [part.to(a.dtype) for part, a in zip(stacked_grad.split(ranks), downs)]
+        dx = _input_gradient(grads, weights, dz, _stacked(downs, dz.dtype), noise) if needs[0] else None
+        return dx, None, None, *[None] * count, *biases_grad, *downs_grad, *ups_grad
+
+
+def _input_gradient(
+    grads: Sequence[Tensor], weights: Sequence[Tensor], dz: Tensor, down: Tensor, noise: Tensor | None
+) -> Tensor:
+    """Return sum_i g_i W_i + (dz A) noise: (N, D_in)."""
+    dx = grads[0] @ weights[0].to(dz.dtype)
+    for g, w in zip(grads[1:], weights[1:]):
+        dx.addmm_(g, w.to(dz.dtype))
+    return dx.addmm_(dz, down) if noise is None else dx.add_((dz @ down).mul_(noise))
 
 
 class _Shape(NamedTuple):
@@ -149,6 +159,14 @@ class _Shape(NamedTuple):
 
     blocks: tuple[Block, ...]
     strength: float
+
+
+class _Form(NamedTuple):
+    """What a node needs beside tensors: shapes of its linears, its dropout, how to make x again if known."""
+
+    shapes: tuple[_Shape, ...]
+    dropout: float
+    remake: Callable[[], Tensor] | None
 
 
 def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
@@ -171,8 +189,9 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    dropout = parts[0].adapter.dropout if parts[0].adapter.drops else 0.0
     shapes = tuple(_Shape(part.adapter.blocks, part.strength) for part in parts)
+    form = _Form(shapes, dropout, flat_remake_of(x, parts[0].epsilons))
     tensors = (
         *[part.weight for part in parts],
         *[part.bias for part in parts],
@@ -180,7 +199,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         *[part.adapter.B for part in parts],
     )
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _JointLinear.apply(flat, dropped, shapes, *tensors)
+        outputs = _JointLinear.apply(flat, noise_for(flat, dropout), form, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
 
 

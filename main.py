@@ -211,8 +211,9 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> Any:
 def _data(prepared: Prepared, rows: TaskRows, backbone: Any) -> tuple[Any, dict[str, int], str]:
     """Encode every split; return the data module, a mixture's shares and an example as it is learned."""
     from dataset.blend import blend
-    from dataset.encoding import encode, preview
+    from dataset.encoding import encode
     from dataset.module import TaskData
+    from dataset.preview import preview
     from model.backbone import max_tokens
 
     options = prepared.options

@@ -33,6 +33,7 @@ class EncodedChoices:
     purpose = "learn"
     borders = None
     dropped = 0
+    types = ()
 
     def __init__(self, ids: Sequence[Tensor], letters: Tensor, labels: Tensor, groups: Tensor) -> None:
         self.ids = list(ids)

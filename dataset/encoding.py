@@ -9,7 +9,7 @@ for learning and for generation: what is asked and the answer stay whole. Runnin
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -37,6 +37,7 @@ class Encoded:
         segments: (total,) int32 token type ids, when the tokenizer makes them.
         cut: examples that were shortened.
         dropped: examples left out because cutting left no target.
+        types: (N,) what sort of task each example is, where the split tells; no batch holds it.
     """
 
     tokens: Tensor
@@ -48,6 +49,7 @@ class Encoded:
     segments: Tensor | None = None
     cut: int = 0
     dropped: int = 0
+    types: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,6 +95,15 @@ def encode(
     """
     if task.objective == CHOICES:
         return encode_choices(examples, tokenizer, start_tokens(tokenizer), max_token_len)
+    encoded = _encode(task, name, examples, tokenizer, max_token_len)
+    if task.packed or not any(example.task_type for example in examples):
+        return encoded
+    return replace(encoded, types=[examples[row].task_type for row in encoded.rows.tolist()])
+
+
+def _encode(
+    task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int
+) -> Encoded:
     if task.objective != "language_modeling":
         return encode_texts(examples, tokenizer, max_token_len)
     if task.packed:
@@ -217,27 +228,6 @@ def end_token(tokenizer: Any) -> int:
     if tokenizer.eos_token_id is None:
         raise InputFault("--load: the tokenizer has no end-of-sequence token, which language modelling needs")
     return tokenizer.eos_token_id
-
-
-def preview(encoded: Encoded, index: int, tokenizer: Any, labels: Sequence[str] = ()) -> str:
-    """Show one example as it is learned: targets stand between `[[` and `]]`, a class after `->`.
-
-    Args:
-        encoded: the split.
-        index: the example.
-        tokenizer: what the split was encoded with.
-        labels: class names by id.
-    """
-    item = encoded[index]
-    ids = item["input_ids"].tolist()
-    if encoded.borders is None:
-        if encoded.labels is None:
-            return tokenizer.decode(ids)
-        value = encoded.labels[index].item()
-        return f"{tokenizer.decode(ids)} -> [[{labels[int(value)] if labels else value}]]"
-    border = int(encoded.borders[index])
-    learned = f"[[{tokenizer.decode(ids[border:])}]]" if encoded.purpose == "learn" else ""
-    return f"{tokenizer.decode(ids[:border])}{learned}"
 
 
 def _prompts(

@@ -60,6 +60,15 @@ def word_field(row: Row, name: str) -> str:
     return text_field(row, name)
 
 
+def type_field(row: Row, name: str) -> str:
+    """Return what sort of task a row is, a word or a whole number; `""` where it does not say.
+
+    Raises:
+        RowFault: when it is neither.
+    """
+    return "" if row.get(name) in (None, "") else word_field(row, name)
+
+
 def number_field(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Return a row's finite number within limits.
 

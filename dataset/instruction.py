@@ -1,5 +1,7 @@
 """What instruction sets share: the record instruction, input, output and how it becomes prompt and response.
 
+A record may also tell its type of task, which reports show and no loss sees.
+
 Source: Tian et al. 2024 (HydraLoRA), 2404.19245, released training code: the prompt is the instruction, a
 line feed and the input where there is one, and the end-of-sequence token; the response is the output.
 Differs: `[data] template` may give another prompt, which then has no end token unless it asks for one.
@@ -11,7 +13,7 @@ from functools import partial
 
 from configs.faults import InputFault
 from dataset.counts import count_faults
-from dataset.fields import text_field
+from dataset.fields import text_field, type_field
 from dataset.readers import read_by_ending
 from dataset.task import Example, Row, Selection, Split, Task
 from dataset.template import fill, is_closed, placeholders, template_faults
@@ -23,11 +25,12 @@ _HOLDOUT = 0.1
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the three fields of a record stand in a row."""
+    """Where the fields of a record stand in a row; the last may be missing."""
 
     instruction: str = "instruction"
     input: str = "input"
     output: str = "output"
+    task_type: str = "task_type"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def instruction_task(
         files: official file names, tried in order.
         hub: the repository of the hub copy, whose split is `train`.
         options: template and holdout.
-        columns: the names of the three fields.
+        columns: the names of the fields.
         select: which rows are asked for.
 
     Raises:
@@ -80,7 +83,8 @@ def instruction_example(template: str, columns: Columns, row: Row) -> Example:
     """Return a record's prompt and response; the input may be empty, null or left out.
 
     Raises:
-        RowFault: when instruction or output is missing or empty, or a field is no text.
+        RowFault: when instruction or output is missing or empty, or a field is no text; a type of task may
+            also be a whole number.
     """
     has_input = row.get(columns.input) not in (None, "")
     record = {
@@ -88,7 +92,8 @@ def instruction_example(template: str, columns: Columns, row: Row) -> Example:
         "input": text_field(row, columns.input) if has_input else "",
     }
     output = text_field(row, columns.output)
-    return Example((fill(template, record),), response=output, closed=is_closed(template))
+    closed, kind = is_closed(template), type_field(row, columns.task_type)
+    return Example((fill(template, record),), response=output, closed=closed, task_type=kind)
 
 
 def prompt_faults(template: str) -> list[str]:

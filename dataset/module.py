@@ -1,6 +1,7 @@
 """Serve encoded splits to Lightning: the order is ours, no loader draws from the global generators."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 import torch
@@ -13,7 +14,7 @@ from configs.seeds import derive
 from dataset.blend import Blend
 from dataset.collate import Collate
 from dataset.encoding import Encoded
-from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixed_order
+from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, first, mixed_order, spread
 
 
 class TaskData(LightningDataModule):
@@ -128,6 +129,29 @@ class TaskData(LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         """Return `validation` and its further sets, in the order of `validation_names`."""
         return [self._evaluation(name) for name in self.validation_names]
+
+    def looked_at(self, name: str, batches: int, examples: int) -> tuple[DataLoader, list[list[str]]]:
+        """Return this rank's share of a few global batches of an evaluation set, and their examples' types.
+
+        Of a set without types the first ones are taken; of one that tells them they are spread evenly over
+        it, so that types which stand together in a file are seen alike.
+
+        Args:
+            name: the set.
+            batches: how many global batches.
+            examples: of a set with types so many at least, if it takes more batches.
+        """
+        split, (rank, world) = self.splits[name], self._place()
+        if split.types:
+            batches = max(batches, -(-examples // (self.batch_size * world)))
+        choose = partial(spread if split.types else first, batches)
+        sampler = EvalBatches(len(split), self.batch_size, rank, world, choose)
+        types = [[split.types[row] for row in rows] for rows in sampler] if split.types else []
+        return self._loader(name, sampler), types
+
+    def types(self, name: str) -> list[str]:
+        """Return the types of task of a set's examples, sorted; empty where it tells none."""
+        return sorted(set(self.splits[name].types))
 
     def test_dataloader(self) -> list[DataLoader]:
         """Return the test set, or the validation sets of a task whose test set has no labels."""

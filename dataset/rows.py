@@ -292,6 +292,7 @@ def _digest(examples: Sequence[Example]) -> str:
     for example in examples:
         fields = [example.texts, example.label, example.response, example.gold]
         fields += [True] if example.closed else []
+        fields += [example.task_type] if example.task_type else []
         digest.update(json.dumps(fields, ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()

@@ -133,20 +133,29 @@ class EvalBatches:
         batch_size: examples a batch and rank.
         rank: this process.
         world: number of processes.
+        choose: which global batches are used, given how many there are; without it all of them.
     """
 
-    def __init__(self, count: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        rank: int = 0,
+        world: int = 1,
+        choose: Callable[[int], Sequence[int]] | None = None,
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.rank = rank
         self.world = world
+        self.choose = choose
         self.sampler = self
 
     def batches(self) -> list[list[int]]:
         """Return all batches of this rank."""
         size = self.batch_size * self.world
-        cuts = []
-        for begin in range(0, self.count, size):
+        begins, cuts = range(0, self.count, size), []
+        for begin in begins if self.choose is None else (begins[k] for k in self.choose(len(begins))):
             held = min(size, self.count - begin)
             # Rounded up: what is too short for all ranks falls to the first, which reports.
             first, last = (-(-held * rank // self.world) for rank in (self.rank, self.rank + 1))
@@ -158,6 +167,16 @@ class EvalBatches:
 
     def __len__(self) -> int:
         return len(self.batches())
+
+
+def first(most: int, count: int) -> range:
+    """Return the first places of a row, at most `most` of `count`."""
+    return range(min(most, count))
+
+
+def spread(most: int, count: int) -> list[int]:
+    """Return places spread evenly over a row, at most `most` of `count`."""
+    return list(range(count)) if count <= most else [place * count // most for place in range(most)]
 
 
 class ScoringBatches:

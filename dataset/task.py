@@ -69,6 +69,7 @@ class Example:
         closed: whether the end-of-sequence token stands between prompt and response.
         document: begin and end, in characters of the prompt, of the part that gives way where the prompt is
             too long: it loses tokens from its end, before anything else does.
+        task_type: what sort of task it is, where the row says so; told in reports, unused by the loss.
     """
 
     texts: tuple[str, ...]
@@ -77,6 +78,7 @@ class Example:
     gold: str | None = None
     closed: bool = False
     document: tuple[int, int] | None = None
+    task_type: str = ""
 
 
 @dataclass(frozen=True)

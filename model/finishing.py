@@ -13,7 +13,7 @@ from model.exchange import collect, export
 from model.job import NOTHING_SEARCHED, Job, Searched, Steps
 from model.learners.finetune import FineTuner
 from model.report import write_report
-from model.routing_report import report_routers
+from model.routing_report import hear_routers, report_routers
 from model.scoring import score, show_result, write_predictions
 from model.sharding import in_step
 
@@ -38,7 +38,8 @@ def finish(
     with in_step(learner.network):
         if rank == 0:
             _export(job, learner)
-            routers = report_routers(job, trainer, learner)
+        heard = hear_routers(job, trainer, learner)
+    routers = report_routers(job, trainer, heard)
     if "test" in job.data.test_names:
         tested = score(job, trainer, learner, directory.path)
         metrics |= tested

@@ -150,24 +150,13 @@ def _norm(panel: Panel, scale: Scale, limits: tuple[float, float] | None) -> Any
 def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], norm: Any) -> Any:
     """Draw one map and return the image that a colour bar needs."""
     import numpy
-    from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("scores", _COLOURS, bad=(0, 0, 0, 0))
     cells = [[panel.values.get(SiteKey(layer, role), math.nan) for role in roles] for layer in layers]
     table = numpy.array(cells, dtype=float).reshape(len(layers), len(roles))
-    coloured = numpy.ma.masked_where(~(numpy.abs(table) > 0), table)
-    zeros = numpy.ma.masked_where(table != 0, numpy.zeros_like(table))
-    manner = {"edgecolors": "white", "linewidth": 0.8 if len(layers) <= 48 else 0.3}
-    edges = numpy.arange(len(roles) + 1) - 0.5, numpy.arange(len(layers) + 1) - 0.5
-    axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **manner)
-    image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **manner)
+    image = draw_cells(axes, table, norm)
     linears = sum(not is_shortcut(SiteKey(0, role)) for role in roles)
     if 0 < linears < len(roles):  # a gap between the linears and the shortcuts
         axes.axvline(linears - 0.5, color="white", linewidth=5)
-    _write_cells(axes, table, norm)
-    axes.invert_yaxis()
-    axes.spines[:].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=8, length=0)
     is_short = max(map(len, roles), default=0) <= 6
     slant = {} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(roles)), roles, **slant)
@@ -180,11 +169,37 @@ def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], 
     return image
 
 
+def draw_cells(axes: Any, table: Any, norm: Any) -> Any:
+    """Draw a table's numbers as coloured cells, the first row on top; return the image a colour bar needs.
+
+    Args:
+        axes: where.
+        table: array (rows, columns); NaN where there is nothing.
+        norm: what maps numbers to [0, 1].
+    """
+    import numpy
+    from matplotlib.colors import LinearSegmentedColormap
+
+    rows, columns = table.shape
+    colours = LinearSegmentedColormap.from_list("scores", _COLOURS, bad=(0, 0, 0, 0))
+    coloured = numpy.ma.masked_where(~(numpy.abs(table) > 0), table)
+    zeros = numpy.ma.masked_where(table != 0, numpy.zeros_like(table))
+    manner = {"edgecolors": "white", "linewidth": 0.8 if rows <= 48 else 0.3}
+    edges = numpy.arange(columns + 1) - 0.5, numpy.arange(rows + 1) - 0.5
+    axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **manner)
+    image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **manner)
+    _write_cells(axes, table, norm)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    return image
+
+
 def _write_cells(axes: Any, table: Any, norm: Any) -> None:
     """Write numbers, zeros and dots for what is not there."""
     import numpy
 
-    longest = max(len(_number(value)) for value in table.flat if not math.isnan(value))
+    longest = max((len(_number(value)) for value in table.flat if not math.isnan(value)), default=0)
     is_few = table.size <= (_MOST_WRITTEN if longest > 3 else 4 * _MOST_WRITTEN)
     for (row, column), value in numpy.ndenumerate(table):
         if math.isnan(value):

@@ -60,6 +60,7 @@ IMPORT_IN_FUNCTIONS = (
     "configs/console.py",
     "model/figures.py",
     "model/heat_maps.py",
+    "model/type_maps.py",
 )
 
 

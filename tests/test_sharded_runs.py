@@ -54,6 +54,16 @@ def test_sharded_processes_answer_as_whole_ones_do(place, ground):
     assert found.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.slow
+def test_sharded_processes_hear_routers_as_whole_ones_do(place, words, ground):
+    plan = ground.plan("sharded-hydra", method="hydra", heads=3)
+    line = ["3" if before == "--max-steps" else word for before, word in zip(["", *words], words)]
+    line[line.index("--lora-config") + 1] = str(plan)
+    whole = _run(place / "hydra-whole", line, "ddp")
+    assert "search/router_usage.toml" in whole
+    assert _run(place / "hydra-sharded", line, "fsdp") == whole
+
+
 def test_a_plain_model_has_nothing_to_shard(ground):
     done = program("train", ground.host("llama"), "rte", "--strategy", "fsdp", "--dataset-dir", ground.rte())
     assert done.returncode == 2

@@ -1,6 +1,7 @@
 """Dolly: 15,000 instructions written and answered by people, in eight categories.
 
-Source: Conover et al. 2023, databricks-dolly-15k; context and response are the record's input and output.
+Source: Conover et al. 2023, databricks-dolly-15k; context and response are the record's input and output,
+the category is its type of task.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def build(options: DollyOptions) -> Task:
         _FILES,
         "databricks/databricks-dolly-15k",
         InstructionOptions(options.template, options.validation_examples),
-        Columns("instruction", "context", "response"),
+        Columns("instruction", "context", "response", "category"),
         select=partial(_is_chosen, chosen),
     )
 

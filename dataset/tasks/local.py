@@ -1,5 +1,6 @@
 """Local: the user's own files, described in the TOML table `[data]`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal
 from configs.faults import InputFault, suggestion, unknown
 from configs.kinds import names
 from dataset.counts import count_faults
-from dataset.fields import label_field, number_field, text_field, word_field
+from dataset.fields import label_field, number_field, text_field, type_field, word_field
 from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.readers import FORMATS, read_by_ending
 from dataset.summaries import document_faults, score_summary, summary_example
@@ -50,6 +51,8 @@ class LocalOptions:
     """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
     form: Literal["instruction"] | None = None
     """Rows of instruction, input (may be empty) and output, put into `dataset.instruction`'s prompt."""
+    task_type: str | None = None
+    """Column of what sort of task a row is, for reports; with a form `task_type`, where there is one."""
     document: str | None = None
     """Column of the text to be summarised; `document` by default. The template must hold it."""
     summary: str | None = None
@@ -66,8 +69,19 @@ def build(options: LocalOptions) -> Task:
         InputFault: for every option that does not fit.
     """
     _check(options)
+    return _made(options)
+
+
+def _made(options: LocalOptions) -> Task:
     makers = {"language_modeling": _language_task, "summarization": _summary_task}
-    return makers.get(_purpose(options), _labelled_task)(options)
+    task = makers.get(_purpose(options), _labelled_task)(options)
+    if options.task_type is None or options.form is not None:
+        return task
+    return replace(task, example=partial(_typed, task.example, options.task_type))
+
+
+def _typed(read: Callable[[Row], Example], column: str, row: Row) -> Example:
+    return replace(read(row), task_type=type_field(row, column))
 
 
 def _check(options: LocalOptions) -> None:
@@ -140,7 +154,7 @@ def _read(options: LocalOptions, path: Path) -> Rows:
     rows = read_by_ending(path)
     faults = [
         f"{path}: no column '{column}'{suggestion(column, map(str, rows.rows[0].row))}"
-        for column in _columns(options)
+        for column in (*_columns(options), *([options.task_type] if options.task_type is not None else []))
         if rows.rows and not any(column in row for _, row in rows.rows)
     ]
     if faults:
@@ -177,7 +191,8 @@ def _language_task(options: LocalOptions) -> Task:
     template, response = _template(options), _response(options)
     read = partial(_pair, template, response)
     if options.form is not None:
-        read = partial(instruction_example, template, Columns(output=response))
+        columns = Columns(output=response, task_type=options.task_type or Columns.task_type)
+        read = partial(instruction_example, template, columns)
     return Task(
         name="local",
         objective="language_modeling",
@@ -236,7 +251,7 @@ def _complete(options: LocalOptions, rows: list[Row]) -> Task:
         )
     is_numbered = all(word.isascii() and word.isdecimal() and len(word) < 19 for word in found)
     labels = sorted(found, key=lambda word: (int(word), word)) if is_numbered else sorted(found)
-    return _labelled_task(replace(options, labels=tuple(labels)))
+    return _made(replace(options, labels=tuple(labels)))
 
 
 def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:

@@ -10,7 +10,8 @@ import pytest
 
 from configs import kinds
 from dataset.collate import Collate
-from dataset.encoding import IGNORED, encode, preview
+from dataset.encoding import IGNORED, encode
+from dataset.preview import preview
 from dataset.rows import Wanted, gather, wanted
 from dataset.task import RowFault
 from tests.tiny import byte_tokenizer

@@ -1,5 +1,7 @@
 """Only targets are learned, the end token among them; cutting never makes a prompt a target."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,15 +13,17 @@ from configs.faults import InputFault
 from dataset.collate import Collate
 from dataset.encoding import (
     IGNORED,
+    encode,
     encode_blocks,
     encode_pairs,
     encode_prompts,
     encode_texts,
     end_token,
-    preview,
     start_tokens,
 )
+from dataset.preview import preview
 from dataset.task import Example
+from dataset.tasks.gsm8k import TASK as GSM8K
 from tests.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
@@ -182,3 +186,16 @@ def test_text_without_a_target_is_refused():
         encode_blocks([pair("", "abc")], TOKENIZER, 1)
     with pytest.raises(InputFault, match="1 tokens of text leave no target"):
         encode_blocks([pair("", "a")], _without_start(), 8)
+
+
+def test_types_follow_their_examples_and_change_no_batch():
+    task = GSM8K.build(GSM8K.options())
+    plain = [Example((f"{'?' * n}",), response="a") for n in (1, 40, 2, 3)]
+    typed = [replace(one, task_type=kind) for one, kind in zip(plain, ("x", "y", "", "x"))]
+    one, other = (encode(task, "validation", examples, TOKENIZER, 20) for examples in (plain, typed))
+    assert other.dropped == 1
+    assert (list(one.types), list(other.types)) == ([], ["x", "", "x"])
+    assert all(torch.equal(a, b) for n in range(3) for a, b in zip(one[n].values(), other[n].values()))
+    assert one[0].keys() == other[0].keys()
+    packed = replace(task, packed=True)
+    assert list(encode(packed, "validation", typed, TOKENIZER, 20).types) == []

@@ -1,5 +1,7 @@
 """An instruction record becomes the published prompt: instruction, input where there is one, end token."""
 
+from dataclasses import replace
+
 import pytest
 
 from configs.faults import InputFault
@@ -45,6 +47,24 @@ def test_columns_are_named_as_they_stand_in_the_row():
         instruction_example(TEMPLATE, columns, {"instruction": "a", "context": 3, "response": "b"})
     with pytest.raises(RowFault, match="field 'instruction' is empty"):
         instruction_example(TEMPLATE, columns, {"instruction": "", "context": "a", "response": "b"})
+
+
+@pytest.mark.parametrize(("value", "kind"), [("sums", "sums"), (3, "3"), ("", ""), (None, ""), (0, "0")])
+def test_the_type_of_task_is_kept_and_no_loss_sees_it(value, kind):
+    row = {"instruction": "Go.", "output": "Gone."}
+    plain = instruction_example(TEMPLATE, Columns(), row)
+    assert plain.task_type == ""
+    assert instruction_example(TEMPLATE, Columns(), {**row, "task_type": value}) == replace(
+        plain, task_type=kind
+    )
+    columns = Columns(task_type="sort")
+    assert instruction_example(TEMPLATE, columns, {**row, "sort": value, "task_type": []}).task_type == kind
+
+
+def test_a_type_of_task_is_a_word_or_a_whole_number():
+    row = {"instruction": "Go.", "output": "Gone.", "task_type": [1]}
+    with pytest.raises(RowFault, match="field 'task_type' must be text, got list"):
+        instruction_example(TEMPLATE, Columns(), row)
 
 
 @pytest.mark.parametrize(

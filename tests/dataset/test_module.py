@@ -5,10 +5,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from configs.faults import InputFault
-from dataset.encoding import encode_pairs, encode_prompts, encode_texts
+from dataset.encoding import encode, encode_pairs, encode_prompts, encode_texts
 from dataset.module import TaskData
 from dataset.sampling import EpochBatches
 from dataset.task import Example
+from dataset.tasks.mrpc import TASK as MRPC
 from tests.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer(encoder=True)
@@ -158,3 +159,29 @@ def test_ranks_share_every_evaluation_example_once(monkeypatch):
         monkeypatch.setattr(TaskData, "_place", lambda self, rank=rank: (rank, 2))
         seen += [name for batch in data().val_dataloader()[0] for name in texts(batch)]
     assert sorted(seen) == letters(5)
+
+
+def _typed(types, count=20):
+    examples = [
+        Example((text,), label=0, task_type=types[i % len(types)]) for i, text in enumerate(letters(count))
+    ]
+    task = MRPC.build(MRPC.options())
+    return {"validation": encode(task, "validation", examples, TOKENIZER, 64)}
+
+
+def test_a_set_with_types_tells_those_of_the_batches_it_gives():
+    splits = _typed(["b", "", "a"])
+    one = data(splits)
+    assert one.types("validation") == ["", "a", "b"]
+    loader, types = one.looked_at("validation", 2, 1)
+    assert types == [["b", "", "a", "b"], ["a", "b", "", "a"]]  # rows 0 to 3 and 8 to 11 of five batches
+    assert [texts(batch) for batch in loader] == [letters(4), letters(20)[8:12]]
+    assert len(one.looked_at("validation", 2, 13)[1]) == 4  # of four examples each
+    assert set(splits["validation"][0]) == {"input_ids", "labels"}
+
+
+def test_a_set_without_types_gives_its_first_batches():
+    one = data(_typed([""]))
+    loader, types = one.looked_at("validation", 2, 99)
+    assert types == [] == one.types("validation")
+    assert [texts(batch) for batch in loader] == [letters(4), letters(8)[4:]]

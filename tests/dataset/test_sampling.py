@@ -1,6 +1,7 @@
 """Batches are a function of seed, epoch, rank and world."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.seeds import draws
-from dataset.sampling import EpochBatches, EvalBatches, ScoringBatches, mixed_order, mixture_draw
+from dataset.sampling import (
+    EpochBatches,
+    EvalBatches,
+    ScoringBatches,
+    first,
+    mixed_order,
+    mixture_draw,
+    spread,
+)
 
 COUNTS = st.integers(0, 90)
 SIZES = st.integers(1, 7)
@@ -204,3 +213,14 @@ def test_a_mixed_order_draws_among_all_training_examples():
     assert {index for order in orders for index in order[::2]} == set(range(40))
     assert len({tuple(order) for order in orders}) == 60
     assert {order[0] for order in orders} - {0, 1, 2}
+
+
+def test_a_few_global_batches_are_the_first_or_spread_evenly():
+    assert list(first(3, 10)) == [0, 1, 2] and list(first(3, 2)) == [0, 1]
+    assert spread(3, 10) == [0, 3, 6] and spread(3, 2) == [0, 1]
+    for choose in (partial(first, 2), partial(spread, 2)):
+        alone = EvalBatches(21, 4, choose=choose).batches()
+        assert len(alone) == 2
+        halves = [EvalBatches(21, 2, rank, 2, choose).batches() for rank in (0, 1)]
+        assert [sum(pair, []) for pair in zip(*halves)] == alone
+    assert EvalBatches(21, 4, choose=partial(spread, 9)).batches() == EvalBatches(21, 4).batches()

@@ -84,3 +84,60 @@ def test_all_experts_of_all_sets_have_the_same_colours():
         assert entropy.limits == (0.0, 1.0)
         assert [panel.limits for panel in weights] == [(0.0, 0.5)] * 4
     assert usage_panels({GATE: Usage((1.0,), 0.0, 9)})[0].limits == (0.0, 1.0)
+
+
+def test_rows_of_a_type_are_heard_apart_and_add_up(guests):
+    network, attachments = guests
+    plain = RouterRecord(network, attachments)
+    with plain, torch.no_grad():
+        network(**_batch())
+    with RouterRecord(network, attachments) as record, torch.no_grad():
+        record.group = "one"
+        record.expect(("b", ""))
+        network(**_batch())
+        record.expect(())
+        network(**_batch())
+    whole, found = record.usage()["one"], record.usage_by_type()["one"]
+    assert list(found) == ["b", ""]
+    assert (found["b"][GATE].tokens, found[""][GATE].tokens, whole[GATE].tokens) == (6, 3, 18)
+    for key, one in plain.usage()[""].items():
+        own = [found[kind][key] for kind in ("b", "")]
+        for name in ("weights", "entropy"):
+            parts = [torch.tensor(getattr(part, name)) * part.tokens for part in own]
+            torch.testing.assert_close(sum(parts) / 9, torch.tensor(getattr(one, name)))
+        assert whole[key].weights == pytest.approx(one.weights)
+
+
+def test_what_all_processes_heard_is_added(guests):
+    network, attachments = guests
+    heard = []
+    for kinds in (("a", "b"), ("b", "b"), None):  # the last process has no batch
+        with RouterRecord(network, attachments) as record, torch.no_grad():
+            if kinds is not None:
+                record.group = "one"
+                record.expect(kinds)
+                network(**_batch())
+        heard.append(record)
+    sums = []
+    for record in heard:
+        record.pool({"one": ["a", "b"], "two": []}, lambda own: sums.append(own) or own)
+    total = sum(sums)
+    for record in heard:
+        record.pool({"one": ["a", "b"], "two": []}, lambda own: total)
+        assert list(record.usage()) == ["one"]
+        one, kinds = record.usage()["one"], record.usage_by_type()["one"]
+        assert set(one) == set(record.routed)
+        assert (one[GATE].tokens, kinds["a"][GATE].tokens, kinds["b"][GATE].tokens) == (18, 6, 12)
+        assert sum(one[GATE].weights) == pytest.approx(1)
+
+
+def test_the_file_has_a_table_for_each_type():
+    one, other = Usage((0.25, 0.75), 0.5, 9), Usage((0.5, 0.5), 0.6, 3)
+    text = usage_text(
+        {"validation": {GATE: one}}, {"validation": {"": {GATE: one}, 'a "b".c': {GATE: other}}}
+    )
+    table = tomllib.loads(text)
+    assert set(table) == {"validation", "types"}
+    assert table["types"]["validation"]['a "b".c']["layer_0"]["gate"]["tokens"] == 3
+    assert table["types"]["validation"][""]["layer_0"]["gate"]["weights"] == [0.25, 0.75]
+    assert usage_text({"validation": {GATE: one}}, {}) == usage_text({"validation": {GATE: one}})

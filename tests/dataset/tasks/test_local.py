@@ -210,6 +210,7 @@ def test_instruction_rows_become_prompts_and_responses(tmp_path, ending):
     examples = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples
     assert [example.texts[0] for example in examples] == ["Add.\n1 2", "Say hi.", "Say ho."]
     assert [example.response for example in examples] == ["3", "hi", "ho"]
+    assert [example.task_type for example in examples] == ["math", "chat", ""]
     assert all(example.closed for example in examples)
     assert task.selection.name == "perplexity"
 
@@ -244,3 +245,20 @@ def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
 def test_options_that_contradict_the_form_are_refused(options, fault):
     with pytest.raises(InputFault, match=fault):
         TASK.build(LocalOptions(train="a.jsonl", form="instruction", **options))
+
+
+def test_a_column_of_task_types_is_read_where_it_is_named(tmp_path):
+    write(tmp_path, {"a.tsv": "text\tlabel\tsort\nx\tno\tfirst\ny\tyes\t2\n"})
+    for options in ({"train": "a.tsv"}, {"train": "a.tsv", "labels": ("no", "yes")}, {"prompt": "text"}):
+        named = {"train": "a.tsv", "response": "label" if "prompt" in options else None, **options}
+        for column, kinds in ((None, ["", ""]), ("sort", ["first", "2"])):
+            rows = gather(TASK.build(LocalOptions(**named, task_type=column)), Wanted(("train",)), tmp_path)
+            assert [example.task_type for example in rows.splits["train"].examples] == kinds
+    task = TASK.build(LocalOptions(train="a.tsv", task_type="srt"))
+    with pytest.raises(InputFault, match="no column 'srt'; did you mean 'sort'"):
+        gather(task, Wanted(("train",)), tmp_path)
+
+
+def test_an_instructions_type_may_stand_in_another_column():
+    task = TASK.build(LocalOptions(train="a.jsonl", form="instruction", task_type="input"))
+    assert [task.example(row).task_type for row in INSTRUCTIONS] == ["1 2", "", ""]

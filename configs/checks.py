@@ -6,6 +6,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from configs import kinds, slurm
@@ -13,12 +14,15 @@ from configs.console import rank
 from configs.faults import InputFault, unknown
 from configs.flags import SOURCE
 from configs.model_name import ModelName, model_name
-from configs.options import MIXTURE, Options
+from configs.options import MIXTURE, STORAGES, Options
 from configs.schema import entries
 from configs.settings import Layer
 
 _FILES = ("lora_config", "shortcut_config", "realloc_hist_path")
 _SEARCHING = ("imp-test", "train-dyrealloc")
+_STORING = "bitsandbytes"
+"""The package that encodes and decodes for every kind of `model.storages`."""
+
 _LOCAL_ENDINGS = (".gguf", ".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
@@ -57,6 +61,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _sources(case)
     yield from _resume(case)
     yield from _seeds(case)
+    yield from _base(case)
     yield from _search(case)
     yield from _launch(case)
     yield from _project_dir(case)
@@ -109,6 +114,31 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
         yield f"{where}: '{word}' has no shortcuts; did you mean --model {word}_ags?"
 
 
+def _base(case: Case) -> Iterator[str]:
+    """Check what holding the base in fewer bits needs, and what it cannot go with."""
+    options, where = case.options, case.where("base_dtype")
+    if options.base_dtype not in STORAGES:
+        return
+    yield from storage_faults(options.base_dtype, where)
+    word = f"a base in {options.base_dtype}"
+    if options.strategy == "fsdp":
+        yield f"{case.where('strategy')}: fsdp shards plain weights, not {word}; did you mean 'ddp'?"
+    if options.compile:
+        yield f"{case.where('compile')}: {word} is made anew at every product, which is not compiled"
+
+
+def storage_faults(word: str, where: str) -> list[str]:
+    """Return a line where a number format of the base needs a package that is not installed.
+
+    Args:
+        word: of `--base-dtype`.
+        where: what the line begins with.
+    """
+    if word not in STORAGES or find_spec(_STORING) is not None:
+        return []
+    return [f"{where}: '{word}' needs the package {_STORING}; it comes with `pip install {_STORING}`"]
+
+
 def _search(case: Case) -> Iterator[str]:
     """Refuse what a search cannot do."""
     options, settings = case.options, case.layer.settings
@@ -140,6 +170,9 @@ def _plain(case: Case, word: str) -> Iterator[str]:
     if case.options.strategy == "fsdp":
         where = case.where("strategy")
         yield f"{where}: fsdp shards frozen weights, the plain model '{word}' has none; did you mean 'ddp'?"
+    if case.options.base_dtype in STORAGES:
+        where, dtype = case.where("base_dtype"), case.options.base_dtype
+        yield f"{where}: '{dtype}' is for frozen weights, the plain model '{word}' has none"
     if _is_missing(word):
         yield f"{case.where('model')}: no file or directory '{word}'"
 

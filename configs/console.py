@@ -105,6 +105,8 @@ def configure_logging(level: str) -> None:
         library.handlers[:] = []
         # Their news (devices found, tips, why fit ended) are told by our own tables.
         library.setLevel(least if level == "debug" else max(least, logging.WARNING))
+    # It warns that it could fetch a faster kernel from a hub; what is installed does.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class _OneLine(logging.Formatter):

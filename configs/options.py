@@ -58,6 +58,9 @@ _SEARCH = Option("Importance search", _SEARCHING)
 _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
 _RECORD = Option("Record")
 
+STORAGES = names("model.storages")
+"""Number formats of frozen linears alone; the rest of the network is then in bfloat16."""
+
 _DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
 _NO_DEEPSPEED = (
     "DeepSpeed is not built: it saves a directory of shards, from which a run here cannot go on exactly;"
@@ -185,8 +188,9 @@ class Options:
         _COMPUTE,
     ] = "32-true"
     """Lightning's precision."""
-    base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16")), _COMPUTE] = "float32"
-    """How frozen weights are stored; adapters stay float32."""
+    base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16", *STORAGES)), _COMPUTE] = "float32"
+    """How frozen weights are stored; adapters stay float32. int8, nf4: the layers' linears, the rest in
+    bfloat16; they need the package bitsandbytes."""
     attention: Annotated[str, Choice("attention", ("auto", "eager")), _COMPUTE] = "auto"
     """How attention is computed: as the network chooses, or by plain products."""
     compile: Annotated[bool, Switch(), Option("Devices and numbers", _TRAINING)] = False

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from configs import kinds
 from configs.faults import InputFault
 from model.attachment import Attachment
 from model.backbone import Backbone
@@ -20,6 +21,7 @@ from model.plan import Plan, resolve
 from model.plans import Plans
 from model.shortcut_plan import resolve_shortcuts
 from model.site import Site, SiteKey
+from model.storage import store
 from model.stream import NormMode, Stream
 from model.whole_modules import find, is_within, let_train
 
@@ -127,7 +129,17 @@ def assemble(
         load_head(network, file, str(adapter))
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
-    return Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches, whole)
+    return _stored(
+        Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches, whole)
+    )
+
+
+def _stored(assembled: Assembled) -> Assembled:
+    """Hold the layers' linears as the backbone asks, now that it is known which of them train."""
+    storage = assembled.backbone.storage
+    if storage is not None:
+        store(assembled.layers, kinds.load("model.storages", storage, "STORAGE"))
+    return assembled
 
 
 def _whole(

@@ -21,6 +21,7 @@ from transformers import (
 
 from configs.faults import Fault, InputFault, SystemFault
 from configs.files import sha256
+from configs.options import STORAGES
 from configs.seeds import derive
 from model import source as sources
 from model.family import Family
@@ -45,6 +46,7 @@ class Backbone:
         new_modules: dotted names of modules whose weights the base lacked (head, pooler); they travel.
         digest: SHA-256 over the base's configuration and weights.
         word: the source as the user wrote it.
+        storage: the kind that holds the layers' frozen linears once adapters are attached; None: as loaded.
     """
 
     network: PreTrainedModel
@@ -54,6 +56,7 @@ class Backbone:
     new_modules: tuple[str, ...]
     digest: str
     word: str
+    storage: str | None = None
 
     @property
     def trained_modules(self) -> tuple[str, ...]:
@@ -96,6 +99,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     sources.check(local, pretrained=pretrained, tokenizer=False)
     family = _family(local, objective, expected)
     config = _config(local, objective, labels)
+    storage, base_dtype = (base_dtype, "bfloat16") if base_dtype in STORAGES else (None, base_dtype)
     with quiet_host(), torch.random.fork_rng(devices=[]), _reading(local):
         if pretrained:
             network, lacking = _pretrained(local, config, family, objective, _DTYPES[base_dtype])
@@ -108,7 +112,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
         tokenizer = _tokenizer(local)
     _set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if _below(name, lacking))
-    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word)
+    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, storage)
     train_only(network, backbone.trained_modules)
     if pretrained and base_dtype != "float32":
         reread(network, backbone.trained_modules, sources.weight_files(local))

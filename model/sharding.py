@@ -16,7 +16,17 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
-class FrozenShards(DDPStrategy):
+class TrainedDDP(DDPStrategy):
+    """DDP over what trains; frozen weights, which every process has loaded, are not sent."""
+
+    def model_to_device(self) -> None:
+        """Name what stays out of DDP's exchange, then move."""
+        ignored = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, ignored)
+        super().model_to_device()
+
+
+class FrozenShards(TrainedDDP):
     """DDP over what trains, fully sharded data parallelism over the frozen weights of the layers.
 
     Embeddings, output layer and whatever else lies outside the layers stay whole.
@@ -36,9 +46,6 @@ class FrozenShards(DDPStrategy):
         if not is_sharded(network):
             mesh = init_device_mesh(self.root_device.type, (self.world_size,))
             shard(network, self._layers, mesh)
-        ignored = [name for name, p in self.model.named_parameters() if not p.requires_grad]
-        # DDP would send every tensor of the first process to the others, but shards differ.
-        nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.model, ignored)
         super().model_to_device()
 
     def teardown(self) -> None:

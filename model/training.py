@@ -12,13 +12,13 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 
 from configs.faults import InputFault
 from model.checkpoint import RunCheckpointIO
 from model.compiling import check_compiler
-from model.sharding import FrozenShards, InStep
+from model.sharding import FrozenShards, InStep, TrainedDDP
 
 _PATIENCE = timedelta(minutes=30)
 
@@ -55,7 +55,7 @@ def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
     if options.num_devices * options.nodes == 1 and options.strategy == "auto":
         return "auto"
     unused = options.strategy == "ddp_find_unused_parameters_true"
-    return DDPStrategy(find_unused_parameters=unused, **ddp)
+    return TrainedDDP(find_unused_parameters=unused, **ddp)
 
 
 def build_trainer(

@@ -13,6 +13,7 @@ KINDS = (
     "model.adapters",
     "model.families",
     "model.heuristics",
+    "model.storages",
 )
 
 

@@ -23,6 +23,7 @@ from model.heuristic import HeuristicKind, Probe
 from model.objective import Batch, inputs, is_frozen_plain
 from model.recomputing import recomputed
 from model.site import SiteKey
+from model.storage import make_dense
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def _score(probe: Probe) -> Mapping[SiteKey, float]:
 def _scores(probe: Probe, batch: Batch) -> Tensor:
     """Return the score of every attachment in order, in float64."""
     network, attachments = copy.deepcopy((probe.network, dict(probe.attachments)))
+    make_dense(network)
     for module in (network, *attachments.values()):
         module.double()
         for parameter in module.parameters():

@@ -1,0 +1,173 @@
+"""Frozen weights in fewer bits: a tensor that holds codes and stands for the values they mean.
+
+Source: Dettmers et al. 2023, arXiv 2305.14314, section 3: weights are stored in a low-precision type and made
+again in the computation type for each product, in the forward pass and once more in the backward pass.
+A linear keeps its class, its place and its parameter's name, shape and number format; only what its weight is
+made of changes. Whoever computes with the weight gets the values made anew, and they are not kept.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_map_only
+
+_aten = torch.ops.aten
+VALUES = torch.bfloat16
+"""What is encoded and what is decoded, whatever the number format of the network around."""
+
+
+@dataclass(frozen=True)
+class StorageKind:
+    """What a file in `model/storages/` exports as `STORAGE`.
+
+    Args:
+        encode: values (D_out, D_in) -> tensors by name; a pure function of the values.
+        decode: (those tensors, (D_out, D_in)) -> values.
+    """
+
+    encode: Callable[[Tensor], Mapping[str, Tensor]]
+    decode: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
+
+
+class StoredWeight(Tensor):
+    """A frozen matrix held as the tensors of a storage kind.
+
+    `F.linear` keeps the codes alone for its backward pass. Any other operation sees the values; one that
+    would write into them is refused. Copies, moves to another device and other number formats stay stored.
+
+    Args:
+        parts: tensors by name, as the kind encodes.
+        kind: how they are read.
+        shape: (D_out, D_in).
+        dtype: number format of the values that it stands for.
+    """
+
+    @staticmethod
+    def __new__(
+        cls: type["StoredWeight"],
+        parts: Mapping[str, Tensor],
+        kind: StorageKind,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+    ) -> "StoredWeight":
+        """Make a tensor without memory of its own."""
+        device = next(iter(parts.values())).device
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
+
+    def __init__(
+        self, parts: Mapping[str, Tensor], kind: StorageKind, shape: Sequence[int], dtype: torch.dtype
+    ) -> None:
+        self.kind = kind
+        self.names = tuple(parts)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors it is made of."""
+        return {name: getattr(self, name) for name in self.names}
+
+    def dense(self) -> Tensor:
+        """Return its values, a plain tensor: (D_out, D_in)."""
+        return self.kind.decode(self.parts, self.shape).to(self.dtype)
+
+    def __repr__(self) -> str:
+        return f"StoredWeight({tuple(self.shape)}, {self.dtype}, {', '.join(self.names)})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], tuple[StorageKind, torch.dtype]]:
+        """Name the tensors inside, so that moving a module swaps them all."""
+        return list(self.names), (self.kind, self.dtype)
+
+    @classmethod
+    def __tensor_unflatten__(
+        cls, inner: Mapping[str, Tensor], rest: tuple[StorageKind, torch.dtype], size: Any, stride: Any
+    ) -> "StoredWeight":
+        """Make it again from the tensors inside."""
+        kind, dtype = rest
+        return cls(inner, kind, size, dtype)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute a linear with codes in its graph; leave everything else to the dispatcher."""
+        if func is F.linear:
+            return _linear(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Copy and move the codes; for any other operation make the values."""
+        kwargs = kwargs or {}
+        if func is _aten.detach.default:
+            return args[0]._like(lambda part: part)
+        if func is _aten.clone.default:
+            return args[0]._like(torch.clone)
+        if func is _aten._to_copy.default:
+            device = kwargs.get("device") or args[0].device
+            return args[0]._like(lambda part: part.to(device, copy=True), kwargs.get("dtype"))
+        for argument, value in zip(func._schema.arguments, args):
+            if isinstance(value, cls) and argument.alias_info is not None and argument.alias_info.is_write:
+                raise TypeError(f"{func}: a stored weight takes no new values; make it dense first")
+        args, kwargs = tree_map_only(cls, cls.dense, (args, kwargs))
+        return func(*args, **kwargs)
+
+    def _like(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> "StoredWeight":
+        """Return one of changed parts, which stands for the same values."""
+        parts = {name: change(part) for name, part in self.parts.items()}
+        return StoredWeight(parts, self.kind, self.shape, dtype or self.dtype)
+
+
+class _StoredLinear(torch.autograd.Function):
+    """y = x W^T + b with a stored W, which is made anew for the gradient of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+        """x: (..., D_in) -> (..., D_out)."""
+        ctx.save_for_backward(weight)
+        return F.linear(x, weight.dense().to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        """grad: (..., D_out) -> the gradient of x."""
+        (weight,) = ctx.saved_tensors
+        return grad @ weight.dense().to(grad.dtype) if ctx.needs_input_grad[0] else None, None, None
+
+
+def _linear(input: Tensor, weight: StoredWeight, bias: Tensor | None = None) -> Tensor:
+    """Stand in for `F.linear`, under its argument names; under autocast it computes in autocast's type."""
+    if torch.is_autocast_enabled(input.device.type):
+        input = input.to(torch.get_autocast_dtype(input.device.type))
+    with torch.autocast(input.device.type, enabled=False):
+        return _StoredLinear.apply(input, weight, bias)
+
+
+def store(layers: Iterable[nn.Module], kind: StorageKind) -> None:
+    """Hold the weight of every linear inside the layers that is frozen as the kind encodes it."""
+    for module in (module for layer in layers for module in layer.modules()):
+        if type(module) is nn.Linear and not any(p.requires_grad for p in module.parameters()):
+            weight = module.weight.detach()
+            stored = StoredWeight(kind.encode(weight.to(VALUES)), kind, weight.shape, weight.dtype)
+            module.weight = nn.Parameter(stored, requires_grad=False)
+
+
+def make_dense(network: nn.Module) -> None:
+    """Replace every stored weight by its values."""
+    for module in network.modules():
+        weight = module._parameters.get("weight")
+        if isinstance(weight, StoredWeight):
+            module.weight = nn.Parameter(weight.dense(), requires_grad=False)
+
+
+def held_bytes(network: nn.Module) -> int:
+    """Return the bytes that a network's parameters take, a table under two names once."""
+    return sum(
+        part.numel() * part.element_size()
+        for parameter in network.parameters()
+        for part in (parameter.parts.values() if isinstance(parameter, StoredWeight) else (parameter,))
+    )

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.checks import storage_faults
 from configs.faults import InputFault
+from configs.options import STORAGES
 from model.source import read_json
 from model.tensor_files import TensorInfo, read_header
 
@@ -17,6 +19,9 @@ _OBJECTIVES = {
     "summarization": "language_modeling",
     "classification": "classification",
 }
+BASES = ("float32", *STORAGES)
+"""Words of `--base-dtype` in tools."""
+
 TASKS = ("classification", "causal_language_modeling", "summarization")
 """Words of `--task` that say what a network with an adapter is for."""
 
@@ -97,6 +102,20 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
     matrices = {name: shape[0] for name, shape in files.head.items() if len(shape) == 2}
     rows = [count for name, count in matrices.items() if "pooler" not in name and "embed" not in name]
     return tuple(f"LABEL_{number}" for number in range(min(rows, default=0)))
+
+
+def base_format(files: AdapterFiles, given: str | None) -> str:
+    """Return the number format of the base's linears: the given one, or int8 or nf4 if trained on it.
+
+    Raises:
+        InputFault: when it needs a package that is not installed.
+    """
+    told = files.metadata.get("evaluation", {}).get("base_dtype")
+    word = given or (told if told in STORAGES else "float32")
+    faults = storage_faults(word, "--base-dtype" if given else f"--adapter: {files.path}: trained on a base")
+    if faults:
+        raise InputFault(*faults)
+    return word
 
 
 def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:

@@ -120,6 +120,11 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     return backbone
 
 
+def stored_as(backbone: Backbone, base_dtype: str) -> Backbone:
+    """Return the backbone, its linears to be held as a word says once adapters are attached."""
+    return replace(backbone, storage=base_dtype if base_dtype in STORAGES else None)
+
+
 def load_from_state_dict(backbone: Backbone, path: Path) -> Backbone:
     """Put a plain state dict (`--load-type pt`) into the network, strictly; the base then lacks nothing.
 

@@ -21,6 +21,7 @@ from model.peft_format import largest_difference
 from model.site import SiteKey
 from model.snapshot import quiet_host
 from model.source import Source
+from model.storage import make_dense
 
 _ROUNDING = 1e-4
 """Largest relative difference of float32 logits that adding the delta to the weight explains."""
@@ -45,6 +46,7 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
     """
     backbone, network = assembled.backbone, assembled.network
     refuse_unmergeable(assembled.attachments, assembled.methods)
+    make_dense(network)
     batch = probe(network.config.vocab_size, network.config.pad_token_id)
     expected = logits(network, batch)
     for attachment in assembled.attachments.values():

@@ -16,7 +16,16 @@ from configs.number_values import Whole
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
-from model.adapter_files import TASKS, AdapterFiles, beside, labels, objective, read_files
+from model.adapter_files import (
+    BASES,
+    TASKS,
+    AdapterFiles,
+    base_format,
+    beside,
+    labels,
+    objective,
+    read_files,
+)
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -25,6 +34,7 @@ _FLAGS = (
     Flag("--output", PathText(), "Directory that is made, in PEFT format.", required=True),
     Flag("--rows", Whole(1), "At most so many texts, from the first.", default=256),
     Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
+    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
     Flag("--offline", Switch(), "Never ask a hub.", default=False),
 )
 
@@ -41,12 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from model.assembly import assemble
         from model.averaging import average
-        from model.backbone import load_backbone
+        from model.backbone import load_backbone, stored_as
         from model.peft_format import read
         from model.plans import Plans
 
         classes = names if purpose == "classification" else ()
-        assembled = assemble(load_backbone(source, purpose, classes), Plans(), files.path, 0)
+        word = base_format(files, given.base_dtype)
+        backbone = stored_as(load_backbone(source, purpose, classes), word)
+        assembled = assemble(backbone, Plans(), files.path, 0)
         facts = {
             "task_type": "CAUSAL_LM" if purpose == "language_modeling" else "SEQ_CLS",
             "base": files.config.get("base_model_name_or_path") or "",
@@ -73,6 +85,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
     texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows])
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
+        findings.attempt(lambda: base_format(files, given.base_dtype))
         methods = beside(files.metadata)
         if not methods:
             findings.lines.append(f"--adapter: {files.path} is a plain LoRA already; nothing is averaged")

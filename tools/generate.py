@@ -17,12 +17,12 @@ from configs import console
 from configs.faults import Findings, InputFault
 from configs.number_values import Real, Whole
 from configs.tool_flags import Flag, Text, ended, read_words
-from configs.values import PathText, Switch, Word
+from configs.values import Choice, PathText, Switch, Word
 from dataset.fields import text_field
 from dataset.task import Example, Row, RowFault
 from dataset.template import fill, is_closed, placeholders
 from model import source as sources
-from model.adapter_files import AdapterFiles, objective, read_files
+from model.adapter_files import BASES, AdapterFiles, base_format, objective, read_files
 
 _LOG = logging.getLogger(__name__)
 _SAMPLING = ("--temperature", "--top-p", "--seed")
@@ -37,6 +37,7 @@ _FLAGS = (
     Flag("--temperature", Real(0, low_open=True), "Divides the logits; with --sample.", default=1.0),
     Flag("--top-p", Real(0, 1, low_open=True), "Probability mass drawn from; with --sample.", default=1.0),
     Flag("--seed", Whole(0), "Of the draws; with --sample.", default=0),
+    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
     Flag("--offline", Switch(), "Never ask a hub.", default=False),
 )
 
@@ -54,10 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dataset.encoding import encode_prompts
         from model.answering import Decoding, answer, require_room
         from model.assembly import assemble
-        from model.backbone import load_backbone
+        from model.backbone import load_backbone, stored_as
         from model.plans import Plans
 
-        assembled = assemble(load_backbone(source, "language_modeling"), Plans(), files.path, 0)
+        word = base_format(files, given.base_dtype)
+        backbone = stored_as(load_backbone(source, "language_modeling"), word)
+        assembled = assemble(backbone, Plans(), files.path, 0)
         for note in assembled.notes:
             _LOG.warning("%s", note)
         decoding = Decoding(
@@ -85,6 +88,8 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
     findings.lines += word_faults(given)
     source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: _writing(given.adapter))
+    if files is not None:
+        findings.attempt(lambda: base_format(files, given.base_dtype))
     findings.settle()
     if given.prompt is not None:
         return source, files, [given.prompt]

@@ -14,13 +14,23 @@ from configs.files import place_faults
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
 from model import source as sources
-from model.adapter_files import TASKS, AdapterFiles, beside, labels, objective, read_files
+from model.adapter_files import (
+    BASES,
+    TASKS,
+    AdapterFiles,
+    base_format,
+    beside,
+    labels,
+    objective,
+    read_files,
+)
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
     Flag("--adapter", PathText(), "A directory in PEFT format, or a run's.", required=True),
     Flag("--output", PathText(), "Directory that is made.", required=True),
     Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
+    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
     Flag("--offline", Switch(), "Never ask a hub.", default=False),
 )
 
@@ -35,13 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         from model.assembly import assemble
-        from model.backbone import load_backbone
+        from model.backbone import load_backbone, stored_as
         from model.merging import merge
         from model.plans import Plans
 
         classes = names if purpose == "classification" else ()
-        assembled = assemble(load_backbone(source, purpose, classes), Plans(), files.path, 0)
-        for note in assembled.notes:
+        word = base_format(files, given.base_dtype)
+        backbone = stored_as(load_backbone(source, purpose, classes), word)
+        assembled = assemble(backbone, Plans(), files.path, 0)
+        notes = [f"folded into the values that {word} gives the base's linears"] if backbone.storage else []
+        for note in (*assembled.notes, *notes):
             console.say(f"note: {note}")
         difference = merge(assembled, given.output, classes)
         console.say(f"merged: {given.output} (read back, logits differ by {difference:.1e} at most)")
@@ -61,6 +74,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
+        findings.attempt(lambda: base_format(files, given.base_dtype))
         if "shortcut" in beside(files.metadata):
             findings.lines.append(
                 f"--adapter: {files.path} has shortcuts between layers, where no linear stands whose weight"

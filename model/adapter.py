@@ -40,7 +40,7 @@ class Part(NamedTuple):
     """One adapted linear of a joint computation.
 
     Args:
-        weight: (D_out, D_in), frozen.
+        weight: (D_out, D_in), frozen; a plain tensor or a stored one, whose `to` and products do as if.
         bias: (D_out) or None, frozen.
         adapter: the adapter at the site.
         strength: importance coefficient that multiplies the delta.

@@ -20,6 +20,7 @@ from model.learners.finetune import FineTuner
 from model.site import SHORTCUT_ROLES
 
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "safetensors")
+_STORING = "bitsandbytes"  # its version may decide the codes of a stored base
 _PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
 
 
@@ -41,6 +42,7 @@ def write_first_files(job: Job) -> None:
 
 def _circumstances(job: Job) -> dict:
     """Return everything that changes from run to run."""
+    packages = _PACKAGES if job.assembled.backbone.storage is None else (*_PACKAGES, _STORING)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "action": job.action,
@@ -49,7 +51,7 @@ def _circumstances(job: Job) -> dict:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "git_commit": _commit(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in packages},
         "base": {"source": job.assembled.backbone.word, "sha256": job.assembled.backbone.digest},
         "data": dict(job.digests),
     }

@@ -9,10 +9,12 @@ hidden states in 16 bits; here products are those of the values, exactly, and so
 from collections.abc import Mapping, Sequence
 
 import torch
-from bitsandbytes.functional import int8_vectorwise_dequant, int8_vectorwise_quant
+from bitsandbytes.functional import int8_vectorwise_quant
 from torch import Tensor
 
 from model.storage import VALUES, StorageKind
+
+_STEPS = 127
 
 
 def _encode(values: Tensor) -> dict[str, Tensor]:
@@ -22,7 +24,8 @@ def _encode(values: Tensor) -> dict[str, Tensor]:
 
 
 def _decode(parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
-    return int8_vectorwise_dequant(parts["codes"], parts["largest"]).to(VALUES)
+    # Half the time of `int8_vectorwise_dequant`, which multiplies twice.
+    return (parts["codes"] * (parts["largest"] / _STEPS)[:, None]).to(VALUES)
 
 
 STORAGE = StorageKind(_encode, _decode)

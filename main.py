@@ -93,7 +93,7 @@ def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
         console.say(f"complete: {prepared.run.path}")
         return 0
     show_config(prepared.bound, everything=False)
-    for note in (*bound.notes, *prepared.plans.notes):
+    for note in (*bound.notes, *prepared.plans.notes(bound.action)):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
@@ -124,6 +124,7 @@ def _prepare(bound: Bound) -> Prepared:
     plans = read_plans(options, findings)
     findings.lines += plans.unanswered(bound.action) if bound.action == "test" else []
     findings.lines += [] if options.adapter or options.load_type == "pl" else plans.unfilled()
+    findings.lines += plans.unsuited(bound.action, options.max_epochs)
     source = attempt(partial(_source, options, name))
     mmlu = options.mmlu_mode if bound.action in ("train", "test") else None
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)

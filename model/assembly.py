@@ -15,6 +15,7 @@ from model.entry import Entry
 from model.exchange import load_adapter, load_head, plan_of
 from model.extra_exchange import wiring
 from model.family import dimensions
+from model.freezing_rule import Freezing
 from model.injection import attach, check_keys, locate, locate_stream
 from model.peft_format import PeftAdapter, read
 from model.plan import Plan, resolve
@@ -41,6 +42,7 @@ class Assembled:
         stream: the network's layers, where shortcuts are planned in them.
         switches: modules that a history decides about -> whether they are on.
         whole: dotted names of further modules that train and travel whole.
+        freezing: when matrices stop training; None: never.
     """
 
     backbone: Backbone
@@ -53,6 +55,7 @@ class Assembled:
     stream: Stream | None = None
     switches: Mapping[SiteKey, bool] = field(default_factory=dict)
     whole: tuple[str, ...] = ()
+    freezing: Freezing | None = None
 
     @property
     def saved(self) -> tuple[str, ...]:
@@ -129,9 +132,8 @@ def assemble(
         load_head(network, file, str(adapter))
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
-    return _stored(
-        Assembled(backbone, linears, attachments, methods, head, notes, metadata, stream, switches, whole)
-    )
+    told = (notes, metadata, stream, switches, whole, plans.freezing)
+    return _stored(Assembled(backbone, linears, attachments, methods, head, *told))
 
 
 def _stored(assembled: Assembled) -> Assembled:

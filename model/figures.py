@@ -110,6 +110,29 @@ def shares(lines: Mapping[str, Sequence[float | None]], expected: Collection[flo
     return _png(figure)
 
 
+def stairs(counts: Sequence[int], expected: Sequence[float]) -> bytes:
+    """Return a PNG of how many parameters train, step by step.
+
+    Args:
+        counts: of each optimiser step.
+        expected: what the schedule alone would leave; a dotted line.
+    """
+    figure, axes = _axes(7.0, 3.2)
+    steps = range(len(counts))
+    manner = {"where": "post", "color": FIRST, "linewidth": 1.6, "label": "parameters that train"}
+    axes.step(steps, counts, **manner)
+    axes.plot(
+        steps, expected, color=MUTED, linewidth=1.2, linestyle=":", label="share of the schedule", zorder=0
+    )
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("optimiser step", fontsize=9, color=INK)
+    axes.set_ylabel("trained parameters, head left out", fontsize=9, color=INK)
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    return _png(figure)
+
+
 def elbow(errors: Mapping[int, float], chosen: int) -> bytes:
     """Return a PNG of the squared error by number of clusters, its chord, and the number that was chosen.
 

@@ -214,6 +214,8 @@ def _number(value: float) -> str:
     """Return a number in the few characters a cell has room for."""
     if value == 0:
         return "0"
+    if float(value).is_integer() and abs(value) < 1e5:
+        return str(int(value))
     if 1e-3 <= abs(value) < 1e4:
         return f"{value:.3g}"
     return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

@@ -11,6 +11,7 @@ from configs.faults import InputFault
 from configs.run_directory import RunDirectory
 from model.assembly import Assembled, require_base
 from model.choice import Choice
+from model.freezing_record import Course
 from model.learners.finetune import FineTuner, Recipe
 from model.objective import Objective, build
 from model.report import Summary
@@ -87,11 +88,15 @@ class Steps(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """What a search did: decisions, the modules it switched (None: all), heading -> picture."""
+    """What a search did: decisions, the modules it switched (None: all), heading -> picture.
+
+    Or what freezing did: its course.
+    """
 
     decisions: int = 0
     eligible: Collection[SiteKey] | None = None
     pictures: Mapping[str, Path] = {}
+    course: Course | None = None
 
 
 NOTHING_SEARCHED = Searched()
@@ -236,9 +241,9 @@ class Job:
             "enabled": sum(modules[key].active for key in eligible),
             "eligible": len(eligible),
         }
-        return Summary(
-            metric, metrics, groups | {"total": sum(groups.values())}, steps.taken, self.rows, search
-        )
+        freezing = None if searched.course is None else searched.course.summary(steps.taken)
+        counts = groups | {"total": sum(groups.values())}
+        return Summary(metric, metrics, counts, steps.taken, self.rows, search, freezing)
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint says about the base it stands on."""

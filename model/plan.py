@@ -17,6 +17,7 @@ from configs.number_values import Real, Whole
 from configs.toml_files import read_document
 from configs.values import Listed, Switch, Word
 from model.entry import Entry
+from model.freezing_rule import Freezing, read_freezing
 from model.plan_heads import disagreement, projection
 from model.plan_tables import Form, NamedTable, head_of, layer_of, named_tables
 from model.site import HEAD_ROLES, LINEAR_ROLES, SHORTCUT, SiteKey
@@ -48,6 +49,7 @@ LORA = Form(
 """The LoRA TOML."""
 
 _WHOLE, _NAMES = "modules_to_save", Listed(Word())
+_FREEZING = "freezing"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Plan:
         tables: name of a table of that granularity, e.g. `model_layer_0.q_proj`, -> its entry.
         notes: lines to show once.
         modules_to_save: names of modules that train whole beside the adapters.
+        freezing: when matrices stop training; None: never.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class Plan:
     tables: Mapping[str, Entry]
     notes: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    freezing: Freezing | None = None
 
     def matching(self, key: str, value: Any) -> list[str]:
         """Return the names of tables whose method's own key has this value."""
@@ -121,12 +125,8 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
     if not isinstance(method, str):
         faults.append("method: must be a string")
         method = "lora"
-    entries, ignored, whole = {}, [], ()
-    if _WHOLE in document and _WHOLE in form.top_keys:
-        try:
-            whole = _NAMES.take(document[_WHOLE])
-        except ValueError as refusal:
-            faults.append(f"{_WHOLE}: {refusal}")
+    whole, freezing = _of_the_run({key: document[key] for key in form.top_keys if key in document}, faults)
+    entries, ignored = {}, []
     for one in named_tables(document, form, faults):
         if granularity in one.granularities or one.name == "default":
             entries[one.name] = _entry(one, method, form, faults)
@@ -138,7 +138,24 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
         raise InputFault(*(f"{path}: {fault}" for fault in faults))
     text = f"{path}: granularity is {granularity}; ignored, of another one: {', '.join(ignored)}"
     tables = {name: entry for name, entry in entries.items() if entry}
-    return Plan(path, granularity, tables.pop("default"), tables, (text,) if ignored else (), whole)
+    notes = (text,) if ignored else ()
+    return Plan(path, granularity, tables.pop("default"), tables, notes, whole, freezing)
+
+
+def _of_the_run(keys: Mapping[str, Any], faults: list[str]) -> tuple[tuple[str, ...], Freezing | None]:
+    """Return what top-level keys say about training: modules that train whole, and when matrices stop."""
+    whole, freezing = (), None
+    if _WHOLE in keys:
+        try:
+            whole = _NAMES.take(keys[_WHOLE])
+        except ValueError as refusal:
+            faults.append(f"{_WHOLE}: {refusal}")
+    if _FREEZING in keys:
+        try:
+            freezing = read_freezing(keys[_FREEZING], f"[{_FREEZING}]")
+        except InputFault as refusal:
+            faults += refusal.lines
+    return whole, freezing
 
 
 def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Entry | None:

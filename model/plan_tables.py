@@ -44,7 +44,7 @@ class Form:
     @property
     def top_keys(self) -> tuple[str, ...]:
         """Keys outside every table."""
-        return ("granularity",) if self.method else ("granularity", "method", "modules_to_save")
+        return ("granularity",) if self.method else ("granularity", "method", "modules_to_save", "freezing")
 
     @property
     def groups(self) -> tuple[str, ...]:

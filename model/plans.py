@@ -9,6 +9,7 @@ from typing import Any
 from configs.faults import Findings, InputFault
 from configs.number_values import Whole
 from configs.toml_files import read_document
+from model.freezing_rule import Freezing
 from model.history import read_history
 from model.plan import Plan, read_plan
 from model.shortcut_plan import read_shortcuts
@@ -41,9 +42,39 @@ class Plans:
     history: Path | None = None
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines to show once."""
-        return tuple(note for plan in (self.lora, self.shortcuts) if plan is not None for note in plan.notes)
+    def freezing(self) -> Freezing | None:
+        """When matrices stop training, if they do."""
+        return None if self.lora is None else self.lora.freezing
+
+    def notes(self, action: str) -> tuple[str, ...]:
+        """Return lines to show once.
+
+        Args:
+            action: the word of the command line.
+        """
+        notes = [note for plan in (self.lora, self.shortcuts) if plan is not None for note in plan.notes]
+        if self.freezing is not None and action in ("test", "imp-test"):
+            notes.append(f"{self.lora.path}: [freezing] is not used by {action}")
+        return tuple(notes)
+
+    def unsuited(self, action: str, epochs: int) -> list[str]:
+        """Return a line where freezing does not go with the action or the length of the run.
+
+        Args:
+            action: the word of the command line.
+            epochs: of the run.
+        """
+        if self.freezing is None or action not in ("train", "train-dyrealloc"):
+            return []
+        where = f"{self.lora.path}: [freezing]"
+        if action == "train-dyrealloc":
+            what = "a module that is off has no gradients to be scored by; use train, or take the table out"
+            return [f"{where}: does not go with {action}: {what}"]
+        try:
+            self.freezing.check(epochs)
+        except ValueError as refusal:
+            return [f"{where}: {refusal}"]
+        return []
 
     @property
     def asks_corpus(self) -> bool:

@@ -21,6 +21,8 @@ class Summary:
         steps: optimiser steps taken.
         rows: rows read, used and refused, in all and by split, and the reasons.
         search: decisions taken, modules enabled and eligible.
+        freezing: parameters that trained at the start, at the end and on average, the head left out, and how
+            many matrices stopped; None where none may.
     """
 
     metric: Mapping[str, Any]
@@ -29,10 +31,13 @@ class Summary:
     steps: int
     rows: Mapping[str, Any]
     search: Mapping[str, int]
+    freezing: Mapping[str, float] | None = None
 
     def write(self, path: Path) -> None:
         """Write it as JSON with sorted keys."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if self.freezing is None:
+            del content["freezing"]
         write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
@@ -70,6 +75,8 @@ def write_report(
     lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
     lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
     counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused and more
+    if summary.freezing is not None:
+        lines += _frozen(summary.freezing)
     lines += ["", "## Data", "", f"| split | rows {' | '.join(counted).replace('_', ' ')} |"]
     lines += [f"|---{'|---' * len(counted)}|"]
     lines += [
@@ -81,3 +88,14 @@ def write_report(
     for heading, picture in (pictures or {}).items():
         lines += ["", f"## {heading}", "", f"![{heading}]({picture.relative_to(directory)})"]
     write_text(directory / "report.md", "\n".join(lines) + "\n")
+
+
+def _frozen(numbers: Mapping[str, float]) -> list[str]:
+    """Return the section on matrices that stopped training."""
+    return [
+        *("", "## Freezing", ""),
+        f"{numbers['frozen']} of {numbers['matrices']} matrices stopped training."
+        " Parameters that trained, the head left out:",
+        *("", "| at the start | at the end | average over steps |", "|---|---|---|"),
+        f"| {numbers['start']:,} | {numbers['end']:,} | {numbers['average']:,.1f} |",
+    ]

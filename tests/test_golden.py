@@ -21,6 +21,8 @@ from model.assembly import assemble
 from model.attachment import Attachment, join
 from model.backbone import load_backbone
 from model.entry import Entry
+from model.freezing import Sensitivity, decide, matrix_score
+from model.freezing_rule import ByScore, Length
 from model.heuristic import Probe
 from model.importance import measure
 from model.injection import attach, locate_stream
@@ -49,6 +51,7 @@ def test_there_are_cases():
     assert _cases("lora_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("hydra_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("aflora_layer_*.safetensors"), f"no cases in {GOLDEN}"
+    assert _cases("aflora_freeze_*.safetensors"), f"no cases in {GOLDEN}"
     assert _cases("saliency_*"), f"no cases in {GOLDEN}"
     assert _cases("realloc_*.json"), f"no cases in {GOLDEN}"
     assert _cases("shortcut_*"), f"no cases in {GOLDEN}"
@@ -234,6 +237,84 @@ def _with_vectors(tensors, meta, dtype, roles):
         attachments[site.key] = Attachment(site, linear, adapter, kind.joint)
     join(attachments, SHARED_INPUT)
     return list(attachments.values())
+
+
+def _freezing_rule(meta):
+    """Return the case's rule and the length of its run."""
+    config, units = meta["config"], "epochs" if meta["variant"] == "cubic" else "ratio"
+    rule = ByScore(
+        schedule=meta["variant"],
+        window_steps=config["deltaT"],
+        sensitivity_decay=config["beta1"],
+        uncertainty_decay=config["beta2"],
+        initial_share=config["initial_threshold"],
+        final_share=config["final_threshold"],
+        **{f"{name}_{units}": config[name] for name in ("initial_warmup", "final_warmup")},
+    )
+    return rule, Length(config["total_steps"], config["num_train_epochs"])
+
+
+def _freezing_steps(rule, length, tensors, names, magnitude):
+    """Yield (step, remembered, means before the decision, decision or None) as a run takes the steps."""
+    remembered = {name: Sensitivity.of(tensors[f"param.{name}"]) for name in names}
+    for step in range(length.steps):
+        for name, one in remembered.items():
+            place = step % rule.window_steps
+            one.observe(magnitude(name, step), place, rule.sensitivity_decay, rule.uncertainty_decay)
+        scores = {name: one.score() for name, one in remembered.items()}
+        means = {name: matrix_score(score) for name, score in scores.items()}
+        stop = decide(scores, rule.share(step, length)) if rule.decides(step, length) and scores else None
+        yield step, dict(remembered), means, stop
+        for name in stop.names if stop else ():
+            del remembered[name]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_word)
+@pytest.mark.parametrize("path", _cases("aflora_freeze_*.safetensors"))
+def test_aflora_freezing(path, dtype):
+    """The published rule; where weights are zero its sensitivity is zero too."""
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    rule, length = _freezing_rule(meta)
+    tolerance = meta["tolerance"]["states" if dtype is torch.float64 else "states_float32"]
+    close = {"rel": tolerance["rtol"], "abs": tolerance["atol"]}
+    stopped, trained = {}, []
+    names = {"window": "window_mean", "average": "sensitivity_avg", "deviation": "uncertainty_avg"}
+    sizes = {name: tensors[f"param.{name}"].numel() for name in meta["matrices"]}
+
+    def magnitude(name, step):
+        return (tensors[f"param.{name}"].sign() * tensors[f"grad.{name}"][step]).abs()
+
+    for step, remembered, means, stop in _freezing_steps(rule, length, tensors, meta["matrices"], magnitude):
+        expected = meta["steps"][step]
+        assert rule.share(step, length) == pytest.approx(expected["threshold"], rel=1e-9)
+        assert rule.decides(step, length) == expected["evaluates"]
+        for name, one in remembered.items():
+            for ours, theirs in names.items():
+                key = f"state.{step}.{name}.{theirs}"
+                if key in tensors:
+                    torch.testing.assert_close(getattr(one, ours), tensors[key], **tolerance)
+        if stop is not None:
+            assert stop.threshold == pytest.approx(expected["mask_threshold"], **close)
+            assert means == pytest.approx(expected["mean_scores"], **close)
+            assert sorted(stop.names) == sorted(expected["frozen"])
+            stopped |= dict.fromkeys(stop.names, step)
+        trained.append(sum(size for name, size in sizes.items() if name not in stopped))
+    assert stopped == meta["freeze_step"]
+    assert sum(trained) / len(trained) == pytest.approx(meta["average_trainable_elements"])
+
+
+@pytest.mark.parametrize("path", _cases("aflora_freeze_*.safetensors"))
+def test_aflora_freezing_by_plain_gradients(path):
+    """Our sensitivity is |g| everywhere; without weights that are exactly zero it is the published one."""
+    meta = json.loads(path.with_suffix(".json").read_text())
+    tensors, (rule, length) = load_file(path), _freezing_rule(meta)
+    steps = _freezing_steps(
+        rule, length, tensors, meta["matrices"], lambda name, step: tensors[f"grad.{name}"][step].abs()
+    )
+    stopped = {name: step for step, _, _, stop in steps if stop for name in stop.names}
+    assert stopped == meta.get("freeze_step_plain_abs_grad", meta["freeze_step"])
+    assert meta["has_zero_weights"] == ("freeze_step_plain_abs_grad" in meta)
 
 
 def _assembled(path, adapter):

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
-from configs.faults import NonFiniteFault, SystemFault
+from configs.faults import NonFiniteFault
 from configs.files import write_text
 from configs.seeds import draws
+from model.agreement import agree
 from model.attachment import Attachment
 from model.history import History, Reallocation, frequency, frequency_text, history_text
 from model.learners.finetune import FineTuner
@@ -100,7 +100,7 @@ class Reallocations(L.Callback):
             where = f"reallocation {number}, after step {trainer.global_step}"
             raise NonFiniteFault(*(f"{where}: {line}" for line in fault.lines)) from None
         on = self.search.budget.choose(scores, draws(self.search.seed, "ties", number))
-        _agree(trainer, [key in on for key in modules], number)
+        agree(trainer, [key in on for key in modules], f"reallocation {number}")
         for key, attachment in modules.items():
             _turn(attachment, key in on)
             if before[key] and key not in on:  # what an accumulation window has gathered is dropped
@@ -119,24 +119,6 @@ class Reallocations(L.Callback):
 def _turn(attachment: Attachment, on: bool) -> None:
     if attachment.enabled != on:
         attachment.enabled = on
-
-
-def _agree(trainer: L.Trainer, flags: list[bool], number: int) -> None:
-    """Stop all processes when one decided otherwise than the first.
-
-    Raises:
-        SystemFault: naming the decision.
-    """
-    if trainer.world_size == 1:
-        return
-    own = torch.tensor(flags, device=trainer.strategy.root_device)
-    first = trainer.strategy.broadcast(own.clone())
-    differs = torch.tensor(not torch.equal(own, first), dtype=torch.int32, device=own.device)
-    torch.distributed.all_reduce(differs)
-    if differs:
-        what = f"{int(differs)} of {trainer.world_size} processes decided otherwise than the first"
-        # All of them end; the first one says why.
-        raise SystemFault(*([f"reallocation {number}: {what}"] if trainer.is_global_zero else []))
 
 
 def _plain(one: Reallocation) -> dict[str, Any]:

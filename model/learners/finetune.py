@@ -174,12 +174,15 @@ class FineTuner(L.LightningModule):
         return sum(p.numel() for attachment in on for p in attachment.adapter.parameters() if p.requires_grad)
 
     def unused(self) -> list[nn.Parameter]:
-        """Return what trains but belongs to modules that are off."""
-        off = (attachment for attachment in self.attachments.values() if not attachment.active)
-        return [p for attachment in off for p in attachment.adapter.parameters() if p.requires_grad]
+        """Return what trains by its flag but not now: it belongs to a module that is off, or is frozen."""
+        found = []
+        for attachment in self.attachments.values():
+            own, still = attachment.adapter.named_parameters(), getattr(attachment.adapter, "frozen", ())
+            found += [p for name, p in own if p.requires_grad and (name in still or not attachment.active)]
+        return found
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take gradients away from modules that are off: no update, no momentum, no decay."""
+        """Take gradients away from what is off or frozen: no update, no momentum, no decay."""
         for parameter in self.unused():
             parameter.grad = None
 

@@ -45,7 +45,7 @@ def _read(**paths):
 
 def test_nothing_given_is_nothing_read():
     assert _read() == Plans()
-    assert Plans().notes == ()
+    assert Plans().notes("train") == ()
     Plans().require({})
 
 

@@ -155,6 +155,8 @@ class Options:
     """Learning rate of the classification head. Not given: --learning-rate."""
     weight_decay: Annotated[float, Real(0), _TRAIN] = 0.0
     """Decoupled weight decay (adamw) or L2 term (adam, sgd)."""
+    head_weight_decay: Annotated[float | None, Real(0), _TRAIN] = None
+    """That of the classification head's matrices. Not given: --weight-decay."""
     lr_scheduler: Annotated[
         str, Choice("learning-rate scheduler", ("none", "linear", "cosine_annealing")), _TRAIN
     ] = "none"

@@ -166,6 +166,7 @@ class Job:
             warmup_ratio=options.warmup_ratio,
             lowest_lr=options.eta_min,
             fused=options.precision != "16-mixed",
+            head_weight_decay=options.head_weight_decay,
         )
         return FineTuner(
             self.assembled.network,

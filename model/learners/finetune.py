@@ -31,11 +31,12 @@ class Recipe:
         optimizer: adamw, adam or sgd.
         lr: top learning rate of the adapters (or of all weights).
         head_lr: that of the task's head.
-        weight_decay: decay of matrices; vectors (biases, norms) never decay.
+        weight_decay: decay of adapters and matrices; biases and norms never decay.
         schedule: none, linear or cosine_annealing.
         warmup_ratio: share of the updates that warm up.
         lowest_lr: where a schedule ends.
         fused: one kernel for the whole update; off where a gradient scaler must look in between.
+        head_weight_decay: decay of the head's matrices; None: as others.
     """
 
     optimizer: str
@@ -46,6 +47,7 @@ class Recipe:
     warmup_ratio: float
     lowest_lr: float
     fused: bool = True
+    head_weight_decay: float | None = None
 
 
 class FineTuner(L.LightningModule):
@@ -258,11 +260,16 @@ class FineTuner(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return groups by learning rate and decay: vectors do not decay."""
+        """Return groups by learning rate and decay: biases and norms do not decay, vectors of adapters do."""
+        recipe = self.recipe
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.trained().items():
-            lr = self.recipe.head_lr if self._group(name) == "head" else self.recipe.lr
-            decay = self.recipe.weight_decay if parameter.ndim > 1 else 0.0
+            lr, decay = recipe.lr, recipe.weight_decay
+            if self._group(name) == "head":
+                lr = recipe.head_lr
+                decay = decay if recipe.head_weight_decay is None else recipe.head_weight_decay
+            if parameter.ndim == 1 and not name.startswith("adapters."):
+                decay = 0.0
             groups.setdefault((lr, decay), []).append(parameter)
         return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
 

@@ -18,7 +18,7 @@ from model.plan_text import plan_text
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "lora").glob("*.toml"))
-METHODS = ("hydra", "lora", "lora_moe", "lora_split", "shortcut")
+METHODS = ("aflora", "hydra", "lora", "lora_moe", "lora_split", "shortcut", "vera")
 NO_GATE = tuple(role for role in LINEAR_ROLES if role != "gate")
 SIZE = Dimensions(layers=2, heads=4, key_value_heads=2)
 BODY = 'lora_alpha = 16\nlora_dropout = 0.1\nadapter_name = "a"\ndisable_adapter = false\n'
@@ -194,9 +194,9 @@ REFUSED = [
     (DEFAULT.replace("false", '"no"'), '[default] disable_adapter: must be true or false, got "no"'),
     (DEFAULT + "importance_alhpa = 1.0\n", "importance_alhpa: unknown key; did you mean 'importance_alpha'?"),
     (DEFAULT + "init_lora_weghts = true\ninit_lora_weights = true\n", "init_lora_weghts: given twice"),
-    (DEFAULT + 'method = "hydar"\n', "[default] method: no adapter method 'hydar', one of hydra, lora"),
+    (DEFAULT + 'method = "hydar"\n', "[default] method: no adapter method 'hydar', one of aflora, hydra"),
     ("method = 3\n" + DEFAULT, "method: must be a string"),
-    (DEFAULT + 'method = "shortcut"\n', "no adapter method 'shortcut', one of hydra, lora"),
+    (DEFAULT + 'method = "shortcut"\n', "no adapter method 'shortcut', one of aflora, hydra, lora"),
     ('granularity = "heads"\n' + DEFAULT, "granularity: no granularity 'heads', one of head, layer, network"),
     ("granularity = 3\n" + DEFAULT, "granularity: no granularity '3'"),
     ('granularty = "head"\n' + DEFAULT, "granularty: unknown key; did you mean 'granularity'?"),

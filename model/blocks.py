@@ -55,8 +55,15 @@ def tiled(heads: Sequence[tuple[int, float]], width: int) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def _is_whole(blocks: Sequence[Block], width: int) -> bool:
+    """Tell whether one block is all there is of `width` outputs: cutting it out would cost time alone."""
+    return len(blocks) == 1 and blocks[0].width == width
+
+
 def scale_rows(z: Tensor, blocks: Sequence[Block], strength: float) -> Tensor:
     """Multiply z (N, R) by each block's scale and by the strength, in place."""
+    if len(blocks) == 1:  # heads without a block have no column of z
+        return z.mul_(blocks[0].scale * strength)
     for block in blocks:
         z[:, block.rows].mul_(block.scale * strength)
     return z
@@ -64,6 +71,8 @@ def scale_rows(z: Tensor, blocks: Sequence[Block], strength: float) -> Tensor:
 
 def add_product(y: Tensor, z: Tensor, up: Tensor, blocks: Sequence[Block]) -> Tensor:
     """Add z diag(U) to y in place. y: (N, D_out), z: (N, R), up: (R, width)."""
+    if _is_whole(blocks, y.shape[1]):
+        return y.addmm_(z, up)
     for block in blocks:
         y_block, z_block, rows = y[:, block.columns], z[:, block.rows], up[block.rows]
         if block.heads == 1:
@@ -75,6 +84,9 @@ def add_product(y: Tensor, z: Tensor, up: Tensor, blocks: Sequence[Block]) -> Te
 
 def input_gradient(dz: Tensor, g: Tensor, up: Tensor, blocks: Sequence[Block], strength: float) -> None:
     """Write strength x scale x g diag(U)^T to dz. dz: (N, R), every column; g: (N, D_out), up: (R, width)."""
+    if _is_whole(blocks, g.shape[1]):
+        dz.addmm_(g, up.t(), beta=0, alpha=blocks[0].scale * strength)
+        return
     for block in blocks:
         dz_block, g_block, rows = dz[:, block.rows], g[:, block.columns], up[block.rows]
         scale = block.scale * strength
@@ -87,6 +99,8 @@ def input_gradient(dz: Tensor, g: Tensor, up: Tensor, blocks: Sequence[Block], s
 
 def factor_gradient(z: Tensor, g: Tensor, blocks: Sequence[Block]) -> Tensor:
     """Return the blocks of z^T g. z: (N, R), g: (N, D_out) -> (R, width)."""
+    if _is_whole(blocks, g.shape[1]):
+        return z.t() @ g
     parts = []
     for block in blocks:
         z_block, g_block = z[:, block.rows], g[:, block.columns]

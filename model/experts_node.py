@@ -2,9 +2,9 @@
 
 Source: the formula of `model.experts`; the layout of sums follows `model.adapters.lora`.
 Routers and A's of all linears are one product where they read the same tensor in the same type; the delta of
-all experts is added to the base output in place. Saved are the input, z and the weights; the weighted z is
-made again for the gradient of B. Logits, weights and z lie with tokens along rows, (.., N), so that weighing
-runs along memory whatever the number of experts.
+all experts is added to the base output in place. Saved are z and the weights, and the input where nothing can
+make it again; the weighted z is made again for the gradient of B. Logits, weights and z lie with tokens along
+rows, (.., N), so that weighing runs along memory whatever the number of experts.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
 from model.experts import Observer, router_logits, wide
+from model.rematerialisation import Remake, flat_remake_of
 
 
 class _Form(NamedTuple):
@@ -28,6 +29,10 @@ class _Form(NamedTuple):
     observer: Observer | None
 
 
+_Known = tuple[tuple[_Form, ...], tuple[Remake | None, Remake | None]]
+"""The forms, and how to make x and the dropped x again where they need not be kept."""
+
+
 class _JointExperts(torch.autograd.Function):
     """y_i = x W_i^T + b_i + weighted(s_i d A_i^T, softmax(x R_i^T)) B_i for linears i that read the same x.
 
@@ -36,21 +41,22 @@ class _JointExperts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor | None, forms: tuple[_Form, ...], *tensors: Tensor | None
+        ctx: Any, x: Tensor, dropped: Tensor | None, known: _Known, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         """x, dropped: (N, D_in); tensors: every W, bias, router (or None), A and B."""
+        ctx.forms, ctx.remakes = known
         weights, biases, routers, downs, ups = _fifths(tensors)
         d = x if dropped is None else dropped
         logits, z = _products(x, d, _stacked(routers), _stacked(downs))
-        mixes = [part.softmax(0) for part in logits.split([form.experts for form in forms])]
+        mixes = [part.softmax(0) for part in logits.split([form.experts for form in ctx.forms])]
         outputs = []
-        for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, forms):
+        for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, ctx.forms):
             if form.observer is not None and form.experts:
                 form.observer(mix.t())
             base = F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype))
             outputs.append(base.addmm_(_mixed(z_i, mix, form).t(), up.to(x.dtype)))
-        ctx.save_for_backward(x, dropped, z, *mixes, *weights, *routers, *downs, *ups)
-        ctx.forms = forms
+        kept = [None if make else t for t, make in zip((x, dropped), ctx.remakes)]
+        ctx.save_for_backward(*kept, z, *mixes, *weights, *routers, *downs, *ups)
         return tuple(outputs)
 
     @staticmethod
@@ -58,6 +64,7 @@ class _JointExperts(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, routers, A and B."""
         x, dropped, z, *saved = ctx.saved_tensors
+        x, dropped = (make() if make else t for t, make in zip((x, dropped), ctx.remakes))
         mixes, weights, routers, downs, ups = _fifths(saved)
         needs, count, dtype = ctx.needs_input_grad, len(weights), grads[0].dtype
         biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
@@ -177,6 +184,8 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
     dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    remake = flat_remake_of(x, parts[0].epsilons)
+    remake_dropped = None if dropped is None else flat_remake_of(dropped, parts[0].epsilons)
     with torch.autocast(x.device.type, enabled=False):
         mixtures = [part.adapter.mixture() for part in parts]
         forms = tuple(
@@ -191,7 +200,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         outputs = _JointExperts.apply(
             flat,
             dropped,
-            forms,
+            (forms, (remake, remake_dropped)),
             *(part.weight for part in parts),
             *(part.bias for part in parts),
             *(mixture.router for mixture in mixtures),

@@ -99,7 +99,7 @@ class _JointLinear(torch.autograd.Function):
         weights, biases, downs, ups = _quarters(tensors)
         d = x if noise is None else x * noise
         z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
-        zs = z.split([a.shape[0] for a in downs], 1)
+        zs = _columns(z, [a.shape[0] for a in downs])
         outputs = tuple(
             add_product(
                 F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype)),
@@ -128,11 +128,11 @@ class _JointLinear(torch.autograd.Function):
         ranks = [a.shape[0] for a in downs]
         ups_grad = [
             factor_gradient(part, g, shape.blocks).to(up.dtype) if needs[3 + 3 * count + i] else None
-            for i, (part, g, up, shape) in enumerate(zip(z.split(ranks, 1), grads, ups, shapes))
+            for i, (part, g, up, shape) in enumerate(zip(_columns(z, ranks), grads, ups, shapes))
         ]
         biases_grad = [g.sum(0) if needs[3 + count + i] else None for i, g in enumerate(grads)]
         dz = torch.empty(z.shape, dtype=grads[0].dtype, device=z.device)
-        for part, g, up, shape in zip(dz.split(ranks, 1), grads, ups, shapes):
+        for part, g, up, shape in zip(_columns(dz, ranks), grads, ups, shapes):
             input_gradient(part, g, up.to(g.dtype), shape.blocks, shape.strength)
         noise = None if passed is None else passed.to(z.dtype).div_(1.0 - ctx.form.dropout)
         downs_grad: Sequence[Tensor | None] = [None] * count
@@ -172,6 +172,11 @@ class _Form(NamedTuple):
 def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
     count = len(tensors) // 4
     return tuple(tensors[k * count : (k + 1) * count] for k in range(4))
+
+
+def _columns(z: Tensor, ranks: Sequence[int]) -> Sequence[Tensor]:
+    """Return each linear's columns of z: (N, sum of R) -> (N, R) each."""
+    return (z,) if len(ranks) == 1 else z.split_with_sizes(ranks, 1)
 
 
 def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

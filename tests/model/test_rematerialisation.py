@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from model import rematerialisation
+from model import experts_node, rematerialisation
 from model.adapters import lora
 from model.entry import Entry
 from model.family import dimensions, families
@@ -25,6 +25,7 @@ _CASES = [
     for family in families()
     for number, overrides in enumerate([{}, _POST] if family.name == "opt" else [{}])
 ]
+_SOME = [case for case in _CASES if case.values[0].name in ("llama", "roberta")]
 _KEPT = {"opt": {"o_proj", "w2"}, "bert": set(), "roberta": set(), "deberta": {"q_proj"}}
 """Roles whose input costs nothing: the output of fused attention (none with dropout) and of ReLU, and the
 frozen table of relative positions; in other families the output of attention alone."""
@@ -41,13 +42,13 @@ def _small_counts(monkeypatch):
 class Hosted:
     """A tiny network in training mode with LoRA everywhere and gradients from the embeddings on."""
 
-    def __init__(self, family, *, dropout=0.0, base=torch.float32, **overrides):
+    def __init__(self, family, *, dropout=0.0, base=torch.float32, method="lora", **overrides):
         is_decoder = "language_modeling" in family.heads
         auto_class = AutoModelForCausalLM if is_decoder else AutoModelForSequenceClassification
         self.network = tiny_network(family, auto_class, **overrides).requires_grad_(False).train().to(base)
         self.network.get_input_embeddings().register_forward_hook(lambda _, __, y: y.requires_grad_(True))
         self.sites = locate(self.network, family, dimensions(self.network.config).layers)
-        entry = Entry(rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, init=False)
+        entry = Entry(3, 6.0, dropout, "default", disabled=False, init=False, method=method)
         self.attachments = attach(self.network, self.sites, dict.fromkeys(self.sites, entry), 0, "here")
         self.factors = [p for one in self.attachments.values() for p in one.adapter.parameters()]
 
@@ -82,6 +83,36 @@ def test_gradients_are_those_of_kept_inputs_bit_for_bit(family, overrides, preci
         wanted = host.gradients()
     assert max(float(gradient.abs().max()) for gradient in wanted) > 0
     assert _equal(found, wanted)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("method", ["hydra", "lora_moe", "lora_split"])
+@pytest.mark.parametrize(("family", "overrides"), _SOME)
+def test_experts_have_the_gradients_of_kept_inputs(family, overrides, method, autocast, dropout, monkeypatch):
+    host = Hosted(family, dropout=dropout, method=method)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = host.gradients()
+        monkeypatch.setattr(experts_node, "flat_remake_of", _never)
+        wanted = host.gradients()
+    assert max(float(gradient.abs().max()) for gradient in wanted) > 0
+    assert _equal(found, wanted)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_experts_do_not_keep_what_can_be_made_again(dropout, monkeypatch):
+    host = Hosted(_SOME[0].values[0], dropout=dropout, method="hydra")
+    host.loss((4, 32))
+    ours = _held(host)
+    monkeypatch.setattr(experts_node, "flat_remake_of", _never)
+    kept = _held(host)
+    config = host.network.config
+    # o_proj's input, which may be kept, is the output of fused attention; with dropout others have copies.
+    inputs = config.intermediate_size + 2 * config.hidden_size
+    if dropout:
+        roles = [site for key, site in host.sites.items() if key.layer == 0 and key.role != "o_proj"]
+        inputs += sum(site.in_features for site in roles)
+    assert kept - ours == 4 * 4 * 32 * config.num_hidden_layers * inputs
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -210,10 +241,8 @@ def test_copies_know_the_eps_of_their_own_norms(duplicate):
     assert epsilons.of(norms[0].weight) == 0.1
 
 
-@pytest.mark.parametrize(
-    "family", [case.values[0] for case in _CASES if case.values[0].name in ("llama", "roberta")]
-)
-def test_recomputed_layers_have_the_same_gradients(family):
+@pytest.mark.parametrize(("family", "overrides"), _SOME)
+def test_recomputed_layers_have_the_same_gradients(family, overrides):
     host = Hosted(family, dropout=0.2)
     wanted = host.gradients()
     host.network.gradient_checkpointing_enable({"use_reentrant": False})

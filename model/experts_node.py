@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
+from model.blocks import joined, tiled
 from model.experts import Observer, router_logits, wide
 from model.rematerialisation import Remake, flat_remake_of
 
@@ -53,8 +54,8 @@ class _JointExperts(torch.autograd.Function):
         for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, ctx.forms):
             if form.observer is not None and form.experts:
                 form.observer(mix.t())
-            base = F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype))
-            outputs.append(base.addmm_(_mixed(z_i, mix, form).t(), up.to(x.dtype)))
+            whole = tiled([(len(up), 1.0)], up.shape[1])
+            outputs.append(joined(x, w, b, _mixed(z_i, mix, form).t(), up, whole))
         kept = [None if make else t for t, make in zip((x, dropped), ctx.remakes)]
         ctx.save_for_backward(*kept, z, *mixes, *weights, *routers, *downs, *ups)
         return tuple(outputs)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from model.adapter import AdapterKind, Part, PlannedSite
-from model.blocks import Block, add_product, factor_gradient, input_gradient, scale_rows, tiled
+from model.blocks import Block, factor_gradient, input_gradient, joined, scale_rows, tiled
 from model.generators import generator
 from model.head_lora import Head, HeadLora
 from model.rematerialisation import flat_remake_of, noise_for
@@ -101,12 +101,7 @@ class _JointLinear(torch.autograd.Function):
         z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
         zs = _columns(z, [a.shape[0] for a in downs])
         outputs = tuple(
-            add_product(
-                F.linear(x, w.to(x.dtype), None if b is None else b.to(x.dtype)),
-                scale_rows(part, shape.blocks, shape.strength),
-                up.to(x.dtype),
-                shape.blocks,
-            )
+            joined(x, w, b, scale_rows(part, shape.blocks, shape.strength), up, shape.blocks)
             for w, b, part, up, shape in zip(weights, biases, zs, ups, form.shapes)
         )
         count = len(weights)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from model.blocks import Block, add_product, factor_gradient, input_gradient, scale_rows, tiled
+from model.blocks import Block, add_product, factor_gradient, input_gradient, joined, scale_rows, tiled
 
 HEADS = {
     "one": [(3, 2.0)],
@@ -80,3 +81,30 @@ def test_strided_and_expanded_operands_are_taken(case, dtype):
     torch.testing.assert_close(add_product(y, z, up, blocks), z @ whole, **tolerance)
     rows = z.t().sum(1, keepdim=True).expand(-1, WIDTH)
     torch.testing.assert_close(factor_gradient(z, g, blocks), rows, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_base_and_delta_are_their_sum(case, dtype, has_bias):
+    blocks, up, whole, _ = case
+    x, weight = _tensor(7, 6, seed=5), _tensor(whole.shape[1], 6, seed=6)
+    bias = _tensor(whole.shape[1], seed=7) if has_bias else None
+    z = _tensor(7, len(whole), seed=3)
+    expected = F.linear(x, weight, bias) + z @ whole
+    tolerance = {2: 0.1, 4: 1e-5, 8: 1e-12}[dtype.itemsize]
+    ours = joined(x.to(dtype), weight, bias, z.to(dtype), up, blocks)
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "small"), [(torch.bfloat16, 2.0**-8), (torch.float16, 2.0**-11)])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_delta_below_half_a_step_of_the_base_is_not_rounded_away(dtype, small, has_bias):
+    x, weight = _tensor(512, 64, seed=5).to(dtype), _tensor(96, 64, seed=6).to(dtype)
+    bias = _tensor(96, seed=7).to(dtype) if has_bias else None
+    z, up = torch.full((512, 1), small, dtype=dtype), torch.ones(1, 96, dtype=dtype)
+    exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    gain = (joined(x, weight, bias, z, up, tiled([(1, 1.0)], 96)).double() - exact).mean()
+    assert abs(gain - small) < 0.15 * small
+    added_late = F.linear(x, weight, bias) + z @ up
+    assert (added_late.double() - exact).mean() < 0.6 * small  # what adding to a rounded base leaves of it

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from configs import kinds, slurm
+from configs import kinds, sharding, slurm
 from configs.console import rank
 from configs.faults import InputFault, unknown
 from configs.flags import SOURCE
@@ -64,6 +64,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _base(case)
     yield from _search(case)
     yield from _launch(case)
+    yield from sharding.faults(case.action, case.options, case.where)
     yield from _project_dir(case)
 
 
@@ -121,8 +122,6 @@ def _base(case: Case) -> Iterator[str]:
         return
     yield from storage_faults(options.base_dtype, where)
     word = f"a base in {options.base_dtype}"
-    if options.strategy == "fsdp":
-        yield f"{case.where('strategy')}: fsdp shards plain weights, not {word}; did you mean 'ddp'?"
     if options.compile:
         yield f"{case.where('compile')}: {word} is made anew at every product, which is not compiled"
 
@@ -142,9 +141,6 @@ def storage_faults(word: str, where: str) -> list[str]:
 def _search(case: Case) -> Iterator[str]:
     """Refuse what a search cannot do."""
     options, settings = case.options, case.layer.settings
-    if case.action == "imp-test" and options.strategy == "fsdp":
-        # Processes score unequal numbers of batches, and every pass over shards needs all of them.
-        yield f"{case.where('strategy')}: imp-test needs whole weights, fsdp shards them; did you mean 'ddp'?"
     if case.action != "train-dyrealloc":
         return
     if options.budget_params is not None and options.dyrealloc_ags_mode == "separated":
@@ -154,8 +150,6 @@ def _search(case: Case) -> Iterator[str]:
     budget = settings.get("budget_params")
     if share and budget and share.source == budget.source:
         yield f"{budget.where}: takes the place of --turn-on-percentile; give one of the two"
-    if options.strategy == "fsdp":
-        yield f"{case.where('strategy')}: fsdp cannot switch modules while training; did you mean 'ddp'?"
     if options.compile:
         where = case.where("compile")
         yield f"{where}: layers would be compiled again at every decision; leave it out with train-dyrealloc"
@@ -167,9 +161,7 @@ def _plain(case: Case, word: str) -> Iterator[str]:
     for name in ("lora_config", "shortcut_config", "adapter"):
         if getattr(case.options, name):
             yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"
-    if case.options.strategy == "fsdp":
-        where = case.where("strategy")
-        yield f"{where}: fsdp shards frozen weights, the plain model '{word}' has none; did you mean 'ddp'?"
+    yield from sharding.plain(case.options.strategy, word, case.where("strategy"))
     if case.options.base_dtype in STORAGES:
         where, dtype = case.where("base_dtype"), case.options.base_dtype
         yield f"{where}: '{dtype}' is for frozen weights, the plain model '{word}' has none"

@@ -12,6 +12,8 @@ from configs.values import Choice, Listed, PathText, Repeated, Switch, Word
 ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
 MIXTURE = "mix"
 """The word of `--dataset` for several data sets in one run."""
+DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
+"""Words of `--strategy` that need the optional package `deepspeed`."""
 FREE_TABLES = ("data",)
 """TOML tables users may write beside the options; they are bound later, by the data set's own options."""
 
@@ -61,11 +63,6 @@ _RECORD = Option("Record")
 STORAGES = names("model.storages")
 """Number formats of frozen linears alone; the rest of the network is then in bfloat16."""
 
-_DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
-_NO_DEEPSPEED = (
-    "DeepSpeed is not built: it saves a directory of shards, from which a run here cannot go on exactly;"
-    " did you mean 'fsdp'?"
-)
 _LIGHTNING_PRECISION = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -207,8 +204,8 @@ class Options:
     """Processes that prepare batches."""
     strategy: Annotated[
         str,
-        Choice("strategy", ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", *_DEEPSPEED)),
-        Option("Devices and numbers", unbuilt=_NO_DEEPSPEED, unbuilt_values=_DEEPSPEED),
+        Choice("strategy", ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", *DEEPSPEED)),
+        _COMPUTE,
     ] = "auto"
     """How processes share the work."""
     auto_requeue: Annotated[

@@ -14,7 +14,7 @@ from model.job import Job
 from model.learners.finetune import FineTuner
 from model.opening import is_quiet
 from model.precision import frozen_stored_for
-from model.training import build_trainer, early_stopping
+from model.training import build_trainer, early_stopping, shards_weights
 
 
 def fit(
@@ -52,7 +52,8 @@ def fit(
     _say_dropped(job, trainer.world_size)
     learner.train()  # hosts are loaded in evaluation mode
     with ExitStack() as stack:
-        if options.strategy != "fsdp":  # shards are cut from the weights as they are; no swap could be undone
+        # Shards are cut from the weights as they are; no swap could be undone.
+        if not shards_weights(options):
             stack.enter_context(frozen_stored_for(learner.network, options.precision))
         if options.compile:
             stack.enter_context(compiled(job.assembled.layers, job.assembled.attachments.values()))

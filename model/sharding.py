@@ -72,8 +72,8 @@ def shard(network: nn.Module, layers: Sequence[nn.Module], mesh: Any) -> None:
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Tell whether `shard` was called on the network."""
-    return isinstance(network, FSDPModule)
+    """Tell whether each process holds a share of the weights only, by `shard` or by DeepSpeed's stage 3."""
+    return isinstance(network, FSDPModule) or any(hasattr(p, "ds_id") for p in network.parameters())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Build the Trainer of a run from its options."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -15,7 +16,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 from torch import nn
 
+from configs import kinds
 from configs.faults import InputFault
+from configs.options import DEEPSPEED
 from model.checkpoint import RunCheckpointIO
 from model.compiling import check_compiler
 from model.sharding import FrozenShards, InStep, TrainedDDP
@@ -52,10 +55,32 @@ def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
     ddp = {"broadcast_buffers": False, "timeout": _PATIENCE}
     if options.strategy == "fsdp":
         return FrozenShards(layers, **ddp)
+    if options.strategy in DEEPSPEED:
+        return _zero(options, layers, ddp)
     if options.num_devices * options.nodes == 1 and options.strategy == "auto":
         return "auto"
     unused = options.strategy == "ddp_find_unused_parameters_true"
     return TrainedDDP(find_unused_parameters=unused, **ddp)
+
+
+def _zero(options: Any, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> Strategy:
+    """Return DeepSpeed's strategy; the package is optional, so it is imported for its words alone."""
+    # Left alone it would take a GPU that is there, whatever --accelerator says.
+    if options.accelerator == "cpu" or not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    stage = kinds.load("model", "zero_shares", "Stage")(
+        number=3 if shards_weights(options) else 2,
+        offload=options.strategy.endswith("_offload"),
+        clip=options.gradient_clip_val,
+        precision=options.precision,
+        batch_size=options.batch_size,
+    )
+    return kinds.load("model", "zero", "Zero")(layers, stage, **ddp)
+
+
+def shards_weights(options: Any) -> bool:
+    """Tell whether each process holds a share of the weights only."""
+    return options.strategy == "fsdp" or options.strategy.startswith("deepspeed_stage_3")
 
 
 def build_trainer(
@@ -83,9 +108,10 @@ def build_trainer(
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
     warnings.filterwarnings("ignore", message=".*treespec.*")
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
+    warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*")  # DeepSpeed's calls
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # OPT's layers; no host edits it
     watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
-    if options.strategy == "fsdp":
+    if shards_weights(options):
         watchers.append(InStep())
     logger: Any = False
     if directory is not None:
@@ -102,7 +128,7 @@ def build_trainer(
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
         accumulate_grad_batches=options.accumulate_grad_batches,
-        gradient_clip_val=options.gradient_clip_val,
+        gradient_clip_val=None if options.strategy in DEEPSPEED else options.gradient_clip_val,
         log_every_n_steps=options.log_every_n_steps,
         logger=logger,
         callbacks=[*callbacks, *watchers],

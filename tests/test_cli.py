@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def spoilt(ground, place):
 
 def _cases(place):
     """Return (words that spoil a right command line, every error line in full or its parts)."""
+    precision = ["--precision", "64"] if find_spec("deepspeed") else []  # refused for either reason
     return {
         "1": (["--batch-size", "-4"], [["--batch-size: must be a whole number of at least 1, got -4"]]),
         "1 word": (["--batch-size", "４"], [["--batch-size: must be a whole number"]]),
@@ -113,7 +115,10 @@ def _cases(place):
             [["--load: no file '", "gone.ckpt'"]],
         ),
         "given twice": (["--seed", "1", "--seed", "2"], [["--seed: "]]),
-        "unbuilt": (["--strategy", "deepspeed_stage_2"], [["--strategy: ", "not built"]]),
+        "no package": (
+            ["--strategy", "deepspeed_stage_2", *precision],
+            [["--strategy: ", "'deepspeed_"]],
+        ),
         "mmlu": (["--mmlu-mode", "five"], [["--mmlu-mode: ", "fs, zs"]]),
         "escaped": (["--dataset", "a\nb\x1b[1m"], [["--dataset: ", "a\\nb\\x1b"]]),
         "several at once": (

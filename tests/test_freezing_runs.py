@@ -1,12 +1,15 @@
 """Adaptive freezing from the command line to the run directory, on tiny hosts: records, resume, processes."""
 
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.faults import InputFault
 from configs.toml_text import toml_text
+from model.actions.train import check
 from model.callbacks.checkpoints import Checkpoints
 from model.checkpoint import load_checkpoint
 from tests.killed import child
@@ -333,3 +336,10 @@ def test_a_killed_run_of_two_processes_goes_on_exactly(place, words, two):
     done = program(*resume, "--num-devices", 2, "--accelerator", "cpu", timeout=200)
     assert done.returncode == 0, done.stderr
     assert comparable(mine) == comparable(two[0])
+
+
+def test_shares_of_deepspeed_cannot_stop_training():
+    options = SimpleNamespace(strategy="deepspeed_stage_2")
+    job = SimpleNamespace(assembled=SimpleNamespace(freezing=object()), options=options)
+    with pytest.raises(InputFault, match="--strategy: deepspeed_stage_2 cannot freeze matrices"):
+        check(job)

@@ -3,6 +3,7 @@
 from configs import console, kinds
 from configs.faults import InputFault
 from configs.files import write_bytes
+from configs.options import DEEPSPEED
 from model.action import Action
 from model.callbacks.freezing import Freezings, Held
 from model.figures import stairs
@@ -71,11 +72,17 @@ def _drawn(job: Job, freezings: Freezings, steps: int) -> Searched:
 
 
 def check(job: Job) -> None:
-    """Refuse freezing where nothing could.
+    """Refuse freezing where nothing could, and where what trains must stay the same.
 
     Raises:
-        InputFault: naming the table.
+        InputFault: naming the table or the flag.
     """
+    if job.assembled.freezing is not None and job.options.strategy in DEEPSPEED:
+        word = job.options.strategy
+        raise InputFault(
+            f"--strategy: {word} cannot freeze matrices while training, which [freezing] asks for;"
+            " did you mean 'ddp'?"
+        )
     if job.assembled.freezing is not None and not _matrices(job)[0]:
         raise InputFault(
             "--lora-config: [freezing]: no module that is on has a matrix that trains and may stop; method"

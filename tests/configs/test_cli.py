@@ -11,6 +11,7 @@ from configs.durations import BatchLimit
 from configs.faults import InputFault
 from configs.kinds import names
 from configs.model_name import ModelName, model_name
+from configs.options import DEEPSPEED
 
 WHOLE = "must be a whole number of at least"
 BATCHES = "must be a whole number of at least 1 or a ratio in (0, 1] written with a dot"
@@ -70,7 +71,6 @@ FLAGS = [
     ),
     ("--realloc-hist-path none.toml", "--realloc-hist-path: no file"),
     ("--auto-requeue", "--auto-requeue: this is no SLURM job"),
-    ("--strategy deepspeed_stage_3_offload", "--strategy: DeepSpeed is not built: it saves a directory"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
     ("--task sumarization", "--task: no task 'sumarization'"),
     ("--adapter . --adapter ..", "--adapter: more than one adapter is not built yet"),
@@ -104,6 +104,35 @@ def test_a_bad_flag_is_one_line(bound, here, words, message):
     assert message in refusal.value.lines[0]
     assert refusal.value.exit_code == 2
     assert [path.name for path in here.iterdir()] == ["lora.toml"]
+
+
+@pytest.mark.parametrize("word", DEEPSPEED)
+def test_deepspeed_needs_its_package(bound, monkeypatch, word):
+    monkeypatch.setattr("configs.sharding.find_spec", lambda name: None)
+    with pytest.raises(InputFault) as refusal:
+        bound("--strategy", word)
+    line = f"--strategy: '{word}' needs the package deepspeed: pip install deepspeed; did you mean 'fsdp'?"
+    assert refusal.value.lines == (line,)
+    monkeypatch.setattr("configs.sharding.find_spec", lambda name: name == "deepspeed")
+    assert bound("--strategy", word, "--precision", "bf16").options.strategy == word
+
+
+@pytest.mark.parametrize(
+    ("action", "words", "message"),
+    [
+        ("train", "--precision 16", "'deepspeed_stage_3' computes in 32-true or bf16-mixed, got --precision"),
+        ("train", "--compile", "--compile: not together with 'deepspeed_stage_3'"),
+        ("imp-test", "", "imp-test needs whole weights, deepspeed_stage_3 shards them; did you mean 'ddp'?"),
+        ("train-dyrealloc", "", "deepspeed_stage_3 cannot switch modules while training"),
+    ],
+)
+def test_what_deepspeed_cannot_do_is_refused(here, monkeypatch, action, words, message):
+    monkeypatch.setattr("configs.sharding.find_spec", lambda name: name == "deepspeed")
+    command = f"{action} opt_lora mrpc --lora-config lora.toml --strategy deepspeed_stage_3 {words}"
+    with pytest.raises(InputFault) as refusal:
+        parse(command.split())
+    assert len(refusal.value.lines) == 1
+    assert message in refusal.value.lines[0]
 
 
 COMMANDS = [

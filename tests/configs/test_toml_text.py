@@ -54,8 +54,8 @@ def _values(entry):
     return st.booleans() if isinstance(kind, Switch) else None
 
 
-_BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue")
-"""Options that need others, or a job of SLURM."""
+_BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue", "strategy")
+"""Options that need others, a package, or a job of SLURM."""
 DRAWN = {
     name: _values(entry).filter(lambda value, entry=entry: not entry.is_unbuilt(value))
     for name, entry in entries().items()

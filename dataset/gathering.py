@@ -17,7 +17,7 @@ class Request:
     """What a run needs of its data sets.
 
     Args:
-        action: the word of the command line.
+        action: the word of the command line, or one more of `dataset.rows.wanted`.
         predict: whether predictions for unlabelled splits are written.
         max_bad_rows: how many rows of all parts together may be refused.
         mmlu: the shots of MMLU in place of every evaluation set, a word of `--mmlu-mode`; None without.

@@ -146,7 +146,7 @@ def wanted(task: Task, action: str, predict: bool = False) -> Wanted:
 
     Args:
         task: the data set.
-        action: `train`, `test`, `imp-test` or `train-dyrealloc`.
+        action: `train`, `test`, `imp-test` or `train-dyrealloc`; `validation` for those sets alone.
         predict: whether predictions for unlabelled splits are written.
     """
     unlabelled = tuple(name for name, split in task.splits.items() if not split.labelled) if predict else ()
@@ -154,6 +154,8 @@ def wanted(task: Task, action: str, predict: bool = False) -> Wanted:
     has_test = "test" in task.splits and task.splits["test"].labelled
     if action == "imp-test":  # the validation set, because what it holds out is no training row
         return Wanted(("train", *evaluation))
+    if action == "validation":
+        return Wanted(evaluation)
     if action == "test":
         return Wanted(("test", *unlabelled) if has_test else (*evaluation, *unlabelled))
     return Wanted(("train", *evaluation, *unlabelled), ("test",) if has_test and task.generation else ())

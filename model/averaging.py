@@ -18,13 +18,15 @@ from configs import kinds
 from configs.faults import InputFault
 from configs.files import replacing_directory
 from model.assembly import Assembled
+from model.attachment import Attachment
 from model.exchange import attach_peft
-from model.objective import IGNORED, Batch, inputs
+from model.objective import IGNORED, Batch, Objective, inputs
 from model.peft_format import Factors, PeftAdapter, read, write
 from model.router_usage import RouterRecord, Usage
 from model.site import SiteKey
 
-_ROWS = 8
+ROWS = 8
+"""Of a batch."""
 _LEFT_OUT = ("extra", "sha256", "training_alpha")
 """What metadata says of the tensors that the average replaces."""
 
@@ -41,6 +43,7 @@ class Errors:
         positions: how many there are.
         losses: summed next-token loss of the experts and of the average; zero for a classifier.
         targets: tokens those are over.
+        metrics: metrics of the experts and of the average on examples with labels; empty without labels.
     """
 
     largest: float = 0.0
@@ -50,6 +53,7 @@ class Errors:
     positions: int = 0
     losses: tuple[float, float] = (0.0, 0.0)
     targets: int = 0
+    metrics: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {})
 
     def add(self, experts: Tensor, average: Tensor) -> None:
         """Add logits of the same positions. experts, average: (positions, C)."""
@@ -67,42 +71,49 @@ class Errors:
             f"logits: differ by {relative:.3g} of their size (root mean square), {self.largest:.3g} at most",
             f"same first choice: {self.agreed} of {self.positions} positions",
         ]
+        metrics = self.metrics
         if self.targets:
-            ours, theirs = (loss / self.targets for loss in self.losses)
-            said.append(f"loss: {ours:.6g} with routers, {theirs:.6g} averaged, {theirs - ours:+.3g}")
-        return said
+            metrics = tuple({"loss": loss / self.targets} for loss in self.losses)
+        names = sorted(metrics[0], key=lambda name: (name != "loss", name))
+        pairs = [(name, metrics[0][name], metrics[1][name]) for name in names]
+        return said + [
+            f"{name}: {a:.6g} with routers, {b:.6g} averaged, {b - a:+.3g}" for name, a, b in pairs
+        ]
 
 
 def average(
     assembled: Assembled,
-    texts: Sequence[str],
+    batches: Sequence[Batch],
     adapter: PeftAdapter,
     directory: Path,
     facts: Mapping[str, Any],
+    objective: Objective | None = None,
 ) -> Errors:
-    """Write the average as a PEFT adapter and return its error on the texts.
+    """Write the average as a PEFT adapter and return its error on the batches.
 
     Args:
         assembled: the network with the experts.
-        texts: what the average is taken over.
+        batches: what the average is taken over (`text_batches`, or examples with labels).
         adapter: what the files of the experts hold; head and metadata are taken over.
         directory: where the LoRA goes; it must not exist.
         facts: what `peft_format.write` takes: task_type, base, dropout.
+        objective: measures examples with labels; None for texts without.
 
     Raises:
         InputFault: for adapters that no LoRA can stand for.
     """
-    batches = _batches(assembled, texts)
     with RouterRecord(assembled.network, assembled.attachments) as record, torch.no_grad():
         for batch in batches:
             assembled.network(**inputs(batch))
     modules = averaged(assembled, record.usage().get("", {}))
     metadata = {name: value for name, value in adapter.metadata.items() if name not in _LEFT_OUT}
-    metadata["averaged"] = {"texts": len(texts), "methods": sorted(set(assembled.methods.values()))}
-    saved = sorted({name.rpartition(".")[0] for name in adapter.head})
+    count = sum(len(batch["input_ids"]) for batch in batches)
+    metadata["averaged"] = {"texts": count, "methods": sorted(set(assembled.methods.values()))}
+    held = {name: any(one.startswith(f"{name}.") for one in adapter.head) for name in assembled.head}
+    saved = [name for name, is_held in held.items() if is_held]
     with replacing_directory(directory) as draft:
         write(draft, PeftAdapter(modules, adapter.head, metadata, saved), **facts)
-        return _compared(assembled, read(draft), draft, batches)
+        return _compared(assembled, read(draft), draft, batches, objective)
 
 
 def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, Factors]:
@@ -128,45 +139,63 @@ def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, 
     return modules
 
 
-def _batches(assembled: Assembled, texts: Sequence[str]) -> list[Batch]:
+def text_batches(assembled: Assembled, texts: Sequence[str]) -> list[Batch]:
+    """Return texts as batches of tokens, 512 of each at most, padded on the right."""
     backbone = assembled.backbone
     limit = min(512, backbone.family.positions(backbone.network.config))
     found = []
-    for start in range(0, len(texts), _ROWS):
-        rows = list(texts[start : start + _ROWS])
+    for start in range(0, len(texts), ROWS):
+        rows = list(texts[start : start + ROWS])
         settings = {"padding": True, "padding_side": "right", "truncation": True, "max_length": limit}
         found.append(dict(backbone.tokenizer(rows, return_tensors="pt", **settings)))
     return found
 
 
 @torch.no_grad()
-def _compared(assembled: Assembled, file: PeftAdapter, where: Path, batches: Sequence[Batch]) -> Errors:
+def _compared(
+    assembled: Assembled,
+    file: PeftAdapter,
+    where: Path,
+    batches: Sequence[Batch],
+    objective: Objective | None,
+) -> Errors:
     """Compare the experts with the written LoRA, batch by batch; the experts are on again afterwards."""
     network, experts, errors = assembled.network, list(assembled.attachments.values()), Errors()
-    was_on = [one.enabled for one in experts]
+    were_on = [one for one in experts if one.enabled]
     fresh = list(attach_peft(network, assembled.sites, file, str(where)).values())
-
-    def logits(batch: Batch, *, is_average: bool) -> Tensor:
-        """Return the logits of the written LoRA, or of the experts: (B, C) or (B, T, C)."""
-        # First all off, then some on: whoever goes takes the other's forward away.
-        for one in (*fresh, *experts):
-            one.enabled = False
-        for one, enabled in [(one, True) for one in fresh] if is_average else list(zip(experts, was_on)):
-            one.enabled = enabled
-        return network(**inputs(batch)).logits.float()
-
+    device = next(network.parameters()).device
+    measured = [None if objective is None else objective.evaluation(device) for _ in range(2)]
     for batch in batches:
-        both = [logits(batch, is_average=is_average) for is_average in (False, True)]
-        if both[0].ndim == 3:
-            _add_loss(errors, batch, both)
-            keep = batch["attention_mask"].bool()
-            both = [one[keep] for one in both]
-        errors.add(*both)
-    for one in fresh:
-        one.enabled = False
-    for one, enabled in zip(experts, was_on):
-        one.enabled = enabled
+        both = []
+        for chosen, metrics in zip((were_on, fresh), measured):
+            _switch(chosen, [*fresh, *experts])
+            both.append(network(**inputs(batch)).logits.float())
+            if objective is not None:
+                objective.evaluate(network, batch, metrics)
+        _add(errors, batch, both, has_labels=objective is not None)
+    _switch(were_on, [*fresh, *experts])
+    if objective is not None:
+        errors.metrics = (measured[0].compute(), measured[1].compute())
     return errors
+
+
+def _switch(chosen: Sequence[Attachment], among: Sequence[Attachment]) -> None:
+    """Put the chosen attachments on and all others off."""
+    # First all off, then some on: whoever goes takes the other's forward away.
+    for one in among:
+        one.enabled = False
+    for one in chosen:
+        one.enabled = True
+
+
+def _add(errors: Errors, batch: Batch, both: Sequence[Tensor], *, has_labels: bool) -> None:
+    """Add a batch's logits, (B, C) or (B, T, C), of experts and average; without padding."""
+    if both[0].ndim == 3:
+        if not has_labels:
+            _add_loss(errors, batch, both)
+        keep = batch["attention_mask"].bool()
+        both = [one[keep] for one in both]
+    errors.add(*both)
 
 
 def _add_loss(errors: Errors, batch: Batch, both: Sequence[Tensor]) -> None:

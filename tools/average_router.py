@@ -1,20 +1,29 @@
 """Write the LoRA that weighs experts as their routers do on average over texts, and tell its error there.
 
-Usage: python -m tools.average_router --load BASE --adapter DIR --texts FILE --output DIR [--task TASK]
+Usage: python -m tools.average_router --load BASE --adapter DIR --output DIR [--task TASK]
+       (--texts FILE | --dataset mrpc --dataset-dir DIR | --config run.toml)
 """
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from configs import console
 from configs.faults import Findings, InputFault
 from configs.files import place_faults
 from configs.number_values import Whole
+from configs.options import MIXTURE
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, PathText, Switch, Word
+from dataset.gathering import Request, gather_parts, join
+from dataset.parts import Part, bind_parts
+from dataset.rows import TaskRows
+from dataset.told import told
 from model import source as sources
 from model.adapter_files import (
     BASES,
@@ -25,18 +34,47 @@ from model.adapter_files import (
     labels,
     objective,
     read_files,
+    trained_prompt,
 )
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
     Flag("--adapter", PathText(), "A directory with experts, or a run's.", required=True),
-    Flag("--texts", PathText(), "A text a line: what the average is taken over.", required=True),
+    Flag("--texts", PathText(), "A text a line: what the average is taken over."),
+    Flag("--dataset", Word(), f"In place of --texts: a data set, or {MIXTURE}; its validation set."),
+    Flag("--dataset-dir", PathText(), "The set's own files."),
+    Flag("--config", PathText(), "A run's TOML: its data set, directory and [data] table."),
+    Flag("--max-bad-rows", Whole(0), "Malformed rows that may be left out.", default=0),
     Flag("--output", PathText(), "Directory that is made, in PEFT format.", required=True),
-    Flag("--rows", Whole(1), "At most so many texts, from the first.", default=256),
+    Flag("--rows", Whole(1), "At most so many texts, or examples of a set, from the first.", default=256),
     Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
     Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
     Flag("--offline", Switch(), "Never ask a hub.", default=False),
 )
+_OF_SETS = {"--dataset", "--dataset-dir", "--config", "--max-bad-rows"}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the words name, as far as it needs no heavy library.
+
+    Args:
+        source: the base.
+        files: the adapter.
+        texts: the texts; empty where a data set stands in their place.
+        parts: the data sets.
+        request: what is needed of them.
+        found: part -> its rows; those that must be fetched from the hub are missing.
+        rows: those of all parts; None while some are missing, and for texts.
+    """
+
+    source: sources.Source
+    files: AdapterFiles
+    texts: Sequence[str]
+    parts: Sequence[Part] = ()
+    request: Request | None = None
+    found: Mapping[str, TaskRows] = field(default_factory=dict)
+    rows: TaskRows | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,45 +82,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.average_router", "Average routers into a LoRA.", _FLAGS, words)
-        source, files, texts = checked(given)
-        purpose, names = objective(files, given.task), labels(files)
+        one = checked(given)
+        purpose, classes = objective(one.files, given.task), labels(one.files)
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        rows = one.rows
+        if rows is None and one.parts:
+            from dataset import hub
+
+            fetch = partial(hub.load, offline=given.offline)
+            rows = _joined(one, gather_parts(one.parts, one.request, one.found, fetch), given.task)
+        from dataset.labelled import validation_batches
         from model.assembly import assemble
-        from model.averaging import average
-        from model.backbone import load_backbone, stored_as
+        from model.averaging import ROWS, average, text_batches
+        from model.backbone import load_backbone, max_tokens, stored_as
+        from model.objective import build
         from model.peft_format import read
         from model.plans import Plans
 
-        classes = names if purpose == "classification" else ()
-        word = base_format(files, given.base_dtype)
-        backbone = stored_as(load_backbone(source, purpose, classes), word)
-        assembled = assemble(backbone, Plans(), files.path, 0)
-        facts = {
-            "task_type": "CAUSAL_LM" if purpose == "language_modeling" else "SEQ_CLS",
-            "base": files.config.get("base_model_name_or_path") or "",
-            "dropout": 0.0,
-        }
-        errors = average(assembled, texts, read(files.path, "--adapter"), given.output, facts)
-        console.say(f"averaged: {given.output} (over {len(texts)} texts, read back)")
-        for line in errors.lines():
-            console.say(line)
+        backbone = load_backbone(one.source, purpose, classes if purpose == "classification" else ())
+        backbone = stored_as(backbone, base_format(one.files, given.base_dtype))
+        assembled = assemble(backbone, Plans(), one.files.path, 0)
+        if rows is None:
+            batches, measure = text_batches(assembled, one.texts), None
+        else:
+            length = partial(_length, partial(max_tokens, backbone), one.files)
+            batches = validation_batches(rows, backbone.tokenizer, length, most=given.rows, batch_size=ROWS)
+            measure = build(purpose, rows.task.metrics, len(classes))
+        file = read(one.files.path, "--adapter")
+        errors = average(assembled, batches, file, given.output, _facts(one.files, purpose), measure)
+        count = sum(len(batch["input_ids"]) for batch in batches)
+        console.say(f"averaged: {given.output} (over {count} texts, read back)")
+        console.say("\n".join(errors.lines()))
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[str]]:
+def checked(given: SimpleNamespace) -> Checked:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
         InputFault: with the faults of all of them, a line each.
     """
     findings = Findings()
+    findings.lines += _word_faults(given)
     source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
-    texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows])
+    texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows]) if given.texts else ()
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
         findings.attempt(lambda: base_format(files, given.base_dtype))
@@ -93,7 +141,56 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
             findings.lines.append(f"--adapter: {files.path} has shortcuts, which no LoRA can stand for")
     findings.lines += place_faults("--output", given.output)
     findings.settle()
-    return source, files, texts
+    return Checked(source, files, texts) if given.texts is not None else _with_sets(given, source, files)
+
+
+def _word_faults(given: SimpleNamespace) -> list[str]:
+    if given.texts is None:
+        return [] if given.given & {"--dataset", "--config"} else ["--texts: required, or --dataset"]
+    others = sorted(given.given & _OF_SETS)
+    return [f"{flag}: --texts stands in the place of a data set; give one of them" for flag in others]
+
+
+def _with_sets(given: SimpleNamespace, source: sources.Source, files: AdapterFiles) -> Checked:
+    """Return the data sets too, and the rows that need not be fetched; the prompt is the adapter's own."""
+    bound = told(given)
+    bound, parts = bind_parts(bound, trained_prompt([files.path], bound.options.dataset))
+    request = Request("validation", False, bound.options.max_bad_rows)
+    one = Checked(source, files, (), parts, request, gather_parts(parts, request, {}))
+    is_whole = len(one.found) == len(parts)
+    return replace(one, rows=_joined(one, one.found, given.task)) if is_whole else one
+
+
+def _joined(one: Checked, found: Mapping[str, TaskRows], task: str | None) -> TaskRows:
+    """Return the rows of all data sets, after comparing what they are for with what the adapter is for.
+
+    Raises:
+        InputFault: when objective or labels differ.
+    """
+    rows, purpose, known = join(one.parts, found), objective(one.files, task), labels(one.files)
+    name, where = rows.task.name, one.files.path
+    if rows.task.objective != purpose:
+        raise InputFault(f"--dataset: {name} is {rows.task.objective}, {where} was trained for {purpose}")
+    is_named = bool(one.files.metadata.get("labels"))
+    ours, theirs = (list(names) if is_named else len(names) for names in (rows.task.labels, known))
+    if purpose == "classification" and ours != theirs:
+        raise InputFault(f"--dataset: {name} has labels {ours}, {where} has {theirs}")
+    return rows
+
+
+def _length(cut: Callable[..., int], files: AdapterFiles, own: int) -> int:
+    """Return the longest input in tokens: the one the adapter was trained with, or the set's own."""
+    trained = files.metadata.get("evaluation", {}).get("max_token_len")
+    return cut(own if trained is None else trained, given=trained is not None)
+
+
+def _facts(files: AdapterFiles, purpose: str) -> dict[str, Any]:
+    """Return what the written adapter's configuration says."""
+    return {
+        "task_type": "CAUSAL_LM" if purpose == "language_modeling" else "SEQ_CLS",
+        "base": files.config.get("base_model_name_or_path") or "",
+        "dropout": 0.0,
+    }
 
 
 def read_texts(path: Path) -> list[str]:

@@ -12,15 +12,12 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs import console, kinds
+from configs import console
 from configs.cli import Bound
-from configs.faults import Findings, InputFault, unknown
+from configs.faults import Findings
 from configs.files import place_faults, write_bytes, write_text
 from configs.number_values import Real, Whole
-from configs.options import MIXTURE, Options
-from configs.schema import entries
-from configs.settings import Layer, Setting
-from configs.toml_files import read_document, read_options
+from configs.options import MIXTURE
 from configs.toml_text import toml_text
 from configs.tool_flags import Flag, ended, read_words
 from configs.values import Choice, Listed, PathText, Switch, Word
@@ -30,6 +27,7 @@ from dataset.gathering import Request, gather_parts, join
 from dataset.parts import Part, bind_parts
 from dataset.plain_texts import ENDINGS, Text, read_texts
 from dataset.rows import TaskRows
+from dataset.told import told
 from model.figures import elbow as elbow_picture
 
 _MANNER = Manner()
@@ -110,7 +108,7 @@ def checked(
     findings.lines += place_faults("--output", given.output.absolute())
     findings.lines += place_faults("--output", _picture(given.output.absolute()))
     findings.lines += _parts_faults(given)
-    bound = findings.attempt(partial(_bound, given))
+    bound = findings.attempt(partial(told, given))
     findings.settle()
     if given.files:
         return read_texts(given.files, given.fields, given.max_bad_rows), bound, (), {}
@@ -181,28 +179,6 @@ def _parts_faults(given: SimpleNamespace) -> list[str]:
         [f"--write-parts: '{place}' is what --output makes"] if place in (output, _picture(output)) else []
     )
     return faults + place_faults("--write-parts", place)
-
-
-def _bound(given: SimpleNamespace) -> Bound:
-    """Return what a run would be told of its data: the TOML's content, under the words."""
-    layer = Layer()
-    if given.config is not None:
-        layer = read_options(read_document(given.config, "--config"), str(given.config))
-    names = ("dataset", "dataset_dir", "max_bad_rows", "offline", "seed")
-    told = {name: getattr(given, name) for name in names if f"--{name.replace('_', '-')}" in given.given}
-    layer.settings |= {name: Setting(value, "command line", f"--{name}") for name, value in told.items()}
-    word = layer.settings["dataset"].value if "dataset" in layer.settings else None
-    known = [MIXTURE, *kinds.names("dataset.tasks")]
-    if word is not None and word not in known:
-        layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
-    if word is None and given.config is not None:
-        layer.faults.append(f"--dataset: required, '{given.config}' names none")
-    if layer.faults:
-        raise InputFault(*layer.faults)
-    sources = dict.fromkeys(entries(), "default")
-    sources |= {name: setting.source for name, setting in layer.settings.items()}
-    options = Options(**{name: setting.value for name, setting in layer.settings.items()})
-    return Bound("train", options, sources, layer.tables, dict.fromkeys(layer.tables, given.config), ())
 
 
 def _request(bound: Bound) -> Request:

@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from configs.toml_text import toml_text
 from model.assembly import assemble
 from model.backbone import load_backbone
 from model.exchange import collect
@@ -130,6 +131,90 @@ def test_a_classifier_is_compared_by_its_rows_and_keeps_its_head(ground, tmp_pat
     assert "loss" not in said
     head = read(tmp_path / "out").head
     assert set(head) == {name for name in made.network.state_dict() if name.startswith("classifier.")}
+
+
+RTE = ("entailment", "not_entailment")
+
+
+def _of_set(ground, tmp_path, family, *words):
+    words = ("--adapter", tmp_path / "experts", "--output", tmp_path / "out", *words)
+    return [str(word) for word in ("--load", ground.host(family), *words)]
+
+
+def test_a_classifiers_error_is_measured_on_examples_with_labels(ground, tmp_path, capsys):
+    made = _made(ground, tmp_path / "experts", "moe", "roberta", RTE)
+    words = ("--dataset", "rte", "--dataset-dir", ground.rte(), "--rows", 6)
+    assert main(_of_set(ground, tmp_path, "roberta", *words)) == 0
+    said = capsys.readouterr().out
+    assert f"averaged: {tmp_path / 'out'} (over 6 texts, read back)" in said
+    base = AutoModelForSequenceClassification.from_pretrained(ground.host("roberta"), num_labels=2)
+    peft = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(ground.host("roberta"))
+    lines = [line.split("\t") for line in (ground.rte() / "dev.tsv").read_text().splitlines()[1:7]]
+    wanted = torch.tensor([RTE.index(line[3]) for line in lines])
+    told = {
+        name: re.search(rf"^{name}: (\S+) with routers, (\S+) averaged", said, re.M)
+        for name in ("loss", "accuracy")
+    }
+    for number, network in ((1, made.network), (2, peft)):
+        with torch.no_grad():
+            logits = torch.cat(
+                [network(**tokenizer(*line[1:3], return_tensors="pt")).logits for line in lines]
+            )
+        loss = torch.nn.functional.cross_entropy(logits, wanted).item()
+        assert float(told["loss"][number]) == pytest.approx(loss, rel=1e-4)
+        assert float(told["accuracy"][number]) == pytest.approx(
+            (logits.argmax(-1) == wanted).float().mean().item(), rel=1e-5
+        )
+    assert told["loss"][1] != told["loss"][2]
+
+
+def test_a_language_models_error_is_that_of_its_targets(ground, tmp_path, capsys):
+    made = _made(ground, tmp_path / "experts", "token")
+    rows = [{"question": f"{n} pens?", "text": "No." * n} for n in range(1, 4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"validation": str(tmp_path / "rows.jsonl"), "prompt": "question", "response": "text"}
+    (tmp_path / "run.toml").write_text(toml_text({"dataset": "local", "data": data}))
+    assert main(_of_set(ground, tmp_path, "llama", "--config", tmp_path / "run.toml")) == 0
+    said = capsys.readouterr().out
+    tokenizer, losses = AutoTokenizer.from_pretrained(ground.host("llama")), []
+    for row in rows:
+        prompt, answer = (
+            tokenizer(row["question"])["input_ids"],
+            tokenizer(row["text"], add_special_tokens=False),
+        )
+        ids = torch.tensor([[*prompt, *answer["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            logits = made.network(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        losses.append(torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="none"))
+    told = re.search(r"^loss: (\S+) with routers, (\S+) averaged", said, re.M)
+    assert float(told[1]) == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
+    assert told[1] != told[2]
+    assert "perplexity: " in said
+
+
+def test_a_data_set_that_is_not_the_adapters_is_refused(ground, tmp_path, capsys):
+    _made(ground, tmp_path / "experts", "moe", "roberta", RTE)
+    words = ("--dataset", "gsm8k", "--dataset-dir", ground.gsm8k())
+    assert refused("tools.average_router", *_of_set(ground, tmp_path, "roberta", *words)) == [
+        f"error: --dataset: gsm8k is language_modeling, {tmp_path / 'experts'} was trained for classification"
+    ]
+    (tmp_path / "three.tsv").write_text("text\tlabel\na\tx\nb\ty\nc\tz\n")
+    (tmp_path / "run.toml").write_text(
+        toml_text({"dataset": "local", "data": {"train": str(tmp_path / "three.tsv")}})
+    )
+    assert refused(
+        "tools.average_router", *_of_set(ground, tmp_path, "roberta", "--config", tmp_path / "run.toml")
+    ) == [f"error: --dataset: local has labels 3, {tmp_path / 'experts'} has 2"]
+
+
+def test_texts_and_a_data_set_do_not_go_together(ground, tmp_path, texts):
+    _made(ground, tmp_path / "experts", "token")
+    words = _words(ground, tmp_path, texts)
+    assert refused("tools.average_router", *words, "--dataset", "gsm8k") == [
+        "error: --dataset: --texts stands in the place of a data set; give one of them"
+    ]
+    assert refused("tools.average_router", *words[:-2]) == ["error: --texts: required, or --dataset"]
 
 
 @pytest.mark.parametrize("manner", EXACT)

@@ -90,7 +90,8 @@ def joined(  # noqa: PLR0913 - flat arguments: a linear's three, a delta's three
 
     A finished base output of bfloat16 or float16 lies on a coarse grid. A delta below half a step of it, and
     that is what a young adapter makes, would vanish from nearly every element that it is added to. There the
-    delta is computed first and the base's product, summed in float32, is added to it and rounded once.
+    delta is computed first, on top of the bias, and the base's product, summed in float32, is added to it and
+    rounded once. A delta of zero leaves the base's bits.
 
     Args:
         x: (N, D_in).
@@ -108,11 +109,11 @@ def joined(  # noqa: PLR0913 - flat arguments: a linear's three, a delta's three
     if torch.finfo(x.dtype).bits > 16:
         return add_product(F.linear(x, weight, bias), z, up, blocks)
     if len(blocks) == 1 and blocks[0].heads == 1 and up.shape[1] == len(weight):
-        y = z @ up
+        y = z @ up if bias is None else torch.addmm(bias, z, up)
     else:
-        y = add_product(x.new_zeros(len(x), len(weight)), z, up, blocks)
-    y.addmm_(x, weight.t())
-    return y if bias is None else y.add_(bias)
+        y = x.new_zeros(len(x), len(weight)) if bias is None else bias.repeat(len(x), 1)
+        y = add_product(y, z, up, blocks)
+    return y.addmm_(x, weight.t())
 
 
 def input_gradient(dz: Tensor, g: Tensor, up: Tensor, blocks: Sequence[Block], strength: float) -> None:

@@ -101,10 +101,21 @@ def test_base_and_delta_are_their_sum(case, dtype, has_bias):
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_a_delta_below_half_a_step_of_the_base_is_not_rounded_away(dtype, small, has_bias):
     x, weight = _tensor(512, 64, seed=5).to(dtype), _tensor(96, 64, seed=6).to(dtype)
-    bias = _tensor(96, seed=7).to(dtype) if has_bias else None
+    bias = 0.1 * _tensor(96, seed=7).to(dtype) if has_bias else None
     z, up = torch.full((512, 1), small, dtype=dtype), torch.ones(1, 96, dtype=dtype)
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     gain = (joined(x, weight, bias, z, up, tiled([(1, 1.0)], 96)).double() - exact).mean()
     assert abs(gain - small) < 0.15 * small
     added_late = F.linear(x, weight, bias) + z @ up
     assert (added_late.double() - exact).mean() < 0.6 * small  # what adding to a rounded base leaves of it
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_a_delta_of_zero_leaves_the_base_bit_for_bit(case, dtype, has_bias):
+    blocks, up, whole, _ = case
+    x, weight = _tensor(64, 32, seed=5).to(dtype), _tensor(whole.shape[1], 32, seed=6).to(dtype)
+    bias = _tensor(whole.shape[1], seed=7).to(dtype) if has_bias else None
+    z = _tensor(64, len(whole), seed=3).to(dtype)
+    ours = joined(x, weight, bias, z, torch.zeros_like(up), blocks)
+    assert torch.equal(ours, F.linear(x, weight, bias))

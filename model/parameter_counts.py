@@ -1,7 +1,7 @@
 """Count what a network with adapters holds, from its configuration alone: no weight is made."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +13,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from configs import kinds
 from configs.faults import InputFault
 from model.adapter import is_mixing
 from model.attachment import Attachment
+from model.entry import Entry
 from model.family import Family, dimensions
 from model.injection import attach, check_keys, locate, locate_stream
 from model.plan import Plan, resolve
@@ -39,6 +41,7 @@ class Counts:
         sites_on: adapters that work.
         sites: adapters there are.
         active: parameters of the adapters that work.
+        freezable: trained parameters that stop training in the run; None where none do.
     """
 
     base: int
@@ -49,11 +52,17 @@ class Counts:
     sites_on: int
     sites: int
     active: int
+    freezable: int | None = None
 
     @property
     def trainable(self) -> int:
         """All that trains."""
         return self.adapters + self.router_or_gates + self.head + self.other
+
+    @property
+    def trainable_at_the_end(self) -> int:
+        """What still trains when all matrices that may stop have stopped."""
+        return self.trainable - (self.freezable or 0)
 
     @property
     def total(self) -> int:
@@ -107,7 +116,19 @@ def planned_counts(
         whole = find(network, plan.modules_to_save, adapted, str(plan.path))
         whole = [name for name in whole if not is_within(name, heads)]
         let_train(network, whole, {})
-    return counts(network, attachments, heads, whole)
+    found = counts(network, attachments, heads, whole)
+    return found if plan.freezing is None else replace(found, freezable=_freezable(attachments, entries))
+
+
+def _freezable(attachments: Mapping[SiteKey, Attachment], entries: Mapping[SiteKey, Entry]) -> int:
+    """Return how many trained numbers of modules that are on belong to matrices that stop training."""
+    held = [
+        getattr(attachments[key].adapter, name)
+        for key, entry in entries.items()
+        for name in kinds.load("model.adapters", entry.method, "ADAPTER").freezes
+        if attachments[key].active
+    ]
+    return sum(parameter.numel() for parameter in held if parameter.requires_grad)
 
 
 def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:

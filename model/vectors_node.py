@@ -4,10 +4,11 @@ Source: the formula of `model.vectors`; AFLoRA's published layer multiplies by v
 Differs: v_b is multiplied into B (R D_out numbers, not tokens times D_out), and M = z^T g, which the gradient
 of B needs anyway, gives those of both vectors: dv_b = s v_d (M * B) and dv_d = s (M * B) v_b. Where B stands
 still and R is large, M costs more than it saves: then B z is kept and dv_b is a sum over tokens. The input is
-kept only while an A trains; linears that share one A compute its product once.
+kept only while an A trains and nothing else can make it again; linears that share one A compute its product
+once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
+from model.rematerialisation import flat_remake_of
 
 PASS = 48
 """Inner dimension whose product costs about as much as reading and writing its result twice more."""
@@ -35,6 +37,13 @@ class _Tensors(NamedTuple):
 _SIX = len(_Tensors._fields)
 
 
+class _Form(NamedTuple):
+    """What a node needs beside tensors: s of its linears, and how to make x again where that is known."""
+
+    scales: tuple[float, ...]
+    remake: Callable[[], Tensor] | None
+
+
 class _JointVectors(torch.autograd.Function):
     """y_i = x W_i^T + bias_i + (z_i * s_i v_d) B_i * v_b with z_i = x' A_i^T, for linears i that read one x.
 
@@ -43,7 +52,7 @@ class _JointVectors(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, dropped: Tensor | None, scales: tuple[float, ...], *tensors: Tensor | None
+        ctx: Any, x: Tensor, dropped: Tensor | None, form: _Form, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         """x, dropped: (N, D_in); tensors: six of each linear, as `_Tensors` names them."""
         parts = _parts(tensors)
@@ -51,7 +60,7 @@ class _JointVectors(torch.autograd.Function):
         downs, places = _distinct([part.A for part in parts])
         z = source @ _stacked(downs, x.dtype).t()  # (N, sum of distinct R)
         outputs, kept = [], []
-        for number, (part, scale) in enumerate(zip(parts, scales)):
+        for number, (part, scale) in enumerate(zip(parts, form.scales)):
             y = F.linear(x, part.weight.to(x.dtype), None if part.bias is None else part.bias.to(x.dtype))
             inner = z[:, places[number]] * (part.d * scale).to(x.dtype)
             trains_b, needs_vector = _needs(ctx, number, "B"), _needs(ctx, number, "b")
@@ -65,8 +74,9 @@ class _JointVectors(torch.autograd.Function):
                 kept.append(None)
             outputs.append(y)
         trains_down = any(_needs(ctx, number, "A") for number in range(len(parts)))
-        ctx.save_for_backward(source if trains_down else None, z, *kept, *tensors)
-        ctx.scales, ctx.shares = scales, dropped is None
+        keeps_source = trains_down and (dropped is not None or form.remake is None)
+        ctx.save_for_backward(source if keeps_source else None, z, *kept, *tensors)
+        ctx.form, ctx.shares = form, dropped is None
         return tuple(outputs)
 
     @staticmethod
@@ -78,17 +88,24 @@ class _JointVectors(torch.autograd.Function):
         kept, parts = rest[:count], _parts(rest[count:])
         downs, places = _distinct([part.A for part in parts])
         found: list[dict[str, Tensor]] = []
+        own: list[Tensor] = []
         dz = torch.zeros_like(z) if len(downs) < count else torch.empty_like(z)
-        for number, (g, part, scale) in enumerate(zip(grads, parts, ctx.scales)):
+        for number, (g, part, scale) in enumerate(zip(grads, parts, ctx.form.scales)):
             q = _back(g, part)
             found.append(_vector_gradients(ctx, number, part, z[:, places[number]], q, g, kept[number]))
             ours = q * (part.d * scale).to(q.dtype)
             target = dz[:, places[number]]
             target.add_(ours) if len(downs) < count else target.copy_(ours)
-            if _needs(ctx, number, "A"):
-                found[-1]["A"] = (ours.t() @ source).to(part.A.dtype)
+            own.append(ours)
             if _needs(ctx, number, "bias"):
                 found[-1]["bias"] = g.sum(0)
+        wanted = [number for number in range(count) if _needs(ctx, number, "A")]
+        if wanted:
+            source = ctx.form.remake() if source is None else source
+            whole = dz.t() @ source if len(wanted) == len(downs) == count else None
+            for number in wanted:
+                grad = own[number].t() @ source if whole is None else whole[places[number]]
+                found[number]["A"] = grad.to(parts[number].A.dtype)
         stacked, dx = _stacked(downs, dz.dtype), None
         if ctx.needs_input_grad[0]:
             dx = grads[0] @ parts[0].weight.to(dz.dtype)
@@ -151,7 +168,7 @@ def _vector_gradients(
         g: (N, D_out), the output's gradient.
         kept: (N, D_out), the product before v_b, where it was kept.
     """
-    found, scale, dtype = {}, ctx.scales[number], part.b.dtype
+    found, scale, dtype = {}, ctx.form.scales[number], part.b.dtype
     if kept is not None:
         found["b"] = (g * kept).sum(0, dtype=dtype)
         found["d"] = (z * q).sum(0, dtype=dtype) * scale
@@ -177,6 +194,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     flat = x.reshape(-1, x.shape[-1])
     dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
     scales = tuple(part.adapter.scale * part.strength for part in parts)
+    form = _Form(scales, flat_remake_of(x, parts[0].epsilons))
     tensors = [
         tensor
         for part in parts
@@ -186,5 +204,5 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         )
     ]
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _JointVectors.apply(flat, dropped, scales, *tensors)
+        outputs = _JointVectors.apply(flat, dropped, form, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]

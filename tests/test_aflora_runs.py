@@ -287,6 +287,18 @@ def test_parameters_are_counted_without_weights(ground, capsys, method):
     assert counted == vectors if method == "vera" else counted > 2 * vectors
 
 
+def test_a_plan_that_freezes_tells_the_start_and_the_end(ground, capsys):
+    plan = ground.plan("count-freezing", {"freezing": {"rule": "epoch", "after_epochs": 1}}, method="aflora")
+    words = ["--model", "llama_lora", "--load", ground.host("llama"), "--lora-config", plan]
+    assert count_params.main([*map(str, words), "--json"]) == 0
+    counted = json.loads(capsys.readouterr().out)
+    vectors = _vectors(ground.host("llama")) + counted["head"]
+    assert counted["trainable"] > counted["trainable_at_the_end"] == vectors
+    assert count_params.main([str(word) for word in words]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert ["trainable", "at", "the", "end", f"{vectors:,}"] in [line.split() for line in shown]
+
+
 def _vectors(host):
     """Return how many numbers the vectors of rank 4 at all sites hold."""
     config = json.loads((host / "config.json").read_text())

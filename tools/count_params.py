@@ -85,7 +85,8 @@ def objective(task: str, outputs: int) -> str:
 
 def record(counts: Any) -> dict[str, int | float]:
     """Return the counts under the keys that other programs read."""
-    return {name: getattr(counts, name) for name in (*GROUPS, *SHARES)}
+    more = () if counts.freezable is None else ("trainable_at_the_end",)
+    return {name: getattr(counts, name) for name in (*GROUPS, *SHARES, *more)}
 
 
 def rows(counts: Any) -> list[tuple[str, str]]:
@@ -94,6 +95,8 @@ def rows(counts: Any) -> list[tuple[str, str]]:
     table += [(f"{name.replace('_', ' ')}, %", f"{getattr(counts, name):.4f}") for name in SHARES]
     if counts.router_or_gates:
         table.append(("share of base without router or gates, %", f"{counts.share_without_mixing:.4f}"))
+    if counts.freezable is not None:
+        table.append(("trainable at the end", f"{counts.trainable_at_the_end:,}"))
     on = f"{counts.sites_on} of {counts.sites}"
     return [*table, ("modules on", on), ("parameters of modules on", f"{counts.active:,}")]
 

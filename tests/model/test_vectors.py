@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model import vectors_node
+from model import rematerialisation, vectors_node
 from model.adapter import Part
 from model.vectors import Vectors
 from model.vectors_node import joint
@@ -129,6 +129,27 @@ def test_the_input_is_kept_only_while_a_trains(monkeypatch):
     monkeypatch.setattr(vectors_node, "PASS", 0)
     adapter.frozen.add("B")
     assert [t.shape[1] for t in _saved(_draw(11, D_IN), adapter)] == [R, D_OUT]
+
+
+def _made(source, adapter):
+    """Return gradients behind an activation, and how many tensors of its input's shape are kept."""
+    linear, kept = nn.Linear(D_IN, D_OUT, dtype=torch.float64).requires_grad_(False), []
+    source = source.clone().requires_grad_()
+    adapter.zero_grad(set_to_none=True)
+    x = nn.functional.gelu(source)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        (output,) = joint(x, [Part(linear.weight, linear.bias, adapter, 1.0)])
+    (output * _draw(*output.shape, seed=4)).sum().backward()
+    return [p.grad for p in adapter.parameters()], kept.count(x.shape)
+
+
+def test_an_input_that_can_be_made_again_is_not_kept(monkeypatch):
+    adapter, source = _adapter(), _draw(11, D_IN)
+    kept, count = _made(source, adapter)
+    monkeypatch.setattr(rematerialisation, "WORTHWHILE", 0)
+    again, less = _made(source, adapter)
+    assert (count, less) == (1, 0)
+    assert all(torch.equal(a, b) for a, b in zip(kept, again))
 
 
 def test_one_optimiser_step_moves_what_is_not_frozen():

@@ -54,7 +54,7 @@ def _values(entry):
     return st.booleans() if isinstance(kind, Switch) else None
 
 
-_BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue", "strategy")
+_BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue", "strategy", "base_dtype")
 """Options that need others, a package, or a job of SLURM."""
 DRAWN = {
     name: _values(entry).filter(lambda value, entry=entry: not entry.is_unbuilt(value))

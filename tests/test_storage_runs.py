@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from configs import checks, kinds
 from configs.options import STORAGES
 from configs.toml_text import toml_text
+from model import opening
 from model.adapter_files import base_format, read_files
 from model.assembly import assemble
 from model.backbone import load_backbone, stored_as
@@ -42,6 +43,7 @@ def kind():
             load = kinds.load
             patch.setattr(kinds, "load", lambda p, n, c: KIND if p == "model.storages" else load(p, n, c))
             patch.setattr(checks, "find_spec", lambda name: name)
+            patch.setattr(opening, "_STORING", "torch")  # whose version the run records
         yield
 
 

@@ -5,7 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.hosts import Host, add_lora, add_peft, roberta, smollm2, step, store_frozen, trained
+from benchmarks.hosts import (
+    Host,
+    add_lora,
+    add_peft,
+    open_embeddings,
+    roberta,
+    smollm2,
+    step,
+    store_frozen,
+    trained,
+)
 from benchmarks.measure import Report, compare, pin, ratios
 
 
@@ -14,6 +24,15 @@ def _ours(make: Callable[..., Host], attention: str, *, stored: bool) -> Callabl
     run = step(host, trained(host.network, add_lora(host)))
     if stored:
         store_frozen(host)
+    return run
+
+
+def _floor(make: Callable[..., Host]) -> Callable[[], Tensor]:
+    """Return the step of the frozen network with the same measures: what no adapter can go below."""
+    host = make(autocast=torch.bfloat16, attention="eager")
+    open_embeddings(host.network)
+    run = step(host, trained(host.network))
+    store_frozen(host)
     return run
 
 
@@ -34,6 +53,7 @@ def main() -> None:
                 "node": _ours(make, "sdpa", stored=False),
                 "stored": _ours(make, "sdpa", stored=True),
                 "eager": _ours(make, "eager", stored=True),
+                "floor": _floor(make),
             }
         )
         report.add(f"{name}: one node a group, fused AdamW", ratios(times, "node", "peft"))
@@ -41,6 +61,7 @@ def main() -> None:
             f"{name}: and frozen linears in bf16", ratios(times, "stored", "peft"), goal=0.60, peer="1"
         )
         report.add(f"{name}: and eager attention", ratios(times, "eager", "peft"), goal=0.60, peer="1")
+        report.add(f"{name}: the same without adapters (floor)", ratios(times, "floor", "peft"))
     report.finish()
 
 

@@ -26,8 +26,8 @@ def _bytes(variant: str) -> int:
 
 
 def _make(variant: str) -> Host:
-    if variant == "bf16 base":
-        return smollm2(base="bfloat16")
+    if variant.startswith("bf16 base"):
+        return smollm2(base="bfloat16", attention="eager" if variant.endswith("eager attention") else "sdpa")
     return smollm2(autocast=torch.bfloat16 if variant == "autocast" else None)
 
 
@@ -46,7 +46,7 @@ def _losses(variant: str) -> list[float]:
 def main() -> None:
     """Measure step, memory and losses of bf16 base and of autocast."""
     pin()
-    names = ("fp32", "autocast", "bf16 base")
+    names = ("fp32", "autocast", "bf16 base", "bf16 base, eager attention")
     times = compare(
         {name: step(host, trained(host.network, add_lora(host))) for name in names for host in [_make(name)]}
     )
@@ -56,7 +56,9 @@ def main() -> None:
             held[name] = pool.submit(_bytes, name).result()
     losses = {name: _losses(name) for name in names}
     report = Report("17", "SmolLM2-135M 4x128, LoRA r 8 on all linears, ratio to all fp32")
-    for name, peer, goals in (("bf16 base", "0.59 / 0.98", (0.42, 0.68)), ("autocast", "", (None, None))):
+    for name in names[1:]:
+        is_base = name.startswith("bf16 base")
+        peer, goals = ("0.59 / 0.98", (0.42, 0.68)) if is_base else ("", (None, None))
         report.add(f"{name}: step", ratios(times, name, "fp32"), goal=goals[0], peer=peer)
         report.add(f"{name}: memory (peak of tensors)", [held[name] / held["fp32"]], goal=goals[1], peer=peer)
         gaps = [a - b for a, b in zip(losses[name], losses["fp32"])]

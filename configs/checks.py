@@ -54,7 +54,7 @@ class Case:
 
 def faults(case: Case) -> Iterator[str]:
     """Yield every fault of a set of options whose single values are right."""
-    yield from _unbuilt(case)
+    yield from _adapter(case)
     yield from _dataset(case)
     yield from _model(case)
     yield from _paths(case)
@@ -68,10 +68,7 @@ def faults(case: Case) -> Iterator[str]:
     yield from _project_dir(case)
 
 
-def _unbuilt(case: Case) -> Iterator[str]:
-    for name, setting in case.layer.settings.items():
-        if entries()[name].is_unbuilt(setting.value):
-            yield f"{setting.where}: {entries()[name].option.unbuilt}"
+def _adapter(case: Case) -> Iterator[str]:
     if len(case.options.adapter) > 1:
         yield f"{case.where('adapter')}: more than one adapter is not built yet"
 

@@ -30,13 +30,9 @@ def _entry(entry: Entry) -> list[str]:
     spellings = [entry.flag, *(f"--{alias}" for alias in entry.option.flags)]
     if entry.is_switch:
         spellings.append(f"--no-{entry.flag[2:]}")
-    note = ""
-    if entry.option.unbuilt:
-        words = ", ".join(entry.option.unbuilt_values)
-        note = f" Not built yet: {words}." if words else " Not built yet."
     facts = [] if entry.is_switch else [entry.kind.words()]
     facts.append(f"default: {_default(entry)}")
-    text = f"{meanings()[entry.name]}{note} ({'; '.join(facts)})"
+    text = f"{meanings()[entry.name]} ({'; '.join(facts)})"
     return [
         f"  {', '.join(spellings)}",
         *textwrap.wrap(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from configs.durations import BatchLimit
 from configs.kinds import names
@@ -40,16 +40,12 @@ class Option:
         actions: the actions that use it; the others accept it and say so in a note.
         flags: further spellings on the command line, without dashes.
         keys: further spellings in TOML.
-        unbuilt: why it is refused, when the capability is not built.
-        unbuilt_values: the values `unbuilt` is about; empty: every value but the default.
     """
 
     group: str
     actions: tuple[str, ...] = ACTIONS
     flags: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
-    unbuilt: str | None = None
-    unbuilt_values: tuple[Any, ...] = ()
 
 
 _RUN = Option("What runs")

@@ -38,12 +38,6 @@ class Entry:
         """Tell whether the flag takes no value and has a `--no-` form."""
         return isinstance(self.kind, Switch)
 
-    def is_unbuilt(self, value: Any) -> bool:
-        """Tell whether this value asks for something that is not built."""
-        if self.option.unbuilt is None or value == self.default:
-            return False
-        return not self.option.unbuilt_values or value in self.option.unbuilt_values
-
 
 @cache
 def entries() -> dict[str, Entry]:

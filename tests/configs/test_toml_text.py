@@ -57,7 +57,7 @@ def _values(entry):
 _BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue", "strategy", "base_dtype")
 """Options that need others, a package, or a job of SLURM."""
 DRAWN = {
-    name: _values(entry).filter(lambda value, entry=entry: not entry.is_unbuilt(value))
+    name: _values(entry)
     for name, entry in entries().items()
     if _values(entry) is not None and name not in _BOUND
 }

@@ -106,7 +106,7 @@ def joined(  # noqa: PLR0913 - flat arguments: a linear's three, a delta's three
     """
     weight, up = weight.to(x.dtype), up.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
-    if torch.finfo(x.dtype).bits > 16:
+    if not is_coarse(x):
         return add_product(F.linear(x, weight, bias), z, up, blocks)
     if len(blocks) == 1 and blocks[0].heads == 1 and up.shape[1] == len(weight):
         y = z @ up if bias is None else torch.addmm(bias, z, up)
@@ -114,6 +114,11 @@ def joined(  # noqa: PLR0913 - flat arguments: a linear's three, a delta's three
         y = x.new_zeros(len(x), len(weight)) if bias is None else bias.repeat(len(x), 1)
         y = add_product(y, z, up, blocks)
     return y.addmm_(x, weight.t())
+
+
+def is_coarse(x: Tensor) -> bool:
+    """Tell whether x has 16 bits a number: sums of large and small are then rounded at a price."""
+    return torch.finfo(x.dtype).bits <= 16
 
 
 def input_gradient(dz: Tensor, g: Tensor, up: Tensor, blocks: Sequence[Block], strength: float) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapter import Part
+from model.blocks import is_coarse, joined, tiled
 from model.rematerialisation import flat_remake_of
 
 PASS = 48
@@ -61,18 +62,17 @@ class _JointVectors(torch.autograd.Function):
         z = source @ _stacked(downs, x.dtype).t()  # (N, sum of distinct R)
         outputs, kept = [], []
         for number, (part, scale) in enumerate(zip(parts, form.scales)):
-            y = F.linear(x, part.weight.to(x.dtype), None if part.bias is None else part.bias.to(x.dtype))
             inner = z[:, places[number]] * (part.d * scale).to(x.dtype)
             trains_b, needs_vector = _needs(ctx, number, "B"), _needs(ctx, number, "b")
             keeps = needs_vector and not trains_b and len(part.B) > PASS
             if keeps or len(part.B) > len(x):
                 product = inner @ part.B.to(x.dtype)
-                y.addcmul_(product, part.b.to(x.dtype))
+                outputs.append(_around(x, part, product))
                 kept.append(product if keeps else None)
             else:
-                y.addmm_(inner, _folded(part, x.dtype))
+                whole = tiled([(len(part.B), 1.0)], part.B.shape[1])
+                outputs.append(joined(x, part.weight, part.bias, inner, _folded(part, x.dtype), whole))
                 kept.append(None)
-            outputs.append(y)
         trains_down = any(_needs(ctx, number, "A") for number in range(len(parts)))
         keeps_source = trains_down and (dropped is not None or form.remake is None)
         ctx.save_for_backward(source if keeps_source else None, z, *kept, *tensors)
@@ -140,6 +140,15 @@ def _distinct(downs: Sequence[Tensor]) -> tuple[list[Tensor], list[slice]]:
 
 def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return downs[0].to(dtype) if len(downs) == 1 else torch.cat(list(downs)).to(dtype)
+
+
+def _around(x: Tensor, part: _Tensors, product: Tensor) -> Tensor:
+    """Return x W^T + bias + product * v_b, in the order of `model.blocks.joined`. product: (N, D_out)."""
+    weight, b = part.weight.to(x.dtype), part.b.to(x.dtype)
+    bias = None if part.bias is None else part.bias.to(x.dtype)
+    if not is_coarse(x):
+        return F.linear(x, weight, bias).addcmul_(product, b)
+    return (product * b if bias is None else torch.addcmul(bias, product, b)).addmm_(x, weight.t())
 
 
 def _folded(part: _Tensors, dtype: torch.dtype) -> Tensor:

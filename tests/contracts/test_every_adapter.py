@@ -115,6 +115,15 @@ def test_it_starts_as_no_change(method, host):
 
 
 @everywhere
+def test_it_starts_as_no_change_to_the_bit_in_half_precision(method, host):
+    guests = Guests(method, host)
+    for module in (guests.network, guests.stock, guests.modules):
+        module.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(guests.logits(), guests.stock_logits())
+
+
+@everywhere
 def test_its_delta_has_the_base_outputs_shape(method, host):
     for attachment in Guests(method, host).attachments.values():
         for leading in ((), (4,), (2, 3)):

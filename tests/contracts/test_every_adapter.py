@@ -77,11 +77,12 @@ class Guests:
         return self.stock(torch.arange(5, 17).view(2, 6)).logits
 
     def shake(self, seed=1):
-        """Move every tensor away from its start, also one that trained before and is frozen now."""
-        draw = torch.Generator().manual_seed(seed)
+        """Move what files carry away from its start, also what trained before and is frozen now."""
+        draw, carried = torch.Generator().manual_seed(seed), self.modules.state_dict()
         with torch.no_grad():
-            for parameter in self.modules.parameters():
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+            for name, parameter in self.modules.named_parameters():
+                if name in carried:  # what is drawn again from a seed stays
+                    parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
 
     def trained(self):
         return {name: p for name, p in self.modules.named_parameters() if p.requires_grad}

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.adapter import PlannedSite
 from model.generators import generator
 
 UNMERGEABLE = (
@@ -187,6 +188,29 @@ class Experts(nn.Module):
     def merged_delta(self) -> Tensor | None:
         """Return the delta as a matrix (D_out, D_in); None with a router, which asks every token."""
         return None if self.router is not None else product(self.mixture(), self.scale)
+
+
+def experts(planned: PlannedSite, seed: int, *, shares: bool, routes: bool) -> Experts:
+    """Return the experts that a site's plan asks for, at their start.
+
+    Args:
+        planned: the site and its plan; its options say the number of heads.
+        seed: the run's seed.
+        shares: one A for all experts.
+        routes: a router weighs them.
+    """
+    site, entry = planned.site, planned.entry
+    adapter = Experts(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        heads=planned.options.heads,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        shares=shares,
+        routes=routes,
+    )
+    return started(adapter, seed, str(site.key), draws_both=not entry.init)
 
 
 def started(adapter: Experts, seed: int, site: str, *, draws_both: bool) -> Experts:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.adapter import PlannedSite
 from model.generators import generator
 
 MATRICES = ("A", "B")
@@ -152,6 +153,21 @@ class Vectors(nn.Module):
                 )
             state_dict = {**state_dict, **{prefix + name: getattr(self, name) for name in MATRICES}}
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def vectors(planned: PlannedSite) -> Vectors:
+    """Return the adapter that a site's plan asks for, with the options it was made from, before its start."""
+    site, entry, options = planned.site, planned.entry, planned.options
+    adapter = Vectors(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        scale=entry.alpha / entry.rank if options.scaling == "alpha_over_r" else 1.0,
+    )
+    adapter.options = options
+    return adapter
 
 
 def kaiming(tensor: Tensor, fan_in: int, source: torch.Generator) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from model.adapter import AdapterKind, PlannedSite
 from model.generators import generator
 from model.site import SiteKey
-from model.vectors import MATRICES, Vectors
+from model.vectors import MATRICES, Vectors, vectors
 from model.vectors_node import joint
 
 _INNER = 0.1
@@ -37,15 +37,7 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 def _one(planned: PlannedSite, seed: int) -> Vectors:
     site, entry, options = planned.site, planned.entry, planned.options
-    adapter = Vectors(
-        site.in_features,
-        site.out_features,
-        rank=entry.rank,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
-        scale=entry.alpha / entry.rank if options.scaling == "alpha_over_r" else 1.0,
-    )
-    adapter.options = options
+    adapter = vectors(planned)
     adapter.reset(generator(seed, "aflora", str(site.key)), inner=_INNER, draws_b=not entry.init)
     is_square = site.in_features == site.out_features
     if options.uv_rule == "none" or (options.uv_rule == "rectangular" and is_square):

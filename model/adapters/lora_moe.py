@@ -13,7 +13,7 @@ from torch import nn
 
 from configs.number_values import Whole
 from model.adapter import AdapterKind, PlannedSite
-from model.experts import UNMERGEABLE, Experts, averaged, started
+from model.experts import UNMERGEABLE, averaged, experts
 from model.experts_node import joint
 from model.site import SiteKey
 
@@ -27,22 +27,7 @@ class MoeOptions:
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    return {p.site.key: _one(p, seed) for p in planned}
-
-
-def _one(planned: PlannedSite, seed: int) -> Experts:
-    site, entry = planned.site, planned.entry
-    adapter = Experts(
-        site.in_features,
-        site.out_features,
-        rank=entry.rank,
-        heads=planned.options.heads,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
-        shares=False,
-        routes=True,
-    )
-    return started(adapter, seed, str(site.key), draws_both=not entry.init)
+    return {p.site.key: experts(p, seed, shares=False, routes=True) for p in planned}
 
 
 ADAPTER = AdapterKind(

@@ -18,7 +18,7 @@ from configs.number_values import Real
 from model.adapter import AdapterKind, PlannedSite
 from model.generators import generator
 from model.site import SiteKey
-from model.vectors import MATRICES, Vectors
+from model.vectors import MATRICES, Vectors, vectors
 from model.vectors_node import joint
 
 
@@ -41,15 +41,7 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 def _one(planned: PlannedSite, seed: int, drawn: dict[str, nn.Parameter]) -> Vectors:
     site, entry, options = planned.site, planned.entry, planned.options
-    adapter = Vectors(
-        site.in_features,
-        site.out_features,
-        rank=entry.rank,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
-        scale=entry.alpha / entry.rank if options.scaling == "alpha_over_r" else 1.0,
-    )
-    adapter.options = options
+    adapter = vectors(planned)
     source = generator(seed, "vera", str(site.key))
     adapter.start(source, inner=options.d_initial, draws_b=not entry.init)
     purposes = {

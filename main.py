@@ -99,7 +99,7 @@ def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
     # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _compose(prepared, arguments)
-    action = kinds.load("model.actions", bound.action.replace("-", "_"), "ACTION")
+    action = kinds.load(kinds.ACTIONS, bound.action.replace("-", "_"))
     action.check(job)
     if not bound.options.dry_run:
         job = dataclasses.replace(job, directory=_directory(prepared))

@@ -137,7 +137,7 @@ def _host(
     network.requires_grad_(False).train()
     if head is not None:
         network.get_submodule(head).requires_grad_(True).float()
-    return Host(network, kinds.load("model.families", family, "FAMILY"), objective, batch, autocast)
+    return Host(network, kinds.load(kinds.FAMILIES, family), objective, batch, autocast)
 
 
 def store_frozen(host: Host) -> None:

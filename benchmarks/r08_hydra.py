@@ -40,7 +40,7 @@ def _adapter(site: Site, manner: str, heads: int, rank: int) -> tuple[nn.Module,
     if manner == "loop":
         return Loop(site.in_features, site.out_features, heads, rank), None
     method = "lora" if manner == "lora" else "hydra"
-    kind = kinds.load("model.adapters", method, "ADAPTER")
+    kind = kinds.load(kinds.ADAPTERS, method)
     total = rank * heads if method == "lora" else rank
     entry = Entry(total, 2.0 * total, 0.0, "default", disabled=False, method=method)
     options = kind.options(**({"heads": heads} if method == "hydra" else {}))

@@ -27,7 +27,7 @@ _PADDED = 512
 
 def split(name: str, folder: Path, tokenizer: object, count: int) -> Encoded:
     """Return the first examples of a training set as tokens."""
-    kind = kinds.load("dataset.tasks", name, "TASK")
+    kind = kinds.load(kinds.TASKS, name)
     task = kind.build(kind.options())
     rows = gather(task, wanted(task, "train", False), folder, max_bad_rows=0)
     return encode(rows.task, "train", rows.splits["train"].examples[:count], tokenizer, _PADDED)

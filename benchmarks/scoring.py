@@ -38,7 +38,7 @@ def scoring(
         attachments: what is scored.
         batches: what it reads.
     """
-    kind = kinds.load("model.heuristics", name, "HEURISTIC")
+    kind = kinds.load(kinds.HEURISTICS, name)
     probe = Probe(
         network=host.network,
         objective=host.objective,

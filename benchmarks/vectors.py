@@ -36,7 +36,7 @@ def ours(
         autocast: the precision's type.
         keys: the method's own.
     """
-    block, kind = Block(), kinds.load("model.adapters", method, "ADAPTER")
+    block, kind = Block(), kinds.load(kinds.ADAPTERS, method)
     entry = Entry(rank, float(rank), 0.0, "default", disabled=False, method=method)
     planned = [
         PlannedSite(Site(SiteKey(0, role), role, *widths), entry, kind.options(**keys))

@@ -74,7 +74,7 @@ def _adapter(case: Case) -> Iterator[str]:
 
 
 def _dataset(case: Case) -> Iterator[str]:
-    word, known = case.options.dataset, (*kinds.names("dataset.tasks"), MIXTURE)
+    word, known = case.options.dataset, (*kinds.names(kinds.TASKS), MIXTURE)
     if word is None and case.is_sound("dataset"):
         yield "--dataset: required"
     elif word is not None and word not in known:

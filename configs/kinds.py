@@ -1,5 +1,6 @@
 """A folder of files is a registry: list its kinds, load one kind's constant."""
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,52 @@ from configs.faults import InputFault, unknown
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-def names(package: str) -> tuple[str, ...]:
-    """Return the kinds in a folder such as `model.adapters`, sorted; nothing is imported."""
-    folder = _ROOT.joinpath(*package.split("."))
+@dataclass(frozen=True)
+class Registry:
+    """A folder whose files are kinds.
+
+    Args:
+        folder: its dotted name.
+        constant: what each file in it exports.
+        noun: what messages call one of its kinds.
+    """
+
+    folder: str
+    constant: str
+    noun: str
+
+
+ACTIONS = Registry("model.actions", "ACTION", "action")
+ADAPTERS = Registry("model.adapters", "ADAPTER", "adapter method")
+FAMILIES = Registry("model.families", "FAMILY", "model family")
+FORMATS = Registry("dataset.formats", "READ", "format")
+HEURISTICS = Registry("model.heuristics", "HEURISTIC", "heuristic")
+QUANTIZERS = Registry("model.storages", "STORAGE", "base dtype")
+TASKS = Registry("dataset.tasks", "TASK", "data set")
+REGISTRIES = (ACTIONS, ADAPTERS, FAMILIES, FORMATS, HEURISTICS, QUANTIZERS, TASKS)
+
+
+def names(registry: Registry) -> tuple[str, ...]:
+    """Return the kinds in a registry's folder, sorted; nothing is imported."""
+    folder = _ROOT.joinpath(*registry.folder.split("."))
     return tuple(sorted(f.stem for f in folder.glob("*.py") if f.stem != "__init__"))
 
 
-def check(package: str, kind: str, where: str, what: str) -> None:
+def check(registry: Registry, kind: str, where: str) -> None:
     """Refuse a kind the folder does not hold.
 
     Raises:
         InputFault: naming `where`, every kind there is, and the nearest one.
     """
-    if kind not in names(package):
-        raise InputFault(f"{where}: {unknown(what, kind, names(package))}")
+    if kind not in names(registry):
+        raise InputFault(f"{where}: {unknown(registry.noun, kind, names(registry))}")
 
 
-def load(package: str, kind: str, constant: str) -> Any:
-    """Import `<package>.<kind>` and return its constant, e.g. `load("model.adapters", "lora", "ADAPTER")`."""
-    return getattr(import_module(f"{package}.{kind}"), constant)
+def load(registry: Registry, kind: str) -> Any:
+    """Import one kind and return its constant, e.g. `load(ADAPTERS, "lora")`."""
+    return import_late(f"{registry.folder}.{kind}", registry.constant)
+
+
+def import_late(module: str, name: str) -> Any:
+    """Return a name of a module that is imported only now, since it or its libraries are rarely needed."""
+    return getattr(import_module(module), name)

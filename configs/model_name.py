@@ -11,7 +11,6 @@ from configs.faults import InputFault, unknown
 Method = Literal["full", "lora", "lora_ags"]
 AUTO = "auto"
 """The FAMILY that is taken from the loaded network."""
-_FAMILIES = "model.families"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def model_name(word: str, where: str = "--model") -> ModelName:
         if word.endswith(f"_{method}"):
             return ModelName(_family(word.removesuffix(f"_{method}"), where), method)
     if not os.path.exists(word):
-        families = (AUTO, *kinds.names(_FAMILIES))
+        families = (AUTO, *kinds.names(kinds.FAMILIES))
         words = [f"{family}_{method}" for family in families for method in ("lora", "lora_ags")]
         near = get_close_matches(word.lower(), words, n=1, cutoff=0.8)
         if near:
@@ -50,6 +49,6 @@ def model_name(word: str, where: str = "--model") -> ModelName:
 def _family(family: str, where: str) -> str | None:
     if family == AUTO:
         return None
-    if family not in kinds.names(_FAMILIES):
-        raise InputFault(f"{where}: {unknown('model family', family, (AUTO, *kinds.names(_FAMILIES)))}")
+    if family not in kinds.names(kinds.FAMILIES):
+        raise InputFault(f"{where}: {unknown('model family', family, (AUTO, *kinds.names(kinds.FAMILIES)))}")
     return family

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from configs import kinds
 from configs.durations import BatchLimit
-from configs.kinds import names
 from configs.number_values import Batches, Real, Whole
 from configs.values import Choice, Listed, PathText, Repeated, Switch, Word
 
@@ -56,7 +56,7 @@ _SEARCH = Option("Importance search", _SEARCHING)
 _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
 _RECORD = Option("Record")
 
-STORAGES = names("model.storages")
+STORAGES = kinds.names(kinds.QUANTIZERS)
 """Number formats of frozen linears alone; the rest of the network is then in bfloat16."""
 
 _LIGHTNING_PRECISION = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -211,7 +211,9 @@ class Options:
     ] = False
     """On SLURM's SIGUSR1 save and queue the job again, which then goes on; needs --project."""
 
-    importance_test_name: Annotated[str, Choice("heuristic", names("model.heuristics")), _SEARCH] = "constant"
+    importance_test_name: Annotated[str, Choice("heuristic", kinds.names(kinds.HEURISTICS)), _SEARCH] = (
+        "constant"
+    )
     """How the importance of a module is measured."""
     imp_limit_test_batches: Annotated[BatchLimit, Batches(), _SEARCH] = BatchLimit(count=32)
     """Training batches a score is made of: a number, or a share of all."""

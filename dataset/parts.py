@@ -120,7 +120,7 @@ def bind_parts(bound: Bound, prompt: Mapping[str, str] | None = None) -> tuple[B
     table = bound.tables.get("data", {})
     if "mix" in table:
         raise InputFault(f"{where}: mix: needs --dataset {MIXTURE}, got '{bound.options.dataset}'")
-    kind: TaskKind = kinds.load("dataset.tasks", bound.options.dataset, "TASK")
+    kind: TaskKind = kinds.load(kinds.TASKS, bound.options.dataset)
     action = bound.options.task if bound.is_given("task") else kind.actions[0]
     if action not in kind.actions:
         raise InputFault(f"--task: {bound.options.dataset} serves {', '.join(kind.actions)}, got '{action}'")
@@ -227,8 +227,8 @@ def _entry_kind(entry: Mapping[str, Any], where: str) -> TaskKind | None:
     word = entry.get("dataset")
     if not isinstance(word, str):
         return None
-    kinds.check("dataset.tasks", word, f"{where}: dataset", "data set")
-    kind: TaskKind = kinds.load("dataset.tasks", word, "TASK")
+    kinds.check(kinds.TASKS, word, f"{where}: dataset")
+    kind: TaskKind = kinds.load(kinds.TASKS, word)
     known = [*ENTRY_KEYS, *_keys(kind)]
     faults = [f"{where}: unknown key '{key}'{suggestion(key, known)}" for key in entry if key not in known]
     if faults:

@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from configs import kinds
 from configs.faults import Findings, InputFault, suggestion, unknown
-from configs.kinds import names
-from dataset.readers import FORMATS, accept, read_by_ending, read_lines
+from dataset.readers import accept, read_by_ending, read_lines
 from dataset.task import Refused, Row, Rows
 
 RUNNING = "txt"
 """The ending of running text, whose rows are lines."""
-ENDINGS = (*names(FORMATS), RUNNING)
+ENDINGS = (*kinds.names(kinds.FORMATS), RUNNING)
 """Endings of files that can be read."""
 
 

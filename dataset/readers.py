@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from configs import kinds
 from configs.faults import InputFault, suggestion
-from configs.kinds import load
 from dataset.fields import shown
 from dataset.json_values import json_value
 from dataset.task import Numbered, Refused, RowFault, Rows
 
-FORMATS = "dataset.formats"
 """The folder whose kinds are the endings of data files."""
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -75,8 +74,8 @@ def read_lines(path: Path) -> Rows:
 
 
 def read_by_ending(path: Path) -> Rows:
-    """Read a file with the reader of its ending, which is one of `FORMATS`."""
-    return load(FORMATS, path.suffix.removeprefix(".").lower(), "READ")(path)
+    """Read a file with the reader of its ending, which is one of `kinds.FORMATS`."""
+    return kinds.load(kinds.FORMATS, path.suffix.removeprefix(".").lower())(path)
 
 
 def accept(path: Path, rows: Rows, max_bad_rows: int) -> None:

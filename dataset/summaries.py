@@ -1,6 +1,6 @@
 """What sets of documents and their summaries share: the prompt, the answer, the score by ROUGE."""
 
-from configs.kinds import load
+from configs.kinds import import_late
 from dataset.fields import text_field
 from dataset.task import Example, Row
 from dataset.template import fill, is_closed, position, required, template_faults
@@ -36,4 +36,4 @@ def summary_example(template: str, document: str, summary: str, row: Row) -> Exa
 
 def score_summary(text: str, gold: str) -> dict[str, float]:
     """Return `rouge1`, `rouge2`, `rougeL` of a generated summary; their library is imported at first use."""
-    return load("dataset", "rouge", "SCORE")(text, gold)
+    return import_late("dataset.rouge", "SCORE")(text, gold)

@@ -29,7 +29,7 @@ def told(given: SimpleNamespace) -> Bound:
     words = {name: getattr(given, name) for name in _NAMES if f"--{name.replace('_', '-')}" in given.given}
     layer.settings |= {name: Setting(value, "command line", f"--{name}") for name, value in words.items()}
     word = layer.settings["dataset"].value if "dataset" in layer.settings else None
-    known = [MIXTURE, *kinds.names("dataset.tasks")]
+    known = [MIXTURE, *kinds.names(kinds.TASKS)]
     if word is not None and word not in known:
         layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
     if word is None and given.config is not None:

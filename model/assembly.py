@@ -140,7 +140,7 @@ def _stored(assembled: Assembled) -> Assembled:
     """Hold the layers' linears as the backbone asks, now that it is known which of them train."""
     storage = assembled.backbone.storage
     if storage is not None:
-        store(assembled.layers, kinds.load("model.storages", storage, "STORAGE"))
+        store(assembled.layers, kinds.load(kinds.QUANTIZERS, storage))
     return assembled
 
 

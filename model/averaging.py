@@ -126,7 +126,7 @@ def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, 
     for key, attachment in assembled.attachments.items():
         if not attachment.active:
             continue
-        kind = kinds.load("model.adapters", assembled.methods[key], "ADAPTER")
+        kind = kinds.load(kinds.ADAPTERS, assembled.methods[key])
         adapter = attachment.adapter
         if kind.export is not None:
             a, b, scale = kind.export(adapter)

@@ -18,7 +18,7 @@ from model.weights import assign
 
 def load_kind(method: str) -> AdapterKind:
     """Return a kind of adapter by its name."""
-    return kinds.load("model.adapters", method, "ADAPTER")
+    return kinds.load(kinds.ADAPTERS, method)
 
 
 def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
@@ -27,7 +27,7 @@ def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
     Raises:
         InputFault: for a method that there is not, or that does not stand at such a place.
     """
-    kinds.check("model.adapters", recipe.method, f"{where}: method", "adapter method")
+    kinds.check(kinds.ADAPTERS, recipe.method, f"{where}: method")
     kind = load_kind(recipe.method)
     in_stream, in_peft = kind.place == "stream", kind.export is not None
     if in_peft != recipe.converted or in_stream != (key.role in SHORTCUT_ROLES):

@@ -61,7 +61,7 @@ class Family:
 
 def families() -> tuple[Family, ...]:
     """Return every family there is, sorted by name."""
-    return tuple(kinds.load("model.families", name, "FAMILY") for name in kinds.names("model.families"))
+    return tuple(kinds.load(kinds.FAMILIES, name) for name in kinds.names(kinds.FAMILIES))
 
 
 def model_types() -> dict[str, Family]:

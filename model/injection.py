@@ -59,7 +59,7 @@ def attach(
     attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
     epsilons = Epsilons(network)
     for method in sorted({entry.method for entry in entries.values()}):
-        kind: AdapterKind = kinds.load("model.adapters", method, "ADAPTER")
+        kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
         chosen = {key: entry for key, entry in entries.items() if entry.method == method}
         planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
         for key, adapter in kind.build(planned, seed).items():
@@ -83,7 +83,7 @@ def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
         InputFault: naming file, site and key, or the method that has no adapters for single heads.
     """
     for key, entry in entries.items():
-        kind: AdapterKind = kinds.load("model.adapters", entry.method, "ADAPTER")
+        kind: AdapterKind = kinds.load(kinds.ADAPTERS, entry.method)
         bind(kind.options, entry.extra, f"{where}: {key}")
         if entry.heads and not kind.by_head:
             raise InputFault(

@@ -82,7 +82,7 @@ def refuse_unmergeable(attachments: Mapping[SiteKey, Attachment], methods: Mappi
     if first:
         raise InputFault(
             *(
-                f"--adapter: {key}: '{method}' {kinds.load('model.adapters', method, 'ADAPTER').unmergeable};"
+                f"--adapter: {key}: '{method}' {kinds.load(kinds.ADAPTERS, method).unmergeable};"
                 " keep it as an adapter: `main test --adapter`, `tools.generate --adapter`"
                 for method, key in first.items()
             )

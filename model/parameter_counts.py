@@ -125,7 +125,7 @@ def _freezable(attachments: Mapping[SiteKey, Attachment], entries: Mapping[SiteK
     held = [
         getattr(attachments[key].adapter, name)
         for key, entry in entries.items()
-        for name in kinds.load("model.adapters", entry.method, "ADAPTER").freezes
+        for name in kinds.load(kinds.ADAPTERS, entry.method).freezes
         if attachments[key].active
     ]
     return sum(parameter.numel() for parameter in held if parameter.requires_grad)

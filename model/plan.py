@@ -176,7 +176,7 @@ def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Ent
             faults += _unknown_key(name, key, keys, form)
             extra[key] = value
     faults += [f"[{name}] {key}: required" for key in form.required if key not in keys]
-    known = [kind for kind in kinds.names("model.adapters") if kind != SHORTCUT]
+    known = [kind for kind in kinds.names(kinds.ADAPTERS) if kind != SHORTCUT]
     if form.method is None and values["method"] not in known:
         faults.append(f"[{name}] method: {unknown('adapter method', values['method'], known)}")
     return Entry(**values, extra=extra) if len(faults) == before else None

@@ -79,9 +79,9 @@ class _Scores:
     def __init__(self, job: Job, budget: Budget) -> None:
         self.job = job
         self.keys = frozenset(budget.sizes)
-        self.warmup: HeuristicKind = kinds.load("model.heuristics", "constant", "HEURISTIC")
+        self.warmup: HeuristicKind = kinds.load(kinds.HEURISTICS, "constant")
         name = job.options.importance_test_name
-        self.kind: HeuristicKind = kinds.load("model.heuristics", name, "HEURISTIC")
+        self.kind: HeuristicKind = kinds.load(kinds.HEURISTICS, name)
         self._stored: Sequence[Batch] | None = None
 
     def __call__(self, trainer: L.Trainer, learner: FineTuner, number: int) -> Mapping[SiteKey, float]:

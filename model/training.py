@@ -68,14 +68,14 @@ def _zero(options: Any, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> 
     # Left alone it would take a GPU that is there, whatever --accelerator says.
     if options.accelerator == "cpu" or not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    stage = kinds.load("model", "zero_shares", "Stage")(
+    stage = kinds.import_late("model.zero_shares", "Stage")(
         number=3 if shards_weights(options) else 2,
         offload=options.strategy.endswith("_offload"),
         clip=options.gradient_clip_val,
         precision=options.precision,
         batch_size=options.batch_size,
     )
-    return kinds.load("model", "zero", "Zero")(layers, stage, **ddp)
+    return kinds.import_late("model.zero", "Zero")(layers, stage, **ddp)
 
 
 def shards_weights(options: Any) -> bool:

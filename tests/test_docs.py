@@ -99,12 +99,10 @@ def test_every_option_stands_on_the_page_of_the_command_line():
     assert [alias for alias in aliases if f"`{alias}`" not in text] == []
 
 
-@pytest.mark.parametrize(
-    ("package", "page"), [("model.families", "networks.md"), ("dataset.tasks", "data.md")]
-)
-def test_every_kind_has_its_row(package, page):
+@pytest.mark.parametrize(("registry", "page"), [(kinds.FAMILIES, "networks.md"), (kinds.TASKS, "data.md")])
+def test_every_kind_has_its_row(registry, page):
     text = (DOCS / page).read_text()
-    assert [kind for kind in kinds.names(package) if f"\n| {kind} |" not in text] == []
+    assert [kind for kind in kinds.names(registry) if f"\n| {kind} |" not in text] == []
 
 
 @every_example
@@ -126,7 +124,7 @@ def test_every_toml_example_is_right(page, text, tmp_path):
         words = ["train", "llama_lora", "--config", str(path), "--lora-config", str(tmp_path / "lora.toml")]
         assert len(bind_parts(parse(words))[1]) > 1
         return
-    kind: TaskKind = kinds.load("dataset.tasks", name, "TASK")
+    kind: TaskKind = kinds.load(kinds.TASKS, name)
     kind.build(bind(kind.options, table.get("data", {"train": "a.csv"}), page.name))
 
 

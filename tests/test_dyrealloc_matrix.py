@@ -7,7 +7,7 @@ from model.checkpoint import load_checkpoint
 from model.history import frequency, read_frequency, read_history
 from tests.runs import launch, rows, run, summary
 
-HEURISTICS = kinds.names("model.heuristics")
+HEURISTICS = kinds.names(kinds.HEURISTICS)
 
 
 @pytest.fixture(scope="module")

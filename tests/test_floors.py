@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from configs import kinds
 from tests.tree import (
     KINDS,
     MODULES,
@@ -119,9 +120,7 @@ def test_packages_hold_a_docstring_and_nothing_else():
 
 
 def test_every_kinds_folder_holds_kinds_and_nothing_else():
-    constants = {"model.adapters": "ADAPTER", "model.families": "FAMILY", "dataset.tasks": "TASK"}
-    constants |= {"model.actions": "ACTION", "model.heuristics": "HEURISTIC", "dataset.formats": "READ"}
-    constants |= {"model.storages": "STORAGE"}
+    constants = {registry.folder: registry.constant for registry in kinds.REGISTRIES}
     for name, path in MODULES.items():
         folder = kind_folder(name)
         if folder is not None:

@@ -139,7 +139,7 @@ def test_hydra(path, manner, dtype):
 def test_hydra_is_what_a_router_over_equal_as_computes(path):
     meta = json.loads(path.with_suffix(".json").read_text())
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-    kind = kinds.load("model.adapters", "lora_split", "ADAPTER")
+    kind = kinds.load(kinds.ADAPTERS, "lora_split")
     site = Site(SiteKey(0, "w2"), "w2", meta["in_features"], meta["out_features"])
     entry = Entry(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="lora_split")
     options = kind.options(heads=meta["n_experts"], combine="routed")
@@ -161,7 +161,7 @@ def test_hydra_is_what_a_router_over_equal_as_computes(path):
 def _with_experts(tensors, meta, dtype, roles):
     """Return the attachments of linears of one layer with the case's weights, base and HydraLoRA."""
     attachments, shape = {}, (meta["in_features"], meta["out_features"])
-    kind = kinds.load("model.adapters", "hydra", "ADAPTER")
+    kind = kinds.load(kinds.ADAPTERS, "hydra")
     for role in roles:
         linear = nn.Linear(*shape, bias=meta["bias"], dtype=dtype).requires_grad_(False)
         linear.weight.copy_(tensors["param.weight"])
@@ -220,7 +220,7 @@ def test_aflora(path, scale, manner, dtype):
 def _with_vectors(tensors, meta, dtype, roles):
     """Return the attachments of linears of one layer with the case's weights, base and AFLoRA."""
     attachments, shape = {}, tensors["param.weight"].shape[::-1]
-    kind = kinds.load("model.adapters", "aflora", "ADAPTER")
+    kind = kinds.load(kinds.ADAPTERS, "aflora")
     names = {"A": "lora_A", "B": "lora_B", "d": "lora_d", "b": "lora_db"}
     for role in roles:
         linear = nn.Linear(*shape, bias="param.bias" in tensors, dtype=dtype).requires_grad_(False)
@@ -504,7 +504,7 @@ def test_saliency_scores(path, adapter, start, measure_name, dtype):
         for attachment in assembled.attachments.values():
             attachment.adapter.factors()["B"].data.zero_()
     word, options = _MEASURES[measure_name]
-    kind = kinds.load("model.heuristics", word, "HEURISTIC")
+    kind = kinds.load(kinds.HEURISTICS, word)
     batches = _batches(path)[: kind.most_batches]
     probe = Probe(
         assembled.network, objective, assembled.attachments, batches, options=kind.options(**options)
@@ -534,7 +534,7 @@ def test_shortcut_scores(path, manner, dtype):
     modules = dict(assembled.attachments) | {one.site.key: one for one in shortcuts.values()}
     for module in (assembled.network, *modules.values()):
         module.to(dtype)
-    kind = kinds.load("model.heuristics", "grad_norm", "HEURISTIC")
+    kind = kinds.load(kinds.HEURISTICS, "grad_norm")
     probe = Probe(assembled.network, objective, modules, _batches(path), options=kind.options())
     scores = measure(kind, probe)
     theirs = {

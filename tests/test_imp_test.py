@@ -14,7 +14,7 @@ from tests.killed import child
 from tests.runs import files, fork, launch, program, run, summary
 
 TRAINING = {"alpha_limit_zptrain_batches": 2, "max_epochs": 2, "learning_rate": 0.2}
-HEURISTICS = kinds.names("model.heuristics")
+HEURISTICS = kinds.names(kinds.HEURISTICS)
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def kind():
     with pytest.MonkeyPatch.context() as patch:
         if not HAS_PACKAGE:
             load = kinds.load
-            patch.setattr(kinds, "load", lambda p, n, c: KIND if p == "model.storages" else load(p, n, c))
+            patch.setattr(kinds, "load", lambda r, n: KIND if r == kinds.QUANTIZERS else load(r, n))
             patch.setattr(checks, "find_spec", lambda name: name)
             patch.setattr(opening, "_STORING", "torch")  # whose version the run records
         yield

@@ -122,7 +122,7 @@ def plain(place, words):
 
 
 def test_the_kinds_scored_here_are_all_there_are():
-    assert set(SCORED) == set(kinds.names("model.heuristics"))
+    assert set(SCORED) == set(kinds.names(kinds.HEURISTICS))
 
 
 def test_constant_scores_first_then_the_heuristic(place, words):

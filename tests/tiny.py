@@ -79,7 +79,7 @@ def tiny_network(family: Family, auto_class: Any, *, seed: int = 0, **overrides:
 
 def save_host(family: str, directory: Path, *, seed: int = 0, **config_overrides: Any) -> Path:
     """Save a tiny base model with its tokenizer: decoders as language models, encoders without a head."""
-    row = kinds.load("model.families", family, "FAMILY")
+    row = kinds.load(kinds.FAMILIES, family)
     auto_class = AutoModelForCausalLM if "language_modeling" in row.heads else AutoModel
     directory.mkdir(parents=True, exist_ok=True)
     with quiet_host():

@@ -4,17 +4,11 @@ import ast
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from configs import kinds
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("configs", "dataset", "model", "tools")
-KINDS = (
-    "dataset.formats",
-    "dataset.tasks",
-    "model.actions",
-    "model.adapters",
-    "model.families",
-    "model.heuristics",
-    "model.storages",
-)
+KINDS = tuple(registry.folder for registry in kinds.REGISTRIES)
 
 
 def files(*packages: str) -> list[Path]:

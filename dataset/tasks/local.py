@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from configs import kinds
 from configs.faults import InputFault, suggestion, unknown
-from configs.kinds import names
 from dataset.counts import count_faults
 from dataset.fields import label_field, number_field, text_field, type_field, word_field
 from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
-from dataset.readers import FORMATS, read_by_ending
+from dataset.readers import read_by_ending
 from dataset.summaries import document_faults, score_summary, summary_example
 from dataset.task import Example, Generation, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 from dataset.template import fill, is_closed, required, template_faults
@@ -90,8 +90,8 @@ def _check(options: LocalOptions) -> None:
         faults.append("data.train: --dataset local needs a file")
     for name, path in _files(options).items():
         ending = path.suffix.removeprefix(".").lower()
-        if ending not in names(FORMATS):
-            faults.append(f"data.{name}: {path}: {unknown('format', ending, names(FORMATS))}")
+        if ending not in kinds.names(kinds.FORMATS):
+            faults.append(f"data.{name}: {path}: {unknown('format', ending, kinds.names(kinds.FORMATS))}")
     if options.train is not None and options.train in (options.validation, options.test):
         faults.append(f"data.train: {options.train} is also an evaluation file")
     if len(set(options.labels)) != len(options.labels):

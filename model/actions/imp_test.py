@@ -33,7 +33,7 @@ def run(job: Job) -> int:
     learner = job.learner(job.data.validation_names)
     if not begin(job, learner):
         return 0
-    kind: HeuristicKind = kinds.load("model.heuristics", job.options.importance_test_name, "HEURISTIC")
+    kind: HeuristicKind = kinds.load(kinds.HEURISTICS, job.options.importance_test_name)
     if kind.trains_first and not _is_trained(job):
         _train(job, learner)
     record = ScoreRecord(job)

@@ -33,7 +33,7 @@ def _matrices(job: Job) -> tuple[dict[Matrix, Held], list[Matrix]]:
     """Return what may stop training, and what never trains, by module and factor."""
     matrices, still = {}, []
     for key, attachment in job.assembled.attachments.items():
-        kind = kinds.load("model.adapters", job.assembled.methods[key], "ADAPTER")
+        kind = kinds.load(kinds.ADAPTERS, job.assembled.methods[key])
         for name in kind.freezes if attachment.active else ():
             held = Held(attachment.adapter, getattr(attachment.adapter, name))
             if held.parameter.requires_grad:

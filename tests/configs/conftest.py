@@ -14,8 +14,9 @@ TASKS = ("cola", "gsm8k", "local", "mrpc", "rte", "sst2")
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     """Work in an empty directory, with fixed lists of kinds."""
-    lists = {"model.families": FAMILIES, "dataset.tasks": TASKS, "model.adapters": ("hydra", "lora")}
-    monkeypatch.setattr(kinds, "names", lists.__getitem__)
+    lists = {kinds.FAMILIES: FAMILIES, kinds.TASKS: TASKS, kinds.ADAPTERS: ("hydra", "lora")}
+    names = kinds.names
+    monkeypatch.setattr(kinds, "names", lambda registry: lists.get(registry) or names(registry))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lora.toml").write_text("")
     return tmp_path

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import kinds
 from configs.cli import HelpRequested, parse
 from configs.durations import BatchLimit
 from configs.faults import InputFault
-from configs.kinds import names
 from configs.model_name import ModelName, model_name
 from configs.options import DEEPSPEED
 
@@ -351,7 +351,7 @@ def test_help_with_and_without_an_action():
     assert len(flags) == len(set(flags)) > 60
     assert "--dataset-dir, --dataset-saved-path" in text
     assert "--offline, --no-offline" in text
-    known = ", ".join(names("model.heuristics"))
+    known = ", ".join(kinds.names(kinds.HEURISTICS))
     assert f"one of {known}; default: constant" in " ".join(text.split())
     with pytest.raises(HelpRequested) as request:
         parse(["test", "--help", "--batch-size", "-4"])

@@ -7,6 +7,8 @@ import pytest
 from configs import kinds
 from configs.faults import InputFault
 
+ANIMALS = kinds.Registry("zoo.animals", "ANIMAL", "animal")
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -26,21 +28,21 @@ def here(tmp_path, monkeypatch):
 
 def test_names_are_the_files_sorted_and_nothing_is_imported(here):
     (here / "cow.py").write_text("raise RuntimeError")
-    assert kinds.names("zoo.animals") == ("cat", "cow", "dog")
+    assert kinds.names(ANIMALS) == ("cat", "cow", "dog")
     assert "zoo.animals" not in sys.modules
 
 
 def test_a_kind_is_loaded_by_its_name(here):
-    assert kinds.load("zoo.animals", "dog", "ANIMAL") == "dog"
+    assert kinds.load(ANIMALS, "dog") == "dog"
     assert "zoo.animals.cat" not in sys.modules
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest(here):
-    kinds.check("zoo.animals", "cat", "--animal", "animal")
+    kinds.check(ANIMALS, "cat", "--animal")
     with pytest.raises(InputFault) as caught:
-        kinds.check("zoo.animals", "dgo", "--animal", "animal")
+        kinds.check(ANIMALS, "dgo", "--animal")
     assert str(caught.value) == "--animal: no animal 'dgo', one of cat, dog; did you mean 'dog'?"
 
 
 def test_a_folder_that_is_absent_holds_no_kinds(here):
-    assert kinds.names("zoo.plants") == ()
+    assert kinds.names(kinds.Registry("zoo.plants", "PLANT", "plant")) == ()

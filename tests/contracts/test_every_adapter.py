@@ -21,10 +21,8 @@ from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from model.stream import Stream
 from tests.tiny import tiny_network
 
-METHODS = kinds.names("model.adapters")
-BY_HEAD = tuple(
-    f"{method} by head" for method in METHODS if kinds.load("model.adapters", method, "ADAPTER").by_head
-)
+METHODS = kinds.names(kinds.ADAPTERS)
+BY_HEAD = tuple(f"{method} by head" for method in METHODS if kinds.load(kinds.ADAPTERS, method).by_head)
 KEYS = {
     "hydra with uniform weights": {"router": "uniform"},
     "lora_split with one component": {"component": 1},
@@ -46,7 +44,7 @@ class Guests:
         extra = KEYS.get(method, {})
         method, _, by_head = method.partition(" with ")[0].partition(" by ")
         self.method = method
-        self.kind = kinds.load("model.adapters", method, "ADAPTER")
+        self.kind = kinds.load(kinds.ADAPTERS, method)
         row = model_types()[host]
         network = tiny_network(row, AutoModelForSequenceClassification, model_type=host)
         self.network = network.requires_grad_(False).double()

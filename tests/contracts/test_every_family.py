@@ -72,9 +72,9 @@ def _expected_widths(config, role):
     return table[role]
 
 
-@pytest.mark.parametrize("name", kinds.names("model.families"))
+@pytest.mark.parametrize("name", kinds.names(kinds.FAMILIES))
 def test_the_file_is_named_after_the_family(name):
-    family = kinds.load("model.families", name, "FAMILY")
+    family = kinds.load(kinds.FAMILIES, name)
     assert family.name == name
     assert all(model_types()[word] is family for word in family.model_types)
     assert set(family.roles) <= set(LINEAR_ROLES)

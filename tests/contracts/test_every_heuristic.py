@@ -19,7 +19,7 @@ from model.objective import Classification, LanguageModeling
 from model.site import SiteKey
 from tests.tiny import tiny_network
 
-HEURISTICS = kinds.names("model.heuristics")
+HEURISTICS = kinds.names(kinds.HEURISTICS)
 PLANTED = SiteKey(1, "w2")
 of_every_kind = pytest.mark.parametrize("name", HEURISTICS)
 HOSTS = ("opt", "roberta", "llama", "gemma3_text", "deberta-v2")
@@ -58,7 +58,7 @@ class Scored:
         return Probe(self.network, self.objective, self.attachments, self.batches, **options)
 
     def scores(self, name, **changes):
-        kind = kinds.load("model.heuristics", name, "HEURISTIC")
+        kind = kinds.load(kinds.HEURISTICS, name)
         return measure(kind, self.probe(kind, **changes))
 
     def traces(self):
@@ -173,7 +173,7 @@ def _learn(scored):
 def test_shards_of_the_batches_summed_are_the_whole(name, parts):
     """Processes share batches out; what one reduction adds up is what one process finds."""
     scored = Scored(causal=True)
-    kind = kinds.load("model.heuristics", name, "HEURISTIC")
+    kind = kinds.load(kinds.HEURISTICS, name)
     whole = measure(kind, scored.probe(kind))
     if name == "alpha_test":
         pytest.skip("its metric is summed by torchmetrics, which needs the processes themselves")

@@ -22,7 +22,7 @@ every_storage = pytest.mark.parametrize("name", STORAGES)
 
 
 def _kind(name):
-    return kinds.load("model.storages", name, "STORAGE")
+    return kinds.load(kinds.QUANTIZERS, name)
 
 
 def _values(shape, scale=0.05):

@@ -16,14 +16,14 @@ from dataset.rows import Wanted, gather, wanted
 from dataset.task import RowFault
 from tests.tiny import byte_tokenizer
 
-KINDS = kinds.names("dataset.tasks")
+KINDS = kinds.names(kinds.TASKS)
 METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "loss", "perplexity"}
 ACTIONS = ("train", "test", "imp-test", "train-dyrealloc")
 
 
 class Case:
     def __init__(self, kind, folder):
-        self.kind = kinds.load("dataset.tasks", kind, "TASK")
+        self.kind = kinds.load(kinds.TASKS, kind)
         cases = import_module(f"tests.dataset.tasks.test_{kind}")
         self.task = self.kind.build(getattr(cases, "OPTIONS", self.kind.options()))
         self.rows, self.folder = cases.ROWS, folder

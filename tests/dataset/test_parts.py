@@ -190,9 +190,9 @@ def test_classification_sets_with_one_list_of_labels_mix(bind):
     assert bound.options.task == "classification"
 
 
-@pytest.mark.parametrize("kind", kinds.names("dataset.tasks"))
+@pytest.mark.parametrize("kind", kinds.names(kinds.TASKS))
 def test_no_set_has_a_key_of_the_entries(kind):
-    options = kinds.load("dataset.tasks", kind, "TASK").options
+    options = kinds.load(kinds.TASKS, kind).options
     assert not set(ENTRY_KEYS) & set(options.__dataclass_fields__)
 
 

@@ -178,8 +178,8 @@ def test_bad_files_are_refused_without_torch(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from configs import kinds\nfrom dataset.rows import Wanted, gather\n"
-        "for kind in kinds.names('dataset.tasks'):\n    kinds.load('dataset.tasks', kind, 'TASK')\n"
-        "kind = kinds.load('dataset.tasks', 'sst2', 'TASK')\ntask = kind.build(kind.options())\n"
+        "for kind in kinds.names(kinds.TASKS):\n    kinds.load(kinds.TASKS, kind)\n"
+        "kind = kinds.load(kinds.TASKS, 'sst2')\ntask = kind.build(kind.options())\n"
         "try:\n    gather(task, Wanted(('train',)), Path(sys.argv[1]))\n"
         "except Exception as fault:\n    print(fault)\n"
         "print({'torch', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules))"

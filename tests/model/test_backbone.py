@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from configs import kinds
 from configs.faults import InputFault
-from configs.kinds import names
 from model.backbone import load_backbone, load_from_state_dict, max_tokens
 from model.snapshot import quiet_host
 from model.source import resolve
@@ -201,7 +201,7 @@ def test_another_family_and_an_unserved_objective_are_refused(hosts):
     assert message.startswith("--model: expects a opt network, but")
     assert "(model_type llama)" in message
     assert "does not serve language_modeling" in _refused(_load, hosts["bert"], "language_modeling")
-    assert set(FAMILIES) <= set(names("model.families"))
+    assert set(FAMILIES) <= set(kinds.names(kinds.FAMILIES))
 
 
 def test_a_config_the_host_refuses_is_named(tmp_path):

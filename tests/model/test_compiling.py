@@ -18,7 +18,7 @@ ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=F
 
 
 def _network():
-    family = kinds.load("model.families", "llama", "FAMILY")
+    family = kinds.load(kinds.FAMILIES, "llama")
     network = tiny_network(family, AutoModelForCausalLM, num_hidden_layers=1).requires_grad_(False).train()
     sites = locate(network, family, dimensions(network.config).layers)
     return network, attach(network, sites, dict.fromkeys(sites, ENTRY), 0, "here")

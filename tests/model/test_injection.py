@@ -24,7 +24,7 @@ def _entry(**changes):
 
 
 def _host(name):
-    family = kinds.load("model.families", name, "FAMILY")
+    family = kinds.load(kinds.FAMILIES, name)
     network = tiny_network(family, AutoModelForSequenceClassification).requires_grad_(False)
     return network, locate(network, family, dimensions(network.config).layers)
 
@@ -41,7 +41,7 @@ def test_every_linear_site_is_located_in_order(name):
         linear = network.get_submodule(site.path)
         assert site.key == key
         assert (site.in_features, site.out_features) == (linear.in_features, linear.out_features)
-    family = kinds.load("model.families", name, "FAMILY")
+    family = kinds.load(kinds.FAMILIES, name)
     assert len(sites) == dimensions(network.config).layers * len(family.roles)
 
 
@@ -108,7 +108,7 @@ def test_a_key_that_the_kind_does_not_know_is_refused():
 
 
 def test_heads_are_refused_for_a_kind_without_adapters_for_them(monkeypatch):
-    key, kind = SiteKey(0, "q_proj"), kinds.load("model.adapters", "lora", "ADAPTER")
+    key, kind = SiteKey(0, "q_proj"), kinds.load(kinds.ADAPTERS, "lora")
     entries = {key: projection([_entry(), _entry(rank=0)])}
     check_keys(entries, "lora.toml")
     monkeypatch.setattr(kinds, "load", lambda *words: replace(kind, by_head=False))

@@ -25,7 +25,7 @@ def _assembled(ground):
 def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
     reason = SimpleNamespace(unmergeable="weighs anew")
     load = kinds.load
-    monkeypatch.setattr(kinds, "load", lambda p, kind, c: reason if kind == "hydra" else load(p, kind, c))
+    monkeypatch.setattr(kinds, "load", lambda r, kind: reason if kind == "hydra" else load(r, kind))
 
     def attachment(delta, active=True):
         return SimpleNamespace(active=active, adapter=SimpleNamespace(merged_delta=lambda: delta))

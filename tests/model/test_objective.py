@@ -17,7 +17,7 @@ FAMILIES = ("bert", "llama", "opt", "roberta")
 
 
 def _host(family, auto_class=AutoModelForSequenceClassification, **overrides):
-    return tiny_network(kinds.load("model.families", family, "FAMILY"), auto_class, **overrides).double()
+    return tiny_network(kinds.load(kinds.FAMILIES, family), auto_class, **overrides).double()
 
 
 def _batch(rows=3, length=9, *, seed=0):

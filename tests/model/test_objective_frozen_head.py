@@ -50,7 +50,7 @@ def test_without_gradients_nothing_is_kept():
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_a_frozen_network_s_loss_is_the_stock_one_and_makes_no_logits(family):
-    network = tiny_network(kinds.load("model.families", family, "FAMILY"), AutoModelForCausalLM).double()
+    network = tiny_network(kinds.load(kinds.FAMILIES, family), AutoModelForCausalLM).double()
     network.requires_grad_(False)
     norm = next(p for name, p in network.named_parameters() if "norm" in name).requires_grad_(True)
     ids = torch.randint(5, 261, (3, 9), generator=torch.Generator().manual_seed(0))

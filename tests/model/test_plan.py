@@ -27,7 +27,7 @@ DEFAULT = f"[default]\nr = 8\n{BODY}"
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch):
-    monkeypatch.setattr(kinds, "names", {"model.adapters": METHODS}.__getitem__)
+    monkeypatch.setattr(kinds, "names", {kinds.ADAPTERS: METHODS}.__getitem__)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def _kind(name):
-    return kinds.load("model.heuristics", name, "HEURISTIC")
+    return kinds.load(kinds.HEURISTICS, name)
 
 
 def _job(objective="classification", selection="f1", maximise=True, **options):
@@ -104,7 +104,7 @@ def test_a_heuristic_reads_no_more_batches_than_it_needs(name, asked, expected):
     assert limit_of(_job(imp_limit_test_batches=asked), _kind(name))(10) == expected
 
 
-@pytest.mark.parametrize("name", kinds.names("model.heuristics"))
+@pytest.mark.parametrize("name", kinds.names(kinds.HEURISTICS))
 def test_a_static_test_draws_b_where_scores_vanish_without(name):
     drawn = {
         word: random_b_seed(_job(score_init=word).options, _kind(name))

@@ -33,7 +33,7 @@ def _step(network, adapters, tokens):
 
 def _compare(family, rank, world):
     """Raise where the sharded network's step is not the whole one's."""
-    row = kinds.load("model.families", family, "FAMILY")
+    row = kinds.load(kinds.FAMILIES, family)
     network = tiny_network(row, AutoModel).requires_grad_(False).train()
     trunk = row.layer.split(".", 1)[1]  # a network without head has no prefix
     count = dimensions(network.config).layers
@@ -83,7 +83,7 @@ def _process(rank, world, port, families):
 
 @pytest.mark.parametrize(
     "families",
-    [("llama",), pytest.param(kinds.names("model.families"), marks=pytest.mark.slow)],
+    [("llama",), pytest.param(kinds.names(kinds.FAMILIES), marks=pytest.mark.slow)],
     ids=["one", "every"],
 )
 def test_two_processes_with_shards_compute_what_whole_networks_do(families):

@@ -29,7 +29,7 @@ class Root(nn.Module):
 
     def __init__(self, family):
         super().__init__()
-        row = kinds.load("model.families", family, "FAMILY")
+        row = kinds.load(kinds.FAMILIES, family)
         self.network = tiny_network(row, AutoModel).requires_grad_(False).train()
         prefix, trunk = row.layer.split(".", 1)  # a network without head has no prefix
         count = dimensions(self.network.config).layers
@@ -154,7 +154,7 @@ def _process(rank, world, port, families, stages):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("families", "stages"),
-    [(("llama",), tuple(STAGES)), (kinds.names("model.families"), ("3",))],
+    [(("llama",), tuple(STAGES)), (kinds.names(kinds.FAMILIES), ("3",))],
     ids=["every stage", "every family"],
 )
 def test_two_processes_train_as_one_without_shares_does(families, stages):

@@ -114,7 +114,7 @@ def test_opt_350m_has_its_published_count_and_its_tied_head_counts_once(tmp_path
     assert classes["share_of_base"] == 100 * classes["trainable"] / classes["base"]
 
 
-@pytest.mark.skipif("deberta" not in kinds.names("model.families"), reason="no such family yet")
+@pytest.mark.skipif("deberta" not in kinds.names(kinds.FAMILIES), reason="no such family yet")
 def test_deberta_v3_base_has_its_published_count(tmp_path, capsys):
     words = ["--model", "deberta_lora", "--load", _directory(tmp_path / "base", DEBERTA_V3_BASE)]
     found = _counts(capsys, *words, "--lora-config", _plan(tmp_path / "plan.toml", 8))
@@ -124,7 +124,7 @@ def test_deberta_v3_base_has_its_published_count(tmp_path, capsys):
 @pytest.mark.parametrize("family", ["llama", "roberta"])
 def test_counts_are_those_of_the_network_that_a_run_makes(tmp_path, capsys, family):
     base = tmp_path / "base"
-    tiny_config(kinds.load("model.families", family, "FAMILY")).save_pretrained(base)
+    tiny_config(kinds.load(kinds.FAMILIES, family)).save_pretrained(base)
     plan = _plan(tmp_path / "plan.toml", 4)
     found = _counts(capsys, "--model", f"{family}_lora", "--load", base, "--lora-config", plan)
     backbone = load_backbone(resolve(str(base), "--load"), "classification", ("a", "b"), pretrained=False)

@@ -118,9 +118,7 @@ def test_widths_come_from_a_configuration_where_the_file_has_none(place, capsys)
     write_scores(place / "bare.toml", Scores(values))
     base = place / "base"
     base.mkdir()
-    (base / "config.json").write_text(
-        json.dumps(tiny_config(kinds.load("model.families", "llama", "FAMILY")).to_dict())
-    )
+    (base / "config.json").write_text(json.dumps(tiny_config(kinds.load(kinds.FAMILIES, "llama")).to_dict()))
     words = ["--load", base, "--percentile", 1, "--rank", 2]
     _run(place / "bare.toml", *words, "--output", place / "out.toml")
     rows = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:6]}

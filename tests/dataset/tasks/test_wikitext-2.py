@@ -3,10 +3,10 @@
 import pyarrow
 from pyarrow import parquet
 
-from configs.kinds import load
+from configs import kinds
 from dataset.rows import Wanted, gather, wanted
 
-TASK = load("dataset.tasks", "wikitext-2", "TASK")
+TASK = kinds.load(kinds.TASKS, "wikitext-2")
 ROWS = [
     {"text": " = Foxes = \n"},
     {"text": ""},

@@ -11,7 +11,7 @@ from model.importance import measure
 from model.site import SiteKey
 from tests.model.heuristics.scene import FIRST, SECOND, scene
 
-KIND = kinds.load("model.heuristics", "alpha_test", "HEURISTIC")
+KIND = kinds.load(kinds.HEURISTICS, "alpha_test")
 
 
 @pytest.mark.parametrize("least", range(11))

@@ -6,6 +6,6 @@ from tests.model.heuristics.scene import FIRST, SECOND, scene
 
 
 def test_every_module_counts_one():
-    kind = kinds.load("model.heuristics", "constant", "HEURISTIC")
+    kind = kinds.load(kinds.HEURISTICS, "constant")
     assert measure(kind, scene()) == {FIRST: 1.0, SECOND: 1.0}
     assert kind.most_batches == 0

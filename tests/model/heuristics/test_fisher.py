@@ -6,7 +6,7 @@ from configs import kinds
 from model.importance import measure
 from tests.model.heuristics.scene import FIRST, SECOND, batch_gradients, scene
 
-KIND = kinds.load("model.heuristics", "fisher", "HEURISTIC")
+KIND = kinds.load(kinds.HEURISTICS, "fisher")
 
 
 def test_fisher_adds_the_squares_of_every_batchs_gradients():

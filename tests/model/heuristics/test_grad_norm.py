@@ -7,7 +7,7 @@ from configs import kinds
 from model.importance import measure
 from tests.model.heuristics.scene import FIRST, SECOND, batch_gradients, scene
 
-KIND = kinds.load("model.heuristics", "grad_norm", "HEURISTIC")
+KIND = kinds.load(kinds.HEURISTICS, "grad_norm")
 
 
 def summed(gradients):

@@ -7,7 +7,7 @@ from configs import kinds
 from model.importance import measure, random_b
 from tests.model.heuristics.scene import batch_gradients, by_hand, scene
 
-KIND = kinds.load("model.heuristics", "snip", "HEURISTIC")
+KIND = kinds.load(kinds.HEURISTICS, "snip")
 
 
 def test_snip_is_the_size_of_the_masks_gradients():

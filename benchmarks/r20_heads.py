@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from benchmarks.hosts import LR
 from benchmarks.measure import Report, compare, pin, ratios
-from model.adapters.lora import ADAPTER, Lora
-from model.attachment import Attachment, join
-from model.head_lora import Head, HeadLora
+from model.adapters.lora_by_head import Head, HeadLora
+from model.adapters.methods.lora import ADAPTER, Lora
+from model.injection.attachment import Attachment, join
 from model.site import HEAD_ROLES, SHARED_INPUT, Site, SiteKey
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks.hosts import Host, add_lora, opt_256, trained
 from benchmarks.measure import Report, compare, pin, ratios
 from benchmarks.scoring import Batch, add_shortcuts, batches_like, scoring, training
-from configs.seeds import draws
-from model.attachment import Attachment
-from model.reallocation import Budget
+from configs.runtime.seeds import draws
+from model.injection.attachment import Attachment
+from model.search.budget import Budget
 from model.site import SiteKey
 
 BATCHES = 32

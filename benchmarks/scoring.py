@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.hosts import LR, Host
-from configs import kinds
-from model.attachment import Attachment
-from model.entry import Entry
-from model.family import dimensions
-from model.heuristic import Probe
-from model.importance import measure
-from model.injection import attach, locate_stream
+from configs.runtime import kinds
+from model.injection.attach import attach, locate_stream
+from model.injection.attachment import Attachment
+from model.injection.residual_stream import Stream
+from model.network.family import dimensions
+from model.plan.adapter_config import Entry
+from model.search.heuristic import Probe
+from model.search.saliency import measure
 from model.site import SiteKey
-from model.stream import Stream
 
 Batch = Mapping[str, Tensor]
 

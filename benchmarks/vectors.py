@@ -7,12 +7,12 @@ import peft
 import torch
 
 from benchmarks.hosts import BLOCK, Block, block_step, trained
-from configs import kinds
-from model.adapter import PlannedSite
-from model.attachment import Attachment, join
-from model.entry import Entry
+from configs.runtime import kinds
+from model.adapters.adapter import PlannedSite
+from model.adapters.vector_scaled import MATRICES
+from model.injection.attachment import Attachment, join
+from model.plan.adapter_config import Entry
 from model.site import SHARED_INPUT, Site, SiteKey
-from model.vectors import MATRICES
 
 TOKENS = 512
 

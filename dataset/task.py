@@ -88,7 +88,7 @@ class Split:
     Args:
         files: official file names, tried in order, relative to the set's folder.
         hub: split name on the hub; None when the hub lacks it.
-        read: path -> rows, accounting for every line (`dataset.readers`).
+        read: path -> rows, accounting for every line (`dataset.rows.readers`).
         labelled: False for a split without gold labels (GLUE's test): predictions only.
     """
 
@@ -130,7 +130,7 @@ class Task:
             (MNLI: `validation_mismatched`). A set without `validation` takes the last part of the training
             split shuffled with seed 42 (`holdout`).
         example: row -> Example; raises RowFault for a row that cannot be used.
-        metrics: names reported on evaluation sets, as `model.metrics` knows them.
+        metrics: names reported on evaluation sets, as `model.training.metrics` knows them.
         selection: the metric that chooses the best step.
         labels: class names in the order of their ids; empty unless classification.
         hub: (repository, configuration) of the hub copy; None when there is none.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from configs.faults import unknown
+from configs.runtime.faults import unknown
 
 LINEAR_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
 """Adaptable linear layers of a transformer layer, in the order files list them."""
@@ -78,3 +78,8 @@ def role_named(name: str) -> str:
     if role not in _ORDER:
         raise ValueError(unknown("module", name, (*_ORDER, *EARLIER_NAMES)))
     return role
+
+
+def is_shortcut(key: SiteKey) -> bool:
+    """Tell whether a module edits the residual stream."""
+    return key.role in SHORTCUT_ROLES

@@ -10,7 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from tests.runs import Ground  # noqa: E402
+from tests.support.runs import Ground  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.files import place_faults, write_bytes, write_text
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText, Switch
-from model.adapter_files import find
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import place_faults, write_bytes, write_text
+from configs.schema.values import PathText, Switch
+from model.exchange.adapter_directory import find
 
 _FLAGS = (
     Flag("ADAPTERS", PathText(), "A directory in PEFT format, or a run's.", required=True, repeats=True),
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.analyze_ab", purpose, _FLAGS, words)
         output = given.output.absolute()
         places = checked(given.adapters, output)
-        from model.adapter_analysis import VIEWS, embedded, flattened, likeness
-        from model.figures import dots
-        from model.peft_format import read
+        from model.exchange.adapter_similarity import VIEWS, embedded, flattened, likeness
+        from model.exchange.peft_format import read
+        from model.figures.charts import dots
 
         adapters = {name: flattened(read(path, "ADAPTERS")) for name, path in places.items()}
         empty = [str(places[name]) for name, flats in adapters.items() if not flats]

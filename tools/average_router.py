@@ -13,19 +13,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.files import place_faults
-from configs.number_values import Whole
-from configs.options import MIXTURE
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText, Switch, Word
-from dataset.gathering import Request, gather_parts, join
-from dataset.parts import Part, bind_parts
-from dataset.rows import TaskRows
-from dataset.told import told
-from model import source as sources
-from model.adapter_files import (
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import place_faults
+from configs.schema.number_values import Whole
+from configs.schema.options import MIXTURE
+from configs.schema.values import Choice, PathText, Switch, Word
+from dataset.mixture.gather_parts import Request, gather_parts, join
+from dataset.mixture.parts import Part, bind_parts
+from dataset.mixture.tool_data import told
+from dataset.rows.task_rows import TaskRows
+from model.exchange.adapter_directory import (
     BASES,
     TASKS,
     AdapterFiles,
@@ -36,6 +35,7 @@ from model.adapter_files import (
     read_files,
     trained_prompt,
 )
+from model.network import source as sources
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -89,17 +89,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         rows = one.rows
         if rows is None and one.parts:
-            from dataset import hub
+            from dataset.rows import hub
 
             fetch = partial(hub.load, offline=given.offline)
             rows = _joined(one, gather_parts(one.parts, one.request, one.found, fetch), given.task)
-        from dataset.labelled import validation_batches
-        from model.assembly import assemble
-        from model.averaging import ROWS, average, text_batches
-        from model.backbone import load_backbone, max_tokens, stored_as
-        from model.objective import build
-        from model.peft_format import read
-        from model.plans import Plans
+        from dataset.batches.evaluation_batches import validation_batches
+        from model.assembly.assembly import assemble
+        from model.assembly.placement import Plans
+        from model.assembly.router_averaging import ROWS, average, text_batches
+        from model.exchange.peft_format import read
+        from model.network.backbone import load_backbone, max_tokens, stored_as
+        from model.training.objective import build
 
         backbone = load_backbone(one.source, purpose, classes if purpose == "classification" else ())
         backbone = stored_as(backbone, base_format(one.files, given.base_dtype))

@@ -12,23 +12,23 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs import console
-from configs.cli import Bound
-from configs.faults import Findings
-from configs.files import place_faults, write_bytes, write_text
-from configs.number_values import Real, Whole
-from configs.options import MIXTURE
-from configs.toml_text import toml_text
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, Listed, PathText, Switch, Word
-from dataset.cluster_files import lines_of_file, lines_of_set, write_clusters
-from dataset.clusters import METHODS, Manner, Report
-from dataset.gathering import Request, gather_parts, join
-from dataset.parts import Part, bind_parts
-from dataset.plain_texts import ENDINGS, Text, read_texts
-from dataset.rows import TaskRows
-from dataset.told import told
-from model.figures import elbow as elbow_picture
+from configs.command_line.cli import Bound
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults, write_bytes, write_text
+from configs.schema.number_values import Real, Whole
+from configs.schema.options import MIXTURE
+from configs.schema.values import Choice, Listed, PathText, Switch, Word
+from configs.toml.writer import toml_text
+from dataset.clustering.cluster_files import lines_of_file, lines_of_set, write_clusters
+from dataset.clustering.elbow import METHODS, Manner, Report
+from dataset.mixture.gather_parts import Request, gather_parts, join
+from dataset.mixture.parts import Part, bind_parts
+from dataset.mixture.tool_data import told
+from dataset.rows.plain_texts import ENDINGS, Text, read_texts
+from dataset.rows.task_rows import TaskRows
+from model.figures.charts import elbow as elbow_picture
 
 _MANNER = Manner()
 _FLAGS = (
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts, bound, parts, found = checked(given)
         fetch = None
         if len(found) < len(parts):
-            from dataset import hub
+            from dataset.rows import hub
 
             fetch = partial(hub.load, offline=bound.options.offline)
             found = gather_parts(parts, _request(bound), found, fetch)
-        from dataset.clustering import cluster, placed, training_texts
+        from dataset.clustering.cluster import cluster, placed, training_texts
 
         if parts:
             join(parts, found)

@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 
-from configs import console
-from configs.comparison import read_results, report, show
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText, Switch
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runs.comparison import read_results, report, show
+from configs.runtime import console
+from configs.schema.values import PathText, Switch
 
 _FLAGS = (
     Flag("RUN", PathText(), "A finished run's directory.", required=True, repeats=True),

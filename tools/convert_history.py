@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from configs import console
-from configs.faults import Findings
-from configs.files import place_faults, write_text
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText
-from model.history import history_text, read_history
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults, write_text
+from configs.schema.values import PathText
+from model.search.history import history_text, read_history
 
 _FLAGS = (
     Flag("HISTORY", PathText(), "A history file.", required=True),

@@ -11,18 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.model_name import ModelName, model_name
-from configs.number_values import Whole
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText, Switch, Word
-from model.adapter_files import TASKS
-from model.family import Family
-from model.plan import Plan
-from model.plans import Plans, read_lora
-from model.shortcut_plan import read_shortcuts
-from model.source import Source, check, family_of, peek_config, resolve
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.schema.model_name import ModelName, model_name
+from configs.schema.number_values import Whole
+from configs.schema.values import Choice, PathText, Switch, Word
+from model.assembly.placement import Plans, read_lora
+from model.exchange.adapter_directory import TASKS
+from model.network.family import Family
+from model.network.source import Source, check, family_of, peek_config, resolve
+from model.plan.lora_toml import Plan
+from model.plan.shortcut_toml import read_shortcuts
 
 GROUPS = ("base", "adapters", "router_or_gates", "head", "other", "trainable", "total")
 SHARES = ("share_of_base", "share_of_total")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.count_params", "Count parameters from a configuration.", _FLAGS, words)
         source, family, *plans = checked(given)
-        from model.parameter_counts import planned_counts
+        from model.assembly.parameter_counts import planned_counts
 
         purpose = objective(given.task, given.num_labels)
         counts = planned_counts(source.path, family, purpose, given.num_labels, *plans)
@@ -65,7 +65,7 @@ def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan, Plan | None]:
     findings = Findings()
     located = findings.attempt(lambda: _located(given))
     plan = findings.attempt(lambda: read_lora(Path(given.lora_config)))
-    findings.lines += Plans(plan).unanswered("this tool")
+    findings.lines += Plans(plan).auto_heads_faults("this tool")
     shortcuts = None
     if given.shortcut_config is not None:
         shortcuts = findings.attempt(lambda: read_shortcuts(Path(given.shortcut_config)))

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from configs import console
-from configs.faults import InputFault
-from configs.files import place_faults, replacing_directory
-from configs.number_values import whole_number
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText, refusal
-from model.adapter_files import AdapterFiles, beside, read_files
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import InputFault
+from configs.runtime.files import place_faults, replacing_directory
+from configs.schema.number_values import whole_number
+from configs.schema.values import Choice, PathText, refusal
+from model.exchange.adapter_directory import AdapterFiles, beside, read_files
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's option takes."""
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputFault(*faults)
         place = files.path
         if given.output is not None:
-            from model.peft_format import as_peft_has_it, read, write
+            from model.exchange.peft_format import as_peft_has_it, read, write
 
             adapter, place = read(files.path, "ADAPTER_DIR"), given.output
             with replacing_directory(place) as draft:

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.number_values import Real, Whole
-from configs.tool_flags import Flag, Text, ended, read_words
-from configs.values import Choice, PathText, Switch, Word
-from dataset.fields import text_field
+from configs.command_line.tool_flags import Flag, Text, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.schema.number_values import Real, Whole
+from configs.schema.values import Choice, PathText, Switch, Word
+from dataset.rows.fields import text_field
+from dataset.suites.prompt_template import fill, is_closed, placeholders
 from dataset.task import Example, Row, RowFault
-from dataset.template import fill, is_closed, placeholders
-from model import source as sources
-from model.adapter_files import BASES, AdapterFiles, base_format, objective, read_files
+from model.exchange.adapter_directory import BASES, AdapterFiles, base_format, objective, read_files
+from model.network import source as sources
 
 _LOG = logging.getLogger(__name__)
 _SAMPLING = ("--temperature", "--top-p", "--seed")
@@ -52,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from dataset.encoding import encode_prompts
-        from model.answering import Decoding, answer, require_room
-        from model.assembly import assemble
-        from model.backbone import load_backbone, stored_as
-        from model.plans import Plans
+        from dataset.encoding.encode import encode_prompts
+        from model.assembly.assembly import assemble
+        from model.assembly.generation import Decoding, answer, require_room
+        from model.assembly.placement import Plans
+        from model.network.backbone import load_backbone, stored_as
 
         word = base_format(files, given.base_dtype)
         backbone = stored_as(load_backbone(source, "language_modeling"), word)

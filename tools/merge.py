@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from configs import console
-from configs.faults import Findings
-from configs.files import place_faults
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText, Switch, Word
-from model import source as sources
-from model.adapter_files import (
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults
+from configs.schema.values import Choice, PathText, Switch, Word
+from model.exchange.adapter_directory import (
     BASES,
     TASKS,
     AdapterFiles,
@@ -24,6 +23,7 @@ from model.adapter_files import (
     objective,
     read_files,
 )
+from model.network import source as sources
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         purpose, names = objective(files, given.task), labels(files)
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        from model.assembly import assemble
-        from model.backbone import load_backbone, stored_as
-        from model.merging import merge
-        from model.plans import Plans
+        from model.assembly.assembly import assemble
+        from model.assembly.merging import merge
+        from model.assembly.placement import Plans
+        from model.network.backbone import load_backbone, stored_as
 
         classes = names if purpose == "classification" else ()
         word = base_format(files, given.base_dtype)

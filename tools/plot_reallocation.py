@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs import console
-from configs.faults import Findings
-from configs.files import place_faults, write_bytes
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText
-from model.allocation import is_shortcut
-from model.figures import shares
-from model.heat_maps import frequency_panel, heat_map, told_apart
-from model.history import Frequency, History, read_either
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults, write_bytes
+from configs.schema.values import PathText
+from model.figures.charts import shares
+from model.figures.heat_maps import heat_map, told_apart
+from model.search.history import Frequency, History, frequency_panel, read_either
+from model.site import is_shortcut
 
 _FLAGS = (
     Flag("FILE", PathText(), "A history or a frequency file.", required=True, repeats=True),

@@ -9,13 +9,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from configs import console
-from configs.faults import Findings
-from configs.files import place_faults, write_bytes
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText
-from model.heat_maps import Panel, heat_map, score_panel, told_apart
-from model.score_file import Scores, read_scores
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults, write_bytes
+from configs.schema.values import Choice, PathText
+from model.figures.heat_maps import Panel, heat_map, told_apart
+from model.search.score_file import Scores, read_scores, score_panel
 
 _FLAGS = (
     Flag("SCORES", PathText(), "A score file.", required=True, repeats=True),

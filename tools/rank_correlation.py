@@ -11,13 +11,13 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.number_values import Real
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText, Switch
-from model.allocation import lora_budget, rounded
-from model.score_file import Scores, read_scores
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.schema.number_values import Real
+from configs.schema.values import PathText, Switch
+from model.search.allocation import lora_budget, rounded
+from model.search.score_file import Scores, read_scores
 from model.site import SiteKey
 
 _LEAST = 3

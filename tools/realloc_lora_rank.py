@@ -13,21 +13,21 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.files import place_faults, write_text
-from configs.number_values import Real, Whole
-from configs.seeds import draws
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import Choice, PathText, Switch, Word
-from model.allocation import allocate, is_shortcut, keep_within, tied_at_the_border
-from model.entry import Entry
-from model.plan_text import plan_text
-from model.score_file import Scores, read_scores
-from model.shortcut_plan import FORM
-from model.site import SiteKey
-from model.source import Source, check, family_of, peek_config, resolve
-from model.spreading import spread
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import place_faults, write_text
+from configs.runtime.seeds import draws
+from configs.schema.number_values import Real, Whole
+from configs.schema.values import Choice, PathText, Switch, Word
+from model.network.source import Source, check, family_of, peek_config, resolve
+from model.plan.adapter_config import Entry
+from model.plan.shortcut_toml import FORM
+from model.plan.toml_writer import plan_text
+from model.search.allocation import allocate, keep_within, tied_at_the_border
+from model.search.rank_distribution import spread
+from model.search.score_file import Scores, read_scores
+from model.site import SiteKey, is_shortcut
 
 _MODES = ("off", "combined", "separated")
 _FLAGS = (
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.realloc_lora_rank", purpose, _FLAGS, words)
         scores, source = checked(given)
         if source is not None:
-            from model.parameter_counts import planned_widths
+            from model.assembly.parameter_counts import planned_widths
 
             widths = planned_widths(source.path, family_of(peek_config(source), source))
             scores = Scores(scores.values, scores.metadata, widths)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from configs import console
-from configs.faults import Findings, InputFault
-from configs.files import place_faults, write_text
-from configs.tool_flags import Flag, ended, read_words
-from configs.values import PathText
-from model.history import Frequency, frequency, frequency_text, read_frequency, read_history
+from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.runtime import console
+from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import place_faults, write_text
+from configs.schema.values import PathText
+from model.search.history import Frequency, frequency, frequency_text, read_frequency, read_history
 
 _MOST_SHOWN = 10
 _FLAGS = (

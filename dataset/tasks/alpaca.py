@@ -1,11 +1,11 @@
 """Alpaca: 52,000 instructions with answers of a language model.
 
 Source: Taori et al. 2023, stanford_alpaca, `alpaca_data.json`.
-Differs: the default prompt is that of `dataset.instruction`; a few published rows have an empty output and
-are refused, so `--max-bad-rows` has to let them go.
+Differs: the default prompt is that of `dataset.suites.instruction`; a few published rows have an empty output
+and are refused, so `--max-bad-rows` has to let them go.
 """
 
-from dataset.instruction import InstructionOptions, instruction_task
+from dataset.suites.instruction import InstructionOptions, instruction_task
 from dataset.task import Task, TaskKind
 
 _FILES = (

@@ -1,6 +1,6 @@
 """Alpaca, cleaned: the same instructions with many faulty rows corrected."""
 
-from dataset.instruction import InstructionOptions, instruction_task
+from dataset.suites.instruction import InstructionOptions, instruction_task
 from dataset.task import Task, TaskKind
 
 _FILES = ("alpaca_data_cleaned.json", "alpaca_data_cleaned.jsonl", "alpaca_data_cleaned.parquet")

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from configs.faults import InputFault
-from configs.seeds import derive
-from dataset.answers import score_number
-from dataset.counts import count_faults
-from dataset.fields import text_field
-from dataset.readers import read_jsonl
+from configs.runtime.faults import InputFault
+from configs.runtime.seeds import derive
+from dataset.rows.fields import text_field
+from dataset.rows.readers import read_jsonl
+from dataset.suites.counts import count_faults
+from dataset.suites.number_answers import score_number
 from dataset.task import Example, Generation, Row, Selection, Split, Task, TaskKind
 
 _TEMPLATE = "Question: {question}\nAnswer:"

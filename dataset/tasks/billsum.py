@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from configs.faults import InputFault
-from dataset.counts import count_faults
-from dataset.readers import read_jsonl
-from dataset.summaries import document_faults, score_summary, summary_example
+from configs.runtime.faults import InputFault
+from dataset.rows.readers import read_jsonl
+from dataset.suites.counts import count_faults
+from dataset.suites.summarization import document_faults, score_summary, summary_example
 from dataset.task import Generation, Selection, Split, Task, TaskKind
 
 _TESTS = {

@@ -1,7 +1,7 @@
 """BoolQ: does the passage answer the question with yes?"""
 
-from dataset.fields import text_field
-from dataset.superglue import SuperGlueSet, superglue_task
+from dataset.rows.fields import text_field
+from dataset.suites.superglue import SuperGlueSet, superglue_task
 from dataset.task import NoOptions, Row, Task, TaskKind
 
 

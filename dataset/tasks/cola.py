@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dataset.glue import GlueSet, glue_task
-from dataset.readers import read_tsv_without_header
+from dataset.rows.readers import read_tsv_without_header
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Rows, Split, Task, TaskKind
 
 _FACTS = GlueSet(

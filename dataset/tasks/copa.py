@@ -4,8 +4,8 @@ The pair that is classified: the premise with the question written out, and both
 so that one pass sees all three sentences. The class is the choice's place.
 """
 
-from dataset.fields import shown, text_field
-from dataset.superglue import SuperGlueSet, superglue_task
+from dataset.rows.fields import shown, text_field
+from dataset.suites.superglue import SuperGlueSet, superglue_task
 from dataset.task import NoOptions, Row, RowFault, Task, TaskKind
 
 _QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}

@@ -7,9 +7,9 @@ the category is its type of task.
 from dataclasses import dataclass
 from functools import partial
 
-from configs.faults import InputFault, unknown
-from dataset.fields import shown, text_field
-from dataset.instruction import TEMPLATE, Columns, InstructionOptions, instruction_task
+from configs.runtime.faults import InputFault, unknown
+from dataset.rows.fields import shown, text_field
+from dataset.suites.instruction import TEMPLATE, Columns, InstructionOptions, instruction_task
 from dataset.task import Row, RowFault, Task, TaskKind
 
 CATEGORIES = (

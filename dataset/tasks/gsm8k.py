@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from functools import partial
 
-from configs.faults import InputFault
-from dataset.answers import normalised, score_number
-from dataset.counts import count_faults
-from dataset.fields import text_field
-from dataset.readers import read_jsonl
+from configs.runtime.faults import InputFault
+from dataset.rows.fields import text_field
+from dataset.rows.readers import read_jsonl
+from dataset.suites.counts import count_faults
+from dataset.suites.number_answers import normalised, score_number
+from dataset.suites.prompt_template import fill, is_closed, placeholders
 from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
-from dataset.template import fill, is_closed, placeholders
 
 _MARKS = re.compile(r"<<[^<>]*>>")
 

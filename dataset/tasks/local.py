@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from configs import kinds
-from configs.faults import InputFault, suggestion, unknown
-from dataset.counts import count_faults
-from dataset.fields import label_field, number_field, text_field, type_field, word_field
-from dataset.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
-from dataset.readers import read_by_ending
-from dataset.summaries import document_faults, score_summary, summary_example
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault, suggestion, unknown
+from dataset.rows.fields import label_field, number_field, text_field, type_field, word_field
+from dataset.rows.readers import read_by_ending
+from dataset.suites.counts import count_faults
+from dataset.suites.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
+from dataset.suites.prompt_template import fill, is_closed, required, template_faults
+from dataset.suites.summarization import document_faults, score_summary, summary_example
 from dataset.task import Example, Generation, Row, RowFault, Rows, Selection, Split, Task, TaskKind
-from dataset.template import fill, is_closed, required, template_faults
 
 _NEW_TOKENS = 128
 Purpose = Literal["classification", "regression", "language_modeling", "summarization"]
@@ -50,7 +50,7 @@ class LocalOptions:
     template: str | None = None
     """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
     form: Literal["instruction"] | None = None
-    """Rows of instruction, input (may be empty) and output, put into `dataset.instruction`'s prompt."""
+    """Rows of instruction, input (may be empty) and output, in the prompt of `dataset.suites.instruction`."""
     task_type: str | None = None
     """Column of what sort of task a row is, for reports; with a form `task_type`, where there is one."""
     document: str | None = None

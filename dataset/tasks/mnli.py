@@ -1,6 +1,6 @@
 """MNLI: entailment, neutral or contradiction; matched and mismatched genres are evaluated apart."""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _LABELS = ("entailment", "neutral", "contradiction")

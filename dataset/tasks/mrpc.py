@@ -1,6 +1,6 @@
 """MRPC: do two news sentences mean the same? Its quote characters are text."""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

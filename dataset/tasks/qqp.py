@@ -4,7 +4,7 @@ Differs: the official training file holds a few rows cut short, which common loa
 here they are refused like any other bad row, so `--max-bad-rows` has to let them go.
 """
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

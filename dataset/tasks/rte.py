@@ -1,6 +1,6 @@
 """RTE: does the second sentence follow from the first?"""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

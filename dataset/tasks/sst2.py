@@ -1,6 +1,6 @@
 """SST-2: is the film review's phrase positive? The space that ends most phrases belongs to them."""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

@@ -1,6 +1,6 @@
 """STS-B: how similar are two sentences, from 0 to 5?"""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

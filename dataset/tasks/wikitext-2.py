@@ -7,8 +7,8 @@ packing drops it, so that perplexity covers the whole text; blank lines between 
 
 from pathlib import Path
 
-from dataset.fields import text_field
-from dataset.readers import read_by_ending, read_lines
+from dataset.rows.fields import text_field
+from dataset.rows.readers import read_by_ending, read_lines
 from dataset.task import Example, NoOptions, Row, Rows, Selection, Split, Task, TaskKind
 
 

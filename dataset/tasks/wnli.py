@@ -1,6 +1,6 @@
 """WNLI: does the sentence with the pronoun resolved follow? Dev is adversarial to train."""
 
-from dataset.glue import GlueSet, glue_task
+from dataset.suites.glue import GlueSet, glue_task
 from dataset.task import NoOptions, Task, TaskKind
 
 _FACTS = GlueSet(

@@ -1,1 +1,1 @@
-"""One file per kind of adapter."""
+"""Floor 3: the adapter contract and what the methods share; imports `model.plan` and below."""

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import kinds
-from configs.cli import Bound, parse
+from configs.command_line.bound import Bound
+from configs.command_line.cli import parse
+from configs.runtime import kinds
 
 FAMILIES = ("bert", "llama", "opt", "roberta")
 TASKS = ("cola", "gsm8k", "local", "mrpc", "rte", "sst2")

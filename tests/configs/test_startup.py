@@ -4,15 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from configs.schema import entries, flags, keys, meanings
+from configs.schema.lookup import entries, flags, keys, meanings
 
 HEAVY = ("torch", "lightning", "numpy", "transformers", "datasets", "rich", "matplotlib", "safetensors")
 PROGRAM = f"""
 import sys, time
-import configs.cli, configs.binding, configs.console, configs.toml_text, model.plan
-from configs.faults import InputFault
+import configs.command_line.cli, configs.toml.binding, configs.toml.writer, model.plan.lora_toml
+from configs.runtime.faults import InputFault
 try:
-    configs.cli.parse(["train", "--max-ep", "3"])
+    configs.command_line.cli.parse(["train", "--max-ep", "3"])
 except InputFault as refusal:
     assert "--max-epochs" in refusal.lines[0]
 else:

@@ -9,17 +9,17 @@ from safetensors.torch import load, save
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from configs import kinds
-from model.attachment import join
-from model.entry import Entry
-from model.exchange import attach_peft, collect
-from model.family import dimensions, model_types
-from model.injection import attach, locate, locate_stream
-from model.peft_format import read, write
-from model.plan_heads import projection
+from configs.runtime import kinds
+from model.exchange.export import attach_peft, collect
+from model.exchange.peft_format import read, write
+from model.injection.attach import attach, locate, locate_stream
+from model.injection.attachment import join
+from model.injection.residual_stream import Stream
+from model.network.family import dimensions, model_types
+from model.plan.adapter_config import Entry
+from model.plan.attention_heads import projection
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
-from model.stream import Stream
-from tests.tiny import tiny_network
+from tests.support.tiny import tiny_network
 
 METHODS = kinds.names(kinds.ADAPTERS)
 BY_HEAD = tuple(f"{method} by head" for method in METHODS if kinds.load(kinds.ADAPTERS, method).by_head)

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from configs import kinds
-from model.entry import Entry
-from model.family import dimensions, families, model_types, peeked_dimensions
-from model.injection import attach, locate
+from configs.runtime import kinds
+from model.injection.attach import attach, locate
+from model.network.family import dimensions, families, model_types, peeked_dimensions
+from model.plan.adapter_config import Entry
 from model.site import LINEAR_ROLES, SiteKey
-from tests.tiny import tiny_config, tiny_network
+from tests.support.tiny import tiny_config, tiny_network
 
 _CLASSES = {
     "classification": AutoModelForSequenceClassification,

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from configs import kinds
-from model.entry import Entry
-from model.family import dimensions, model_types
-from model.heuristic import Probe
-from model.importance import measure
-from model.injection import attach, locate
-from model.objective import Classification, LanguageModeling
+from configs.runtime import kinds
+from model.injection.attach import attach, locate
+from model.network.family import dimensions, model_types
+from model.plan.adapter_config import Entry
+from model.search.heuristic import Probe
+from model.search.saliency import measure
 from model.site import SiteKey
-from tests.tiny import tiny_network
+from model.training.objective import Classification, LanguageModeling
+from tests.support.tiny import tiny_network
 
 HEURISTICS = kinds.names(kinds.HEURISTICS)
 PLANTED = SiteKey(1, "w2")

@@ -8,13 +8,13 @@ from importlib import import_module
 
 import pytest
 
-from configs import kinds
-from dataset.collate import Collate
-from dataset.encoding import IGNORED, encode
-from dataset.preview import preview
-from dataset.rows import Wanted, gather, wanted
+from configs.runtime import kinds
+from dataset.encoding.collate import Collate
+from dataset.encoding.encode import IGNORED, encode
+from dataset.encoding.preview import preview
+from dataset.rows.task_rows import Wanted, gather, wanted
 from dataset.task import RowFault
-from tests.tiny import byte_tokenizer
+from tests.support.tiny import byte_tokenizer
 
 KINDS = kinds.names(kinds.TASKS)
 METRICS = {"accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "loss", "perplexity"}

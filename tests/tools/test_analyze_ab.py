@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.extra_tensors import Extra, Recipe
-from model.peft_format import write
-from tests.model.test_adapter_analysis import MODULES, adapter
+from model.exchange.extra_tensors import Extra, Recipe
+from model.exchange.peft_format import write
+from tests.model.exchange.test_adapter_similarity import MODULES, adapter
 from tests.tools.words import refused
 from tools.analyze_ab import main
 

@@ -7,9 +7,9 @@ import tomllib
 import pyarrow.parquet
 import pytest
 
-from configs.toml_text import toml_text
-from tests.dataset.test_clustering import planted
-from tests.tiny import write_gsm8k
+from configs.toml.writer import toml_text
+from tests.dataset.clustering.test_cluster import planted
+from tests.support.tiny import write_gsm8k
 from tests.tools.words import refused
 from tools.cluster_corpus import main
 

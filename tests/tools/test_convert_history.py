@@ -1,6 +1,6 @@
 """Typed histories take the form of today."""
 
-from model.history import read_history
+from model.search.history import read_history
 from tests.tools.words import refused
 from tools.convert_history import main
 

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from configs import kinds
-from model.assembly import assemble
-from model.backbone import load_backbone
-from model.plan import read_plan
-from model.plans import Plans
-from model.source import resolve
-from tests.tiny import tiny_config
+from configs.runtime import kinds
+from model.assembly.assembly import assemble
+from model.assembly.placement import Plans
+from model.network.backbone import load_backbone
+from model.network.source import resolve
+from model.plan.lora_toml import read_plan
+from tests.support.tiny import tiny_config
 from tests.tools.words import refused
 from tools.count_params import GROUPS, SHARES, main, objective
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.adapter_files import read_files
+from model.exchange.adapter_directory import read_files
 from tests.tools.words import refused
 from tools.export import RANKS, largest_rank, least_rank, main, refusals, scales
 

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from configs.faults import InputFault
-from model.assembly import assemble
-from model.backbone import load_backbone
-from model.exchange import collect
-from model.peft_format import write
-from model.plan import read_plan
-from model.plans import Plans
-from model.source import resolve
+from configs.runtime.faults import InputFault
+from model.assembly.assembly import assemble
+from model.assembly.placement import Plans
+from model.exchange.export import collect
+from model.exchange.peft_format import write
+from model.network.backbone import load_backbone
+from model.network.source import resolve
+from model.plan.lora_toml import read_plan
 from tests.tools.words import refused
 from tools.generate import lines_of, main, prompts_of, read_rows, shown
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.history import History, Reallocation, frequency, frequency_text, history_text
+from model.search.history import History, Reallocation, frequency, frequency_text, history_text
 from model.site import SiteKey
 from tests.tools.words import refused
 from tools.plot_reallocation import lines, main

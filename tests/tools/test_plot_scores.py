@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.score_file import Scores, read_scores, write_scores
+from model.search.score_file import Scores, read_scores, write_scores
 from model.site import SiteKey
 from tests.tools.words import refused
 from tools.plot_scores import main, panels

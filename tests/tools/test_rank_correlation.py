@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from model.score_file import Scores, write_scores
+from model.search.score_file import Scores, write_scores
 from model.site import SiteKey
 from tests.tools.words import refused
 from tools.rank_correlation import main, top

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from configs import kinds
-from model.allocation import rounded
-from model.family import Dimensions
-from model.plan import read_plan, resolve
-from model.score_file import Scores, read_scores, write_scores
-from model.shortcut_plan import exists, read_shortcuts, resolve_shortcuts
+from configs.runtime import kinds
+from model.network.family import Dimensions
+from model.plan.lora_toml import read_plan, resolve
+from model.plan.shortcut_toml import exists, read_shortcuts, resolve_shortcuts
+from model.search.allocation import rounded
+from model.search.score_file import Scores, read_scores, write_scores
 from model.site import SHORTCUT_ROLES, SiteKey
-from tests.tiny import tiny_config
+from tests.support.tiny import tiny_config
 from tests.tools.words import refused
 from tools.realloc_lora_rank import main
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.history import History, Reallocation, frequency, history_text, read_frequency
+from model.search.history import History, Reallocation, frequency, history_text, read_frequency
 from model.site import SiteKey
 from tests.tools.words import refused
 from tools.recompute_frequency import main

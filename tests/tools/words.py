@@ -4,7 +4,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.tree import ROOT
+from tests.support.tree import ROOT
 
 _HEAVY = ("torch", "transformers", "lightning", "datasets")
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from configs.faults import InputFault
-from dataset.instruction import InstructionOptions
-from dataset.rows import Wanted, gather
+from configs.runtime.faults import InputFault
+from dataset.rows.task_rows import Wanted, gather
+from dataset.suites.instruction import InstructionOptions
 from dataset.tasks.alpaca import TASK
 
 ROWS = [

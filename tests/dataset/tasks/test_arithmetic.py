@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.faults import InputFault
-from dataset.answers import score_number
+from configs.runtime.faults import InputFault
+from dataset.suites.number_answers import score_number
 from dataset.tasks.arithmetic import TASK, ArithmeticOptions
 
 ROWS = TASK.build(ArithmeticOptions()).rows("train")[:4]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from configs.binding import bind
-from configs.faults import InputFault
-from dataset.places import Missing, source_of
-from dataset.rows import Wanted, gather
+from configs.runtime.faults import InputFault
+from configs.toml.binding import bind
+from dataset.rows.row_source import Missing, source_of
+from dataset.rows.task_rows import Wanted, gather
 from dataset.tasks.billsum import TASK, BillSumOptions
 
 NAMES = ("school", "river", "forest", "harbor", "museum")

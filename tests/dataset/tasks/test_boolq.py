@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from configs.faults import InputFault
-from dataset.rows import Wanted, gather, wanted
+from configs.runtime.faults import InputFault
+from dataset.rows.task_rows import Wanted, gather, wanted
 from dataset.tasks.boolq import TASK
 
 ROWS = [

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from configs.faults import InputFault
-from dataset.rows import Wanted, gather
+from configs.runtime.faults import InputFault
+from dataset.rows.task_rows import Wanted, gather
 from dataset.tasks.dolly import CATEGORIES, TASK, DollyOptions
 
 ROWS = [

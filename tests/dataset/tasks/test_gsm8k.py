@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs.faults import InputFault
+from configs.runtime.faults import InputFault
 from dataset.task import RowFault
 from dataset.tasks.gsm8k import TASK, Gsm8kOptions
 

@@ -6,9 +6,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from configs.binding import bind
-from configs.faults import InputFault
-from dataset.rows import Wanted, gather, wanted
+from configs.runtime.faults import InputFault
+from configs.toml.binding import bind
+from dataset.rows.task_rows import Wanted, gather, wanted
 from dataset.tasks.local import TASK, LocalOptions
 
 OPTIONS = LocalOptions(train="a.csv", validation="b.tsv", text="words", label="kind")

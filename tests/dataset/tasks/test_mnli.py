@@ -1,6 +1,6 @@
 """MNLI has two evaluation sets and two test sets."""
 
-from dataset.rows import wanted
+from dataset.rows.task_rows import wanted
 from dataset.tasks.mnli import TASK
 
 ROWS = [

@@ -2,8 +2,8 @@
 
 import pytest
 
-from configs.faults import InputFault
-from dataset.rows import Wanted, gather
+from configs.runtime.faults import InputFault
+from dataset.rows.task_rows import Wanted, gather
 from dataset.tasks.qqp import TASK
 
 ROWS = [

@@ -3,8 +3,8 @@
 import pyarrow
 from pyarrow import parquet
 
-from configs import kinds
-from dataset.rows import Wanted, gather, wanted
+from configs.runtime import kinds
+from dataset.rows.task_rows import Wanted, gather, wanted
 
 TASK = kinds.load(kinds.TASKS, "wikitext-2")
 ROWS = [

@@ -1,0 +1,124 @@
+"""Read the command line: an action, flags with their values, and the two positional aliases."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from configs.runtime.faults import suggestion, unknown
+from configs.schema.lookup import Entry, entries, flags
+from configs.schema.options import ACTIONS, RETIRED
+from configs.schema.settings import NONE_WORD, Layer, Setting
+from configs.schema.values import Repeated
+
+SOURCE = "command line"
+_POSITIONALS = ("model", "dataset")
+
+
+@dataclass
+class CommandLine:
+    """What was typed.
+
+    Args:
+        action: the word ACTION; None when it is missing or unknown (then `layer.faults` says so).
+        layer: the options.
+        wants_help: `--help` or `-h` stood among the words.
+    """
+
+    action: str | None = None
+    layer: Layer = field(default_factory=Layer)
+    wants_help: bool = False
+
+
+def read_command_line(argv: Sequence[str]) -> CommandLine:
+    """Read every word; faults are collected, not raised.
+
+    This is a scanner of its own and not argparse, which stops at the first fault, takes `-1e-3` and `-inf`
+    for flags, and silently lets an option be given twice.
+    """
+    line = CommandLine()
+    words, positionals = deque(argv), []
+    while words:
+        word = words.popleft()
+        if word in ("-h", "--help"):
+            line.wants_help = True
+        elif word.startswith("-") and word != "-":
+            _read_flag(line.layer, word, words)
+        else:
+            positionals.append(word)
+    _read_positionals(line, positionals)
+    return line
+
+
+def _read_positionals(line: CommandLine, words: list[str]) -> None:
+    if not words:
+        line.layer.faults.insert(0, f"ACTION: required, one of {', '.join(ACTIONS)}")
+        return
+    if words[0] in ACTIONS:
+        line.action = words[0]
+    else:
+        line.layer.faults.insert(0, f"ACTION: {unknown('action', words[0], ACTIONS)}")
+    for name, word in zip(_POSITIONALS, words[1:]):
+        _store(line.layer, entries()[name], word)
+    line.layer.faults.extend(f"{word}: unexpected word" for word in words[1 + len(_POSITIONALS) :])
+
+
+def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
+    flag, has_value, value = word.partition("=")
+    if flag not in flags():
+        _refuse_flag(layer, flag, words if not has_value else deque())
+        return
+    entry, is_negated = flags()[flag]
+    if entry.is_switch:
+        if has_value:
+            layer.faults.append(f"{flag}: takes no value, got {value}")
+            layer.touched.add(entry.name)
+        else:
+            _keep(layer, entry, not is_negated)
+    elif has_value:
+        _store(layer, entry, value)
+    elif words and not words[0].startswith("--"):
+        _store(layer, entry, words.popleft())
+    else:
+        layer.faults.append(f"{flag}: needs a value, {entry.kind.words()}")
+        layer.touched.add(entry.name)
+
+
+def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
+    retired = RETIRED.get(flag[2:].replace("-", "_"))
+    near = "" if retired else _nearest(flag)
+    hint = f"; did you mean '{near}'?" if near else f"; {retired}" if retired else ""
+    layer.faults.append(f"{flag}: unknown option{hint}")
+    entry = flags()[near][0] if near else None
+    if entry:
+        layer.touched.add(entry.name)
+    # Its value must not pass for MODEL or DATASET.
+    if words and not words[0].startswith("--") and not (entry and entry.is_switch):
+        words.popleft()
+
+
+def _nearest(flag: str) -> str:
+    longer = sorted((known for known in flags() if known.startswith(flag)), key=len)
+    if len(flag) > 2 and longer:
+        return longer[0]
+    hint = suggestion(f"--{flag.lstrip('-')}", flags())
+    return hint.split("'")[1] if hint else ""
+
+
+def _store(layer: Layer, entry: Entry, text: str) -> None:
+    try:
+        value = entry.default if text == NONE_WORD else entry.kind.read(text)
+    except ValueError as refusal:
+        layer.faults.append(f"{entry.flag}: {refusal}")
+        layer.touched.add(entry.name)
+        return
+    _keep(layer, entry, value)
+
+
+def _keep(layer: Layer, entry: Entry, value: object) -> None:
+    before = layer.settings.get(entry.name)
+    if before and isinstance(entry.kind, Repeated):
+        value = (*before.value, *value)
+    elif before:
+        layer.faults.append(f"{entry.flag}: given twice")
+        return
+    layer.settings[entry.name] = Setting(value, SOURCE, entry.flag)

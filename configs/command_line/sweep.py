@@ -1,0 +1,230 @@
+"""One run per seed, each in a process of its own that runs the ordinary command of that seed.
+
+A process of its own starts from nothing: no state of libraries, random numbers, threads or devices is left
+from the seed before, so each run is the one that `--seed` alone gives, byte for byte.
+"""
+
+import ctypes
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import tomli
+
+from configs.command_line.bound import Bound
+from configs.command_line.config_file import config_text
+from configs.command_line.flags import SOURCE
+from configs.runs.comparison import read_results, show
+from configs.runs.experiment import PLANS, experiment, recorded
+from configs.runs.run_directory import RunDirectory, automatic_name
+from configs.runtime import console
+from configs.runtime.faults import EndedEarlier, Findings, InputFault, Stopped
+from configs.schema.lookup import flags
+from configs.schema.values import shown
+
+_OWN = ("seeds", "seed", "project")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One seed of a sweep.
+
+    Args:
+        seed: the seed.
+        directory: its run directory.
+        words: the command that runs it or goes on with it; None where it is finished.
+    """
+
+    seed: int
+    directory: RunDirectory
+    words: tuple[str, ...] | None
+
+
+def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
+    """Run every seed that is not finished, in order, show the table of all, and return the exit code.
+
+    Args:
+        bound: the checked command line.
+        arguments: the command line as typed.
+        program: the program's file.
+
+    Raises:
+        InputFault: before anything starts, for directories that cannot be gone on with.
+        EndedEarlier: with the exit code of a seed's run that failed.
+        Stopped: when a signal came between two runs.
+    """
+    if _is_launched():
+        raise InputFault(
+            "--seeds: a launcher started several processes of this command; launch it per seed, with --seed"
+        )
+    plan, durations = legs(bound, arguments), []
+    with _Relay() as relay:
+        for number, leg in enumerate(plan, start=1):
+            head = f"seed {leg.seed} ({number} of {len(plan)}): "
+            if leg.words is None:
+                console.say(f"{head}complete: {leg.directory.path}")
+                continue
+            open_ones = sum(one.words is not None for one in plan[number - 1 :])
+            console.say(f"{head}{leg.directory.path}{_outlook(durations, open_ones)}")
+            begin = time.monotonic()
+            relay.call(leg, [sys.executable, str(program), *leg.words])
+            durations.append(time.monotonic() - begin)
+    if not bound.options.dry_run:
+        show(read_results([leg.directory.path for leg in plan]))
+    return 0
+
+
+def legs(bound: Bound, arguments: Sequence[str]) -> list[Leg]:
+    """Decide for every seed whether its run begins, goes on, or is finished.
+
+    Raises:
+        InputFault: a line for each directory of another experiment, or with nothing to go on from.
+    """
+    findings, found = Findings(), []
+    name = bound.options.project or automatic_name(bound.options)
+    for seed in bound.options.seeds:
+        directory = RunDirectory(bound.options.project_dir / f"{name}-seed{seed}")
+        found.append(findings.attempt(partial(_leg, bound, seed, directory, arguments)))
+    findings.settle()
+    return found
+
+
+def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[str]) -> Leg:
+    if not os.path.lexists(directory.path):
+        return Leg(seed, directory, _beginning(bound, seed, directory.path.name, arguments))
+    _require_same(bound, seed, directory.path)
+    if directory.summary.exists():
+        return Leg(seed, directory, None)
+    if not directory.last.exists():
+        raise InputFault(
+            f"--seeds: {directory.path} has no checkpoint to go on from and is never written over;"
+            " remove it, or name another --project"
+        )
+    options = bound.options
+    words = (bound.action, "--resume-training", "--load", str(directory.last), "--load-type", "pl")
+    words += ("--num-workers", str(options.num_workers), "--log-level", options.log_level)
+    return Leg(seed, directory, (*words, "--dry-run") if options.dry_run else words)
+
+
+def _beginning(bound: Bound, seed: int, project: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the command of one seed: what was typed, with its own seed and directory."""
+    words, kept = list(arguments), []
+    while words:
+        word = words.pop(0)
+        flag, _, value = word.partition("=")
+        if flag not in flags() or flags()[flag][0].name not in _OWN:
+            kept.append(word)
+        elif not value:
+            words.pop(0)
+    kept += [] if bound.sources["seeds"] == SOURCE else ["--seeds", "NA"]  # a TOML's list is set aside
+    return (*kept, "--seed", str(seed), "--project", project)
+
+
+def _require_same(bound: Bound, seed: int, path: Path) -> None:
+    """Refuse a directory whose run began with other options than this sweep would give it."""
+    began = recorded(path)
+    if began is None:
+        raise InputFault(f"--seeds: {path} exists and holds no run; remove it, or name another --project")
+    options = dataclasses.replace(bound.options, seed=seed, seeds=None)
+    now = experiment(tomli.loads(config_text(dataclasses.replace(bound, options=options))))
+    before = experiment(began, path)
+    before["seed"], now["seed"] = began.get("seed"), seed
+    faults = []
+    for name in sorted(now.keys() | before.keys()):
+        if name not in before and bound.sources.get(name) == "default":
+            continue  # an option the run's version did not have
+        if before.get(name) != now.get(name):
+            faults.append(f"{name}: {_change(name, before.get(name), now.get(name))}")
+    if faults:
+        raise InputFault(*(f"--seeds: {path}: {fault}; name another --project" for fault in faults))
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    if name in PLANS:
+        return "the file's content is another one than the run began with"
+    before, now = ("none" if value is None else shown(value) for value in (before, now))
+    return f"the run began with {before}, got {now}"
+
+
+def _outlook(durations: Sequence[float], open_ones: int) -> str:
+    """Return how long this run and those after it will take, by the mean of those before."""
+    if not durations:
+        return ""
+    minutes, seconds = divmod(round(sum(durations) / len(durations) * open_ones), 60)
+    return f", about {minutes} min {seconds:02d} s left" if minutes else f", about {seconds} s left"
+
+
+def _is_launched() -> bool:
+    """Tell whether this is one of several processes that a launcher started."""
+    counts = (os.environ.get("WORLD_SIZE", ""), os.environ.get("SLURM_STEP_NUM_TASKS", ""))
+    return console.rank() > 0 or any(count.isdecimal() and int(count) > 1 for count in counts)
+
+
+class _Relay:
+    """Starts runs and hands SIGTERM and SIGINT on to the one that is going, each as often as it comes.
+
+    A run has a process group of its own: from a terminal it would otherwise get a signal twice, and the
+    second one ends a run without its checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._process: subprocess.Popen | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._hand_on) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def call(self, leg: Leg, command: Sequence[str]) -> None:
+        """Run a command to its end.
+
+        Raises:
+            EndedEarlier: when its exit code is not 0.
+            Stopped: when a signal came too late for a run, or before this one.
+        """
+        if self._received is None:
+            bind = _bound_to_parent()
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=bind
+            )
+            if self._received is not None:  # it came while the process was being started
+                self._process.send_signal(self._received)
+            code = self._process.wait()
+            self._process = None
+            if code != 0:
+                code = code if code > 0 else 128 - code
+                line = f"seed {leg.seed} ended with exit code {code}: {leg.directory.path}"
+                raise EndedEarlier(code, f"--seeds: {line}; the same command goes on from there")
+        if self._received is not None:
+            line = f"stopped by signal {self._received} in the sweep, at seed {leg.seed}"
+            raise Stopped(self._received, line)
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+def _bound_to_parent() -> Callable[[], Any] | None:
+    """Return what lets a new process be killed when this one is; Linux alone knows it."""
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)

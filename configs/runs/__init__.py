@@ -1,0 +1,1 @@
+"""Floor 0: run directories, and finished runs compared; imports `configs.toml` and below."""

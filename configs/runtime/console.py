@@ -1,0 +1,144 @@
+"""The one line-writer: every process prints through it, control characters come out escaped."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+from configs.runtime.faults import Fault, SystemFault, is_lost_process
+
+_LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
+
+
+def rank() -> int:
+    """Return this process's number among the run's, from what launchers set; the first one writes files."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    node, local = (os.environ.get(name, "") for name in ("NODE_RANK", "LOCAL_RANK"))
+    number = int(local) if local.isdecimal() else 0
+    if node.isdecimal() and node != "0":
+        return max(1, number) + int(node)  # not the first; its exact number is the Trainer's to know
+    return number
+
+
+def escaped(text: str) -> str:
+    """Show control characters, line ends, direction marks and undecodable bytes by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(text: str) -> None:
+    """Print lines on rank 0; the other ranks stay silent."""
+    if rank() == 0:
+        for line in text.split("\n"):
+            _write(sys.stdout, escaped(line))
+
+
+def fault(line: str) -> None:
+    """Print one `error: ` line to stderr; ranks above 0 say who they are."""
+    number = rank()
+    speaker = f"rank {number}: " if number else ""
+    _write(sys.stderr, f"error: {speaker}{escaped(line)}")
+
+
+def tell(error: BaseException) -> int:
+    """Print what ended the program and return its exit code; only a defect of its own shows a traceback."""
+    if isinstance(error, Fault):
+        for line in error.lines:
+            fault(line)
+        return error.exit_code
+    if isinstance(error, (OSError, MemoryError)):
+        fault(f"{getattr(error, 'filename', None) or 'memory'}: {error}")
+        return SystemFault.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        fault("stopped by signal 2")
+        return 130
+    if is_lost_process(error):
+        fault(f"another process of the run is gone: {str(error).splitlines()[0]}")
+        return SystemFault.exit_code
+    if rank():
+        fault(f"{type(error).__name__}: {error}")
+    traceback.print_exception(error)
+    return Fault.exit_code
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Show a table on rank 0: drawn on a terminal, aligned plain text elsewhere."""
+    if rank() != 0:
+        return
+    cells = [[escaped(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(title, columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    _write(sys.stdout, escaped(title))
+    for row in [columns, *cells]:
+        _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def progress(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """Yield the items while a bar with the time left is drawn on stderr."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=escaped(what), console=Console(stderr=True), transient=True)
+
+
+def configure_logging(level: str) -> None:
+    """Send log lines of at least `level` to stderr, one line each; ranks above 0 log errors only.
+
+    Args:
+        level: a word of `--log-level`.
+    """
+    least = getattr(logging, level.upper())
+    if rank() != 0:
+        least = max(least, logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(least)
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers[:] = []
+        # Their news (devices found, tips, why fit ended) are told by our own tables.
+        library.setLevel(least if level == "debug" else max(least, logging.WARNING))
+    # It warns that it could fetch a faster kernel from a hub; what is installed does.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+class _OneLine(logging.Formatter):
+    """Format a record, a traceback included, as escaped lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text; only the line ends of a traceback stay line ends."""
+        text = super().format(record)
+        if record.exc_info:
+            return "\n".join(map(escaped, text.split("\n")))
+        return escaped(text)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    encoding = stream.encoding or "utf-8"
+    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()
+
+
+def _draw(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawing = Table(title=Text(escaped(title)), title_justify="left")
+    for column in columns:
+        drawing.add_column(Text(column), overflow="fold")
+    for row in cells:
+        drawing.add_row(*map(Text, row))
+    Console().print(drawing)
+
+
+def is_quiet() -> bool:
+    """Tell whether progress is not watched: no terminal, or not the first process."""
+    return not sys.stderr.isatty() or rank() != 0 or os.environ.get("TERM") == "dumb"

@@ -1,0 +1,83 @@
+"""Look up the schema: an option by its field, flag or TOML key."""
+
+import ast
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from configs.schema import options
+from configs.schema.options import Option, Options
+from configs.schema.values import Switch, ValueKind
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One option of the schema.
+
+    Args:
+        name: field of `Options` and key in TOML.
+        kind: the values it may hold.
+        option: what else the schema knows.
+        default: value when nothing is given.
+    """
+
+    name: str
+    kind: ValueKind
+    option: Option
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        """Return the flag as users type it."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_switch(self) -> bool:
+        """Tell whether the flag takes no value and has a `--no-` form."""
+        return isinstance(self.kind, Switch)
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Return every option by its field name, in the order of the schema."""
+    hints = get_type_hints(Options, include_extras=True)
+    found = {}
+    for one in fields(Options):
+        _, kind, option = get_args(hints[one.name])
+        default = None if one.default is MISSING else one.default
+        found[one.name] = Entry(one.name, kind, option, default)
+    return found
+
+
+@cache
+def flags() -> dict[str, tuple[Entry, bool]]:
+    """Return flag spelling -> (option, whether the flag is a `--no-` form)."""
+    found = {}
+    for entry in entries().values():
+        for spelling in (entry.flag, *(f"--{alias}" for alias in entry.option.flags)):
+            found[spelling] = (entry, False)
+        if entry.is_switch:
+            found[f"--no-{entry.flag[2:]}"] = (entry, True)
+    return found
+
+
+@cache
+def keys() -> dict[str, Entry]:
+    """Return TOML key -> option; `config` stands on the command line alone."""
+    own = {name: entry for name, entry in entries().items() if name != "config"}
+    return own | {alias: entry for entry in own.values() for alias in entry.option.keys}
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """Return field name -> the docstring under it, read from the schema's source."""
+    tree = ast.parse(Path(options.__file__).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Options")
+    found = {}
+    for node, after in zip(body, body[1:]):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr):
+            text = ast.literal_eval(after.value)
+            found[ast.unparse(node.target)] = " ".join(cleandoc(text).split())
+    return found

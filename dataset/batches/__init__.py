@@ -1,0 +1,1 @@
+"""Floor 6: samplers and the LightningDataModule; imports `dataset.mixture` and below."""

@@ -1,0 +1,1 @@
+"""Floor 4: examples become token ids, labels and batches; imports `dataset.suites` and below."""

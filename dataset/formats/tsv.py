@@ -1,5 +1,0 @@
-"""TSV files of `local`."""
-
-from dataset.readers import read_tsv
-
-READ = read_tsv

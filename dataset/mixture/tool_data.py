@@ -1,0 +1,43 @@
+"""What a tool's words and a run's TOML say of a data set, bound as a run would be told."""
+
+from types import SimpleNamespace
+
+from configs.command_line.bound import Bound
+from configs.command_line.config_file import read_options
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault, unknown
+from configs.schema.lookup import entries
+from configs.schema.options import MIXTURE, Options
+from configs.schema.settings import Layer, Setting
+from configs.toml.reader import read_document
+
+_NAMES = ("dataset", "dataset_dir", "task", "max_bad_rows", "offline", "seed")
+
+
+def told(given: SimpleNamespace) -> Bound:
+    """Return what a run would be told of its data: the TOML's content, under the words.
+
+    Args:
+        given: the words of a tool with `--config` and some of `--dataset`, `--dataset-dir`, `--task`,
+            `--max-bad-rows`, `--offline`, `--seed`; `given` holds those that were written.
+
+    Raises:
+        InputFault: for a data set that there is not, and for whatever the TOML may not say.
+    """
+    layer = Layer()
+    if given.config is not None:
+        layer = read_options(read_document(given.config, "--config"), str(given.config))
+    words = {name: getattr(given, name) for name in _NAMES if f"--{name.replace('_', '-')}" in given.given}
+    layer.settings |= {name: Setting(value, "command line", f"--{name}") for name, value in words.items()}
+    word = layer.settings["dataset"].value if "dataset" in layer.settings else None
+    known = [MIXTURE, *kinds.names(kinds.TASKS)]
+    if word is not None and word not in known:
+        layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
+    if word is None and given.config is not None:
+        layer.faults.append(f"--dataset: required, '{given.config}' names none")
+    if layer.faults:
+        raise InputFault(*layer.faults)
+    sources = dict.fromkeys(entries(), "default")
+    sources |= {name: setting.source for name, setting in layer.settings.items()}
+    options = Options(**{name: setting.value for name, setting in layer.settings.items()})
+    return Bound("train", options, sources, layer.tables, dict.fromkeys(layer.tables, given.config), ())

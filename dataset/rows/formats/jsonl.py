@@ -1,0 +1,5 @@
+"""JSONL files of `local`."""
+
+from dataset.rows.readers import read_jsonl
+
+READ = read_jsonl

@@ -1,0 +1,76 @@
+"""What the SuperGLUE sets share: official file layouts, hub copy, labels, rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dataset.rows.fields import is_unlabelled, label_field
+from dataset.rows.readers import read_jsonl
+from dataset.task import Example, Numbered, Row, Rows, Selection, Split, Task
+
+HUB = "aps/super_glue"
+
+
+@dataclass(frozen=True)
+class SuperGlueSet:
+    """One SuperGLUE set in a row of facts.
+
+    Args:
+        name: the hub's configuration and the word of `--dataset`.
+        folder: the official folder.
+        texts: row -> the two segments.
+        labels: class names in the order of the hub's ids.
+        file_labels: what stands in the files for each id: a word, a number or a truth value of JSON.
+        metrics: names reported, the selection metric first.
+    """
+
+    name: str
+    folder: str
+    texts: Callable[[Row], tuple[str, str]]
+    labels: tuple[str, ...]
+    file_labels: tuple[str | int | bool, ...]
+    metrics: tuple[str, ...]
+
+
+def superglue_task(facts: SuperGlueSet) -> Task:
+    """Build the task of a SuperGLUE set."""
+    read = partial(_read, facts)
+    return Task(
+        name=facts.name,
+        objective="classification",
+        splits={
+            "train": Split(("train.jsonl",), "train", read),
+            "validation": Split(("val.jsonl",), "validation", read),
+            "test": Split(("test.jsonl",), "test", _read_unlabelled, labelled=False),
+        },
+        example=partial(_example, facts),
+        metrics=facts.metrics,
+        selection=Selection(facts.metrics[0], maximise=True),
+        labels=facts.labels,
+        hub=(HUB, facts.name),
+        folder=facts.folder,
+    )
+
+
+def _read(facts: SuperGlueSet, path: Path) -> Rows:
+    """Give each label the word of its class; what is no label stays and is refused later."""
+    words = {(type(label), label): word for label, word in zip(facts.file_labels, facts.labels)}
+    found = read_jsonl(path)
+    for index, (line, row) in enumerate(found.rows):
+        label = row.get("label")
+        # Keyed by type too: in Python true equals 1. Lists and tables are no keys.
+        if isinstance(label, str | int | bool) and (type(label), label) in words:
+            found.rows[index] = Numbered(line, {**row, "label": words[type(label), label]})
+    return found
+
+
+def _read_unlabelled(path: Path) -> Rows:
+    found = read_jsonl(path)
+    rows = [Numbered(line, {k: v for k, v in row.items() if k != "label"}) for line, row in found.rows]
+    return Rows(rows, found.refused)
+
+
+def _example(facts: SuperGlueSet, row: Row) -> Example:
+    texts = facts.texts(row)
+    return Example(texts, label=None if is_unlabelled(row) else label_field(row, "label", facts.labels))

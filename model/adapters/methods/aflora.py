@@ -1,0 +1,59 @@
+"""AFLoRA: two matrices that freeze while training goes on, and two vectors that train to its end.
+
+Source: Liu et al. 2024, arXiv 2403.13269, equation 1: y = W0 x + v_b * (B (v_d * (A x))).
+Differs: the published GLUE code stores alpha / sqrt(R) and never multiplies by it, its GSM8K code multiplies
+by alpha / R; here `scaling` says which. As there, A and B start Kaiming uniform (a = 0), v_d at 0.1, v_b at
+zero.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.fused_vectors import joint
+from model.adapters.vector_scaled import MATRICES, Vectors, vectors
+from model.site import SiteKey
+from model.tensors.random_state import generator
+
+_INNER = 0.1
+
+
+@dataclass(frozen=True)
+class AfloraOptions:
+    """Keys of a table with `method = "aflora"`."""
+
+    scaling: Literal["none", "alpha_over_r"] = "none"
+    """What multiplies the delta: nothing, or lora_alpha / r."""
+    uv_rule: Literal["rectangular", "all", "none"] = "rectangular"
+    """Where A and B begin trainable: where D_in is not D_out, everywhere, nowhere."""
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    return {p.site.key: _one(p, seed) for p in planned}
+
+
+def _one(planned: PlannedSite, seed: int) -> Vectors:
+    site, entry, options = planned.site, planned.entry, planned.options
+    adapter = vectors(planned)
+    adapter.reset(generator(seed, "aflora", str(site.key)), inner=_INNER, draws_b=not entry.init)
+    is_square = site.in_features == site.out_features
+    if options.uv_rule == "none" or (options.uv_rule == "rectangular" and is_square):
+        for name in MATRICES:
+            getattr(adapter, name).requires_grad_(False)
+    return adapter
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    options=AfloraOptions,
+    joint=joint,
+    export=lambda adapter: adapter.export(),
+    load=lambda adapter, a, b, scale: adapter.load(a, b, scale),
+    keys=lambda adapter: vars(adapter.options),
+    converts=True,
+    rigid=("scaling",),
+    freezes=MATRICES,
+)

@@ -1,0 +1,48 @@
+"""HydraLoRA: one A for all, several B's, and a router that weighs them for every token.
+
+Source: Tian et al. 2024, arXiv 2404.19245, section 3: y = W0 x + sum_i w_i B_i A x, w = softmax(W_r x).
+Differs: the published layer loops over the B's and draws dropout and computes A x anew for each; here both
+happen once (`model.adapters.experts`). The published code takes logits in the precision of the run and
+only their softmax in float32; here the router's product is in float32 as well.
+
+`router = "uniform"` is the paper's ablation without a router: every B weighs 1 / N.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from torch import nn
+
+from configs.schema.number_values import Whole
+from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.experts import UNMERGEABLE, averaged, experts
+from model.adapters.fused_experts import joint
+from model.site import SiteKey
+
+
+@dataclass(frozen=True)
+class HydraOptions:
+    """Keys of a table with `method = "hydra"`."""
+
+    heads: Annotated[int, Whole(1, 1024)] = 2
+    """N, the number of B's."""
+    router: Literal["token", "uniform"] = "token"
+    """Weights for every token, or 1 / N each."""
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    return {p.site.key: experts(p, seed, shares=True, routes=p.options.router == "token") for p in planned}
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    options=HydraOptions,
+    joint=joint,
+    keys=lambda adapter: {
+        "heads": adapter.heads,
+        "router": "uniform" if adapter.router is None else "token",
+    },
+    unmergeable=UNMERGEABLE,
+    average=averaged,
+)

@@ -1,0 +1,180 @@
+"""LoRA-Split: n independent LoRAs of rank R at one linear instead of one of rank n R.
+
+Source: HydraLoRA, Tian et al. 2024, arXiv 2404.19245, section 2: each (A_i, B_i) learns a component of the
+corpus, and they are joined afterwards.
+Differs: the paper trains n models. Here the n parts travel in one adapter, and a run trains one of them
+(`component = i`: that part alone computes and trains, on the run's data; the others wait as they are), so n
+runs, each starting from the adapter before it, fill the adapter. Without `component` all parts compute,
+joined as `combine` says; training them so together is LoRA of rank n R (with "sum" at n times the alpha).
+
+With `combine = "routed"` parts that are trained already are joined by a router, token by token:
+
+    delta = sum_i s_i(x) (alpha / R) B_i A_i drop(x),    s(x) = softmax(W_r x),    W_r (n, D_in) without bias
+
+Source: LoRAMoE's formula, Dou et al. 2023, arXiv 2312.09979, without its balancing loss.
+Differs: the parts stay as they were loaded and W_r alone trains. It starts at zero, where all parts weigh the
+same: the start is the average. Its product and softmax are in float32, as in `model.adapters.methods.hydra`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.schema.number_values import Whole
+from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product, uniform
+from model.adapters.fused_experts import joint
+from model.site import SiteKey
+from model.tensors.random_state import generator
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Keys of a table with `method = "lora_split"`."""
+
+    heads: Annotated[int, Whole(1, 1024)] = 2
+    """n, the number of parts; `r` is the rank of each."""
+    combine: Literal["sum", "average", "routed"] = "average"
+    """How parts are joined where all compute; "routed": by a router, which alone trains."""
+    component: Annotated[int, Whole(0)] | None = None
+    """The one part that computes and trains, counted from 0."""
+
+    def __post_init__(self) -> None:
+        """Refuse a part that there is not, and one beside a router."""
+        if self.component is not None and self.component >= self.heads:
+            raise ValueError(f"component: the parts are 0 to {self.heads - 1}, got {self.component}")
+        if self.component is not None and self.combine == "routed":
+            raise ValueError(
+                'component: one part computes alone, combine = "routed" weighs all; give one of them'
+            )
+
+
+class Split(nn.Module):
+    """Independent low-rank parts: one alone, all joined with a fixed weight, or all weighed by a router.
+
+    Args:
+        in_features: D_in.
+        out_features: D_out.
+        rank: R of each part.
+        alpha: scaling constant of each part.
+        dropout: probability that an input feature is dropped; drawn once for all parts.
+        options: how many parts, how they are joined, which one trains.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        options: SplitOptions,
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.options = options
+        self.observer: Observer | None = None
+        count, one = options.heads, options.component
+        joins = one is None and options.combine == "average"
+        self.scale = alpha / rank / (count if joins else 1)
+        self.A = nn.ParameterList([torch.zeros(rank, in_features) for _ in range(count)])
+        self.B = nn.ParameterList([torch.zeros(rank, out_features) for _ in range(count)])
+        is_routed = options.combine == "routed"
+        self.router = nn.Parameter(torch.zeros(count, in_features)) if is_routed else None
+        for number in range(count):
+            if is_routed or one not in (None, number):
+                self.A[number].requires_grad_(False)
+                self.B[number].requires_grad_(False)
+
+    def reset(self, sources: Sequence[torch.Generator], *, draws_both: bool) -> None:
+        """Draw every A_i Kaiming uniform (a = sqrt 5) from its generator; set B_i to zero, or draw it too."""
+        with torch.no_grad():
+            for a, b, source in zip(self.A, self.B, sources):
+                uniform(a, a.shape[1], source)
+                b.zero_()
+                if draws_both:
+                    uniform(b, self.rank, source)
+
+    @property
+    def drops(self) -> bool:
+        """Whether this forward pass draws dropout noise."""
+        return self.training and self.dropout > 0
+
+    def mixture(self) -> Mixture:
+        """Return what a forward pass computes with: a plain LoRA, of rank R for one part, unless routed."""
+        one = self.options.component
+        if one is not None or len(self.A) == 1:
+            return Mixture(self.A[one or 0], self.B[one or 0], self.router)
+        return Mixture(torch.cat(list(self.A)), torch.cat(list(self.B)), self.router)
+
+    def folded(self, weights: Tensor) -> Mixture:
+        """Return the plain LoRA that weighs the parts alike for every token. weights: (n)."""
+        return Mixture(
+            torch.cat(list(self.A)), torch.cat([w * b for w, b in zip(weights.to(self.B[0]), self.B)])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the delta. x: (..., D_in) -> (..., D_out)."""
+        dropped = F.dropout(x, self.dropout, self.training)
+        return delta(x, dropped, self.mixture(), self.scale, self.observer)
+
+    def factors(self) -> dict[str, Tensor]:
+        """Return A0, .. (R, D_in), B0, .. (D_out, R) of the parts that compute, and the router (n, D_in)."""
+        shown = range(len(self.A)) if self.options.component is None else [self.options.component]
+        parts = {f"A{i}": self.A[i] for i in shown} | {f"B{i}": self.B[i].t() for i in shown}
+        return parts if self.router is None else {**parts, "router": self.router}
+
+    def merged_delta(self) -> Tensor | None:
+        """Return the delta as a matrix (D_out, D_in); None with a router, which asks every token."""
+        return product(self.mixture(), self.scale) if self.router is None else None
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    return {p.site.key: _one(p, seed) for p in planned}
+
+
+def _one(planned: PlannedSite, seed: int) -> Split:
+    site, entry, options = planned.site, planned.entry, planned.options
+    adapter = Split(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        options=options,
+    )
+    sources = [
+        generator(seed, "lora", str(site.key), *(("part", number) if number else ()))
+        for number in range(options.heads)
+    ]
+    adapter.reset(sources, draws_both=not entry.init)
+    return adapter
+
+
+def _keys(adapter: Split) -> dict[str, str | int]:
+    options = adapter.options
+    keys: dict[str, str | int] = {"heads": options.heads, "combine": options.combine}
+    return keys if options.component is None else {**keys, "component": options.component}
+
+
+def _fresh(adapter: Split, keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what files without a router lack where one is to weigh their parts."""
+    return ("router",) if adapter.router is not None and keys.get("combine") != "routed" else ()
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    options=SplitOptions,
+    joint=joint,
+    keys=_keys,
+    fresh=_fresh,
+    unmergeable=UNMERGEABLE,
+    average=averaged,
+)

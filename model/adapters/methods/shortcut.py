@@ -1,0 +1,74 @@
+"""Shortcut: a low-rank map of one point of the residual stream that is added at another.
+
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), low-rank residuals and cross-layer shortcuts.
+Differs: the base maps (identity and zero) are not stored as dense matrices; the map returns its own term and
+`model.injection.residual_stream` adds it to the sum, so that at the start, B = 0, the network is the
+pretrained one.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.adapters.adapter import AdapterKind, PlannedSite
+from model.site import SHORTCUT, SiteKey
+from model.tensors.random_state import generator
+
+
+class Shortcut(nn.Module):
+    """The term (shortcut_alpha / R) B A drop(h).
+
+    Args:
+        width: D, of the residual stream.
+        rank: R, at least 1.
+        alpha: shortcut_alpha.
+        dropout: probability that a feature of h is dropped before A.
+    """
+
+    def __init__(self, width: int, *, rank: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.scale = alpha / rank
+        self.dropout = dropout
+        self.A = nn.Parameter(torch.zeros(rank, width))
+        self.B = nn.Parameter(torch.zeros(width, rank))
+
+    def reset(self, source: torch.Generator) -> None:
+        """Draw A Kaiming uniform (a = sqrt 5) from the generator and set B to zero."""
+        with torch.no_grad():
+            bound = math.sqrt(1.0 / self.A.shape[1])
+            self.A.copy_(torch.empty(self.A.shape).uniform_(-bound, bound, generator=source))
+            self.B.zero_()
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the term. h: (..., D) -> (..., D)."""
+        z = F.linear(F.dropout(h, self.dropout, self.training), self.A.to(h.dtype))
+        return F.linear(z * self.scale, self.B.to(z.dtype))
+
+    def factors(self) -> dict[str, Tensor]:
+        """Return A (R, D) and B (D, R)."""
+        return {"A": self.A, "B": self.B}
+
+    def merged_delta(self) -> None:
+        """Return None: there is no linear whose weight could take the map."""
+
+
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+    adapters: dict[SiteKey, nn.Module] = {}
+    for one in planned:
+        entry, key = one.entry, one.site.key
+        adapter = Shortcut(one.site.in_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout)
+        adapter.reset(generator(seed, SHORTCUT, str(key)))
+        adapters[key] = adapter
+    return adapters
+
+
+ADAPTER = AdapterKind(
+    build=_build,
+    place="stream",
+    unmergeable="adds its term to the sum between layers, where no linear stands whose weight could take it",
+)

@@ -1,0 +1,187 @@
+"""A low-rank delta whose two matrices may stand still while two vectors scale what passes between them.
+
+With A (R, D_in), B (D_out, R), v_d (R), v_b (D_out) and a plain number s:
+
+    delta = s v_b * (B (v_d * (A drop(x))))             * multiplies element by element
+
+It is one matrix, s diag(v_b) B diag(v_d) A, so a LoRA of the same effect always exists. B is kept transposed,
+(R, D_out), as in `model.adapters.methods.lora`.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.adapters.adapter import PlannedSite
+from model.tensors.random_state import generator
+
+MATRICES = ("A", "B")
+"""The factors that may stop training; the vectors always train."""
+
+
+class Vectors(nn.Module):
+    """Two thin matrices and two vectors at one linear.
+
+    Args:
+        in_features: D_in.
+        out_features: D_out.
+        rank: R, at least 1.
+        alpha: what a configuration gave as scaling constant; recorded.
+        dropout: probability that an input feature is dropped before A.
+        scale: s.
+
+    Attributes:
+        options: the kind's own keys it was built with.
+        frozen: names of the matrices that trained and do no more. They get no gradient, yet stay parameters
+            that ask for one: processes that exchange gradients have agreed to wait for all of them.
+    """
+
+    options: Any = None
+    origin: Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float, scale: float
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.scale = scale
+        self.frozen: set[str] = set()
+        self.purposes: Mapping[str, str] = {}
+        self.A = nn.Parameter(torch.zeros(rank, in_features))
+        self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
+        self.d = nn.Parameter(torch.zeros(rank))
+        self.b = nn.Parameter(torch.zeros(out_features))
+        self.register_buffer("origin", None)
+
+    def reset(self, source: torch.Generator, *, inner: float, draws_b: bool) -> None:
+        """Draw A and B Kaiming uniform (a = 0) one after the other, set v_d to a number and v_b to zero.
+
+        Args:
+            source: the site's generator.
+            inner: every number of v_d.
+            draws_b: draw v_b too, from -1 to 1, so that the delta is not zero.
+        """
+        kaiming(self.A, self.A.shape[1], source)
+        kaiming(self.B, self.rank, source)
+        self.start(source, inner=inner, draws_b=draws_b)
+
+    def start(self, source: torch.Generator, *, inner: float, draws_b: bool) -> None:
+        """Set the vectors alone, as `reset` does."""
+        with torch.no_grad():
+            self.d.fill_(inner)
+            self.b.zero_()
+            if draws_b:
+                self.b.copy_(torch.empty(self.b.shape).uniform_(-1, 1, generator=source))
+
+    @property
+    def drops(self) -> bool:
+        """Whether this forward pass draws dropout noise."""
+        return self.training and self.dropout > 0
+
+    def matrix(self, name: str) -> Tensor:
+        """Return A or B as a forward pass reads it: without a gradient once it is frozen."""
+        value = getattr(self, name)
+        return value.detach() if name in self.frozen else value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the delta. x: (..., D_in) -> (..., D_out)."""
+        z = F.linear(F.dropout(x, self.dropout, self.training), self.matrix("A").to(x.dtype))
+        z = z * (self.d * self.scale).to(z.dtype)
+        return (z @ self.matrix("B").to(z.dtype)) * self.b.to(z.dtype)
+
+    def factors(self) -> dict[str, Tensor]:
+        """Return A (R, D_in), B (D_out, R), v_d as d (R) and v_b as b (D_out)."""
+        return {"A": self.A, "B": self.B.t(), "d": self.d, "b": self.b}
+
+    def up(self) -> Tensor:
+        """Return s diag(v_b) B diag(v_d): (D_out, R)."""
+        return (self.B * (self.scale * self.d).unsqueeze(1) * self.b).t()
+
+    def merged_delta(self) -> Tensor:
+        """Return s diag(v_b) B diag(v_d) A: (D_out, D_in)."""
+        return self.up() @ self.A
+
+    def export(self) -> tuple[Tensor, Tensor, float]:
+        """Return the LoRA of the same effect: A (R, D_in), B (D_out, R), scale 1."""
+        return self.A, self.up(), 1.0
+
+    def load(self, a: Tensor, b: Tensor, scale: float) -> None:
+        """Take a LoRA's A (R, D_in) and B (D_out, R) of a file whose scale is `scale`; vectors become one."""
+        with torch.no_grad():
+            self.A.copy_(a)
+            self.B.copy_(b.t() * (scale / self.scale))
+            self.d.fill_(1.0)
+            self.b.fill_(1.0)
+
+    def draw(self, seed: int, purposes: Mapping[str, str]) -> None:
+        """Fill A and B from a seed; from then on the state holds that seed and no matrix.
+
+        Args:
+            seed: the run's seed.
+            purposes: "A" and "B" -> what tells their generators apart.
+        """
+        self.purposes = dict(purposes)
+        self.origin = torch.tensor([seed, 0])
+        self._fill(seed)
+
+    def _fill(self, seed: int) -> None:
+        for name, fan_in in (("A", self.A.shape[1]), ("B", self.rank)):
+            kaiming(getattr(self, name), fan_in, generator(seed, self.purposes[name]))
+        self.origin.copy_(torch.tensor([seed, _checksum(self.A, self.B)]))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.origin is not None:
+            for name in MATRICES:
+                del destination[prefix + name]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        if self.origin is not None:
+            theirs = state_dict.get(f"{prefix}origin", self.origin)
+            if not torch.equal(theirs.cpu(), self.origin.cpu()):
+                self._fill(int(theirs[0]))
+            if not torch.equal(theirs.cpu(), self.origin.cpu()):
+                raise ValueError(
+                    f"{prefix}origin: seed {int(theirs[0])} draws other matrices here than where it was saved"
+                )
+            state_dict = {**state_dict, **{prefix + name: getattr(self, name) for name in MATRICES}}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def vectors(planned: PlannedSite) -> Vectors:
+    """Return the adapter that a site's plan asks for, with the options it was made from, before its start."""
+    site, entry, options = planned.site, planned.entry, planned.options
+    adapter = Vectors(
+        site.in_features,
+        site.out_features,
+        rank=entry.rank,
+        alpha=entry.alpha,
+        dropout=entry.dropout,
+        scale=entry.alpha / entry.rank if options.scaling == "alpha_over_r" else 1.0,
+    )
+    adapter.options = options
+    return adapter
+
+
+def kaiming(tensor: Tensor, fan_in: int, source: torch.Generator) -> None:
+    """Fill a tensor from +-sqrt(6 / fan_in): Kaiming uniform with a = 0."""
+    bound = math.sqrt(6.0 / fan_in)
+    with torch.no_grad():
+        tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=source))
+
+
+def _checksum(*tensors: Tensor) -> int:
+    """Return 56 bits of a digest of the numbers, 0 where there are none."""
+    if any(tensor.is_meta for tensor in tensors):
+        return 0
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return int.from_bytes(digest.digest()[:7], "big")

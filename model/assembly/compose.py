@@ -1,0 +1,53 @@
+"""Load the base that the options name and attach what its plans or its adapter say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.schema.model_name import ModelName
+from configs.schema.options import Options
+from model.assembly.assembly import Assembled, assemble, plain, require_shortcuts
+from model.assembly.placement import Plans
+from model.network.backbone import Backbone, load_backbone, load_from_state_dict
+from model.network.source import Source
+
+
+def load_base(
+    options: Options, name: ModelName, source: Source, objective: str, labels: Sequence[str]
+) -> Backbone:
+    """Load network and tokenizer, with a head for the task.
+
+    Args:
+        options: the effective options.
+        name: family and method of `--model`.
+        source: where network and tokenizer come from.
+        objective: classification, regression or language_modeling.
+        labels: class names in the order of their ids.
+
+    Raises:
+        InputFault: naming the file, tensor or flag.
+    """
+    backbone = load_backbone(
+        source,
+        objective,
+        labels,
+        expected=name.family,
+        pretrained=options.pretrained,
+        seed=options.seed,
+        base_dtype=options.base_dtype,
+        attention=options.attention,
+    )
+    return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
+
+
+def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: Plans) -> Assembled:
+    """Attach what the plans or the adapter say; a plain model trains whole.
+
+    Raises:
+        InputFault: when plans, adapter and network do not fit each other.
+    """
+    if name.method == "full":
+        return plain(backbone)
+    adapter = options.adapter[0] if options.adapter else None
+    assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
+    require_shortcuts(assembled, options.model, wanted=name.method == "lora_ags", where=str(adapter))
+    return assembled

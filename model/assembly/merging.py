@@ -1,0 +1,101 @@
+"""Fold adapters into the network they sit on and write it as a plain `transformers` checkpoint.
+
+Source: Hu et al. 2021, arXiv 2106.09685, section 4.1: W = W0 + (alpha / R) B A has no cost at inference.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault
+from configs.runtime.files import replacing_directory
+from configs.runtime.seeds import derive
+from model.assembly.assembly import Assembled
+from model.exchange.export import logits
+from model.exchange.peft_format import largest_difference
+from model.injection.attachment import Attachment
+from model.network.backbone import load_backbone
+from model.network.quantization import make_dense
+from model.network.snapshot import quiet_host
+from model.network.source import Source
+from model.site import SiteKey
+from model.training.objective import Batch
+
+_ROUNDING = 1e-4
+"""Largest relative difference of float32 logits that adding the delta to the weight explains."""
+
+
+def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float:
+    """Write the network with its adapters folded in, after reading it back and comparing logits.
+
+    The network's memory is given back before the written one is loaded; it cannot be used afterwards.
+
+    Args:
+        assembled: network and adapters.
+        directory: where the checkpoint goes; it must not exist.
+        labels: class names of a classification head.
+
+    Returns:
+        The largest relative difference of the logits.
+
+    Raises:
+        InputFault: when an adapter depends on its input.
+        RuntimeError: when the written network gives other logits; nothing is left then.
+    """
+    backbone, network = assembled.backbone, assembled.network
+    refuse_unmergeable(assembled.attachments, assembled.methods)
+    make_dense(network)
+    batch = probe(network.config.vocab_size, network.config.pad_token_id)
+    expected = logits(network, batch)
+    for attachment in assembled.attachments.values():
+        attachment.merge()
+        attachment.detach()
+    with replacing_directory(directory) as draft:
+        with quiet_host():
+            network.save_pretrained(draft)
+            if backbone.tokenizer is not None:
+                backbone.tokenizer.save_pretrained(draft)
+        network.to("meta")
+        written = load_backbone(
+            Source(str(draft), "--output", "directory", draft), backbone.objective, labels
+        )
+        if written.new_modules:
+            raise RuntimeError(f"the merged network lacks {', '.join(written.new_modules)}")
+        difference = largest_difference(expected, logits(written.network, batch))
+        if not difference <= _ROUNDING:
+            raise RuntimeError(f"the merged network gives other logits: {difference:.3g} relative")
+    return difference
+
+
+def refuse_unmergeable(attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str]) -> None:
+    """Refuse adapters whose delta is no fixed matrix.
+
+    Raises:
+        InputFault: naming each such method once, with the first of its sites.
+    """
+    first: dict[str, SiteKey] = {}
+    for key, attachment in attachments.items():
+        if attachment.active and attachment.adapter.merged_delta() is None:
+            first.setdefault(methods[key], key)
+    if first:
+        raise InputFault(
+            *(
+                f"--adapter: {key}: '{method}' {kinds.load(kinds.ADAPTERS, method).unmergeable};"
+                " keep it as an adapter: `main test --adapter`, `tools.generate --adapter`"
+                for method, key in first.items()
+            )
+        )
+
+
+def probe(vocabulary: int, pad: int, rows: int = 3, length: int = 8) -> Batch:
+    """Return a made-up batch of token ids; the last row is padded on the right. input_ids: (B, T)."""
+    generator = torch.Generator().manual_seed(derive(0, "merge", "probe"))
+    # Shifted past the pad id: encoders count positions by it.
+    ids = torch.randint(0, vocabulary - 1, (rows, length), generator=generator)
+    ids += ids >= pad
+    mask = torch.ones_like(ids)
+    ids[-1, length // 2 :] = pad
+    mask[-1, length // 2 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}

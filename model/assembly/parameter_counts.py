@@ -1,0 +1,197 @@
+"""Count what a network with adapters holds, from its configuration alone: no weight is made."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault
+from model.adapters.adapter import is_mixing
+from model.injection.attach import attach, check_keys, locate, locate_stream
+from model.injection.attachment import Attachment
+from model.injection.residual_stream import Stream
+from model.network.family import Family, dimensions
+from model.network.modules_to_save import find, is_within, let_train
+from model.network.snapshot import quiet_host
+from model.plan.adapter_config import Entry
+from model.plan.lora_toml import Plan, resolve
+from model.plan.shortcut_toml import resolve_shortcuts
+from model.site import SHORTCUT_ROLES, SiteKey
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Parameters by what they are; every tensor counts once.
+
+    Args:
+        base: frozen parameters.
+        adapters: trained tensors of adapters.
+        router_or_gates: trained tensors that weigh adapters.
+        head: the task's head.
+        other: what else trains.
+        sites_on: adapters that work.
+        sites: adapters there are.
+        active: parameters of the adapters that work.
+        freezable: trained parameters that stop training in the run; None where none do.
+    """
+
+    base: int
+    adapters: int
+    router_or_gates: int
+    head: int
+    other: int
+    sites_on: int
+    sites: int
+    active: int
+    freezable: int | None = None
+
+    @property
+    def trainable(self) -> int:
+        """All that trains."""
+        return self.adapters + self.router_or_gates + self.head + self.other
+
+    @property
+    def trainable_at_the_end(self) -> int:
+        """What still trains when all matrices that may stop have stopped."""
+        return self.trainable - (self.freezable or 0)
+
+    @property
+    def total(self) -> int:
+        """All there is."""
+        return self.base + self.trainable
+
+    @property
+    def share_of_base(self) -> float:
+        """Trained parameters in percent of the frozen ones."""
+        return 100 * self.trainable / self.base
+
+    @property
+    def share_without_mixing(self) -> float:
+        """What trains beside routers and gates, in percent of the frozen parameters."""
+        return 100 * (self.trainable - self.router_or_gates) / self.base
+
+    @property
+    def share_of_total(self) -> float:
+        """Trained parameters in percent of all."""
+        return 100 * self.trainable / self.total
+
+
+def planned_counts(
+    path: Path, family: Family, objective: str, outputs: int, plan: Plan, shortcuts: Plan | None = None
+) -> Counts:
+    """Count a network, its head and the adapters a plan puts there, all on the meta device.
+
+    Args:
+        path: a directory with config.json.
+        family: the network's.
+        objective: classification, regression or language_modeling.
+        outputs: rows of a new head.
+        plan: where adapters go.
+        shortcuts: where shortcuts go, if any do.
+
+    Raises:
+        InputFault: when plan and network do not fit each other.
+    """
+    with quiet_host(), torch.device("meta"):
+        network = _network(path, objective, outputs)
+        size = dimensions(network.config)
+        entries = resolve(plan, size, tuple(family.roles)).sites
+        check_keys(entries, str(plan.path))
+        sites = locate(network, family, size.layers)
+        attachments = attach(network, sites, entries, 0, str(plan.path))
+        if shortcuts is not None:
+            within, stream = resolve_shortcuts(shortcuts, size).sites, Stream(network, family, size.layers)
+            where = str(shortcuts.path)
+            attachments |= attach(network, locate_stream(stream), within, 0, where, stream)
+        heads, adapted = family.heads[objective], {one.site.path for one in attachments.values()}
+        whole = find(network, plan.modules_to_save, adapted, str(plan.path))
+        whole = [name for name in whole if not is_within(name, heads)]
+        let_train(network, whole, {})
+    found = counts(network, attachments, heads, whole)
+    return found if plan.freezing is None else replace(found, freezable=_freezable(attachments, entries))
+
+
+def _freezable(attachments: Mapping[SiteKey, Attachment], entries: Mapping[SiteKey, Entry]) -> int:
+    """Return how many trained numbers of modules that are on belong to matrices that stop training."""
+    held = [
+        getattr(attachments[key].adapter, name)
+        for key, entry in entries.items()
+        for name in kinds.load(kinds.ADAPTERS, entry.method).freezes
+        if attachments[key].active
+    ]
+    return sum(parameter.numel() for parameter in held if parameter.requires_grad)
+
+
+def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
+    """Return (D_in, D_out) of each role from a configuration, residual-stream roles included.
+
+    Args:
+        path: a directory with config.json.
+        family: the network's.
+
+    Raises:
+        InputFault: when the configuration makes no network.
+    """
+    with quiet_host(), torch.device("meta"):
+        sites = locate(_network(path, next(iter(family.heads)), 2), family, 1)
+    widths = {key.role: (site.in_features, site.out_features) for key, site in sites.items()}
+    stream = widths["w2"][1]
+    return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
+
+
+def counts(
+    network: nn.Module,
+    attachments: Mapping[SiteKey, Attachment],
+    head: Iterable[str],
+    whole: Iterable[str] = (),
+) -> Counts:
+    """Count a network with adapters; `head` and `whole` name the modules that train with them."""
+    heads, others = (
+        {id(p): p for name in names for p in network.get_submodule(name).parameters()}
+        for names in (head, whole)
+    )
+    base = sum(p.numel() for p in network.parameters() if id(p) not in heads.keys() | others.keys())
+    named = _adapter_parameters(attachments.values())
+    mixing = {key: p for key, (name, p) in named.items() if is_mixing(name)}
+    on = [attachment for attachment in attachments.values() if attachment.active]
+    return Counts(
+        base=base,
+        adapters=sum(p.numel() for key, (_, p) in named.items() if key not in mixing),
+        router_or_gates=sum(p.numel() for p in mixing.values()),
+        head=sum(p.numel() for p in heads.values()),
+        other=sum(p.numel() for p in others.values()),
+        sites_on=len(on),
+        sites=len(attachments),
+        active=sum(p.numel() for _, p in _adapter_parameters(on).values()),
+    )
+
+
+def _adapter_parameters(attachments: Iterable[Attachment]) -> dict[int, tuple[str, nn.Parameter]]:
+    """Return every trained tensor of adapters once, also where several share it."""
+    return {
+        id(p): (name, p)
+        for attachment in attachments
+        for name, p in attachment.adapter.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if objective == "language_modeling":
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        config.num_labels = outputs
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+    except Exception as error:
+        # The host raises anything over a damaged configuration.
+        raise InputFault(f"--load: '{path}' makes no network ({type(error).__name__}: {error})") from None

@@ -1,0 +1,160 @@
+"""Everything that says where adapters sit and which of them are on, read from the files that options name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from configs.runtime.faults import Findings, InputFault
+from configs.schema.number_values import Whole
+from configs.schema.options import Options
+from configs.toml.reader import read_document
+from model.plan.freezing_rule import Freezing
+from model.plan.lora_toml import Plan, read_plan
+from model.plan.shortcut_toml import read_shortcuts
+from model.search.history import read_history
+from model.site import SiteKey
+
+AUTO = "auto"
+"""The word for a number of heads that the training texts tell."""
+ROUTED = "routed"
+"""The word for a router that joins parts which trained before."""
+
+_HEADS, _COMBINE = "heads", "combine"
+_COUNT = Whole(1)
+_COPY, _REPORT = "lora.toml", Path("search") / "clusters.toml"
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What the files say.
+
+    Args:
+        lora: the LoRA configuration, if one is given.
+        shortcuts: the shortcut configuration, if one is given.
+        switches: module -> whether it is on, as the last decision of a history has it.
+        history: that history's path.
+    """
+
+    lora: Plan | None = None
+    shortcuts: Plan | None = None
+    switches: Mapping[SiteKey, bool] | None = None
+    history: Path | None = None
+
+    @property
+    def freezing(self) -> Freezing | None:
+        """When matrices stop training, if they do."""
+        return None if self.lora is None else self.lora.freezing
+
+    def notes(self, action: str) -> tuple[str, ...]:
+        """Return lines to show once.
+
+        Args:
+            action: the word of the command line.
+        """
+        notes = [note for plan in (self.lora, self.shortcuts) if plan is not None for note in plan.notes]
+        if self.freezing is not None and action in ("test", "imp-test"):
+            notes.append(f"{self.lora.path}: [freezing] is not used by {action}")
+        return tuple(notes)
+
+    def faults(self, action: str, options: Options) -> list[str]:
+        """Return a line for whatever in the files does not go with the action or the other options."""
+        faults = self.auto_heads_faults(action) if action == "test" else []
+        if not options.adapter and options.load_type != "pl":
+            faults += self.routed_faults()
+        return faults + self.freezing_faults(action, options.max_epochs)
+
+    def freezing_faults(self, action: str, epochs: int) -> list[str]:
+        """Return a line where freezing does not go with the action or the length of the run.
+
+        Args:
+            action: the word of the command line.
+            epochs: of the run.
+        """
+        if self.freezing is None or action not in ("train", "train-dyrealloc"):
+            return []
+        where = f"{self.lora.path}: [freezing]"
+        if action == "train-dyrealloc":
+            what = "a module that is off has no gradients to be scored by; use train, or take the table out"
+            return [f"{where}: does not go with {action}: {what}"]
+        try:
+            self.freezing.check(epochs)
+        except ValueError as refusal:
+            return [f"{where}: {refusal}"]
+        return []
+
+    @property
+    def asks_corpus(self) -> bool:
+        """Whether the training texts have to tell a number of heads."""
+        return self.lora is not None and self.lora.matching(_HEADS, AUTO) != []
+
+    def with_heads(self, count: int) -> "Plans":
+        """Return the plans with this number wherever the corpus was asked for one."""
+        return replace(self, lora=self.lora.replacing(_HEADS, AUTO, count))
+
+    def auto_heads_faults(self, reader: str) -> list[str]:
+        """Return a line for each table that asks a corpus.
+
+        Args:
+            reader: who needs the number and reads no corpus.
+        """
+        return [
+            f'{self.lora.path}: [{name}] heads: "{AUTO}" is told by training texts, which {reader} does not'
+            " read; write the number"
+            for name in (self.lora.matching(_HEADS, AUTO) if self.lora is not None else ())
+        ]
+
+    def routed_faults(self) -> list[str]:
+        """Return a line for each table that joins parts which trained before, as no adapter is given."""
+        plan = self.lora
+        named = plan.matching(_COMBINE, ROUTED) if plan is not None else ()
+        return [
+            f'{plan.path}: [{name}] {_COMBINE}: "{ROUTED}" weighs parts that are trained already; give their'
+            " adapter with --adapter"
+            for name in named
+            if plan.tables.get(name, plan.default).rank
+        ]
+
+    def require(self, modules: Mapping[SiteKey, Any]) -> None:
+        """Refuse a history about modules that there are not.
+
+        Raises:
+            InputFault: naming the file and the first such module.
+        """
+        odd = sorted(set(self.switches or ()) - set(modules))
+        if odd:
+            raise InputFault(f"{self.history}: {odd[0]} is no module of the configurations given")
+
+
+def read_plans(options: Options, findings: Findings) -> Plans:
+    """Read `--lora-config`, `--shortcut-config` and the last decision of `--realloc-hist-path`."""
+    lora = shortcuts = switches = None
+    if options.lora_config is not None:
+        lora = findings.attempt(partial(read_lora, options.lora_config))
+    if options.shortcut_config is not None:
+        shortcuts = findings.attempt(partial(read_shortcuts, options.shortcut_config))
+    if options.realloc_hist_path is not None:
+        switches = findings.attempt(partial(_last_decision, options.realloc_hist_path))
+    return Plans(lora, shortcuts, switches, options.realloc_hist_path)
+
+
+def read_lora(path: Path) -> Plan:
+    """Read a LoRA TOML; the copy in a run has the number of heads that the run's corpus told.
+
+    Raises:
+        InputFault: a line for each fault.
+    """
+    plan, report = read_plan(path), path.parent / _REPORT
+    if path.name != _COPY or not plan.matching(_HEADS, AUTO) or not report.is_file():
+        return plan
+    try:
+        count = _COUNT.take(read_document(report, "--lora-config").table.get("chosen"))
+    except ValueError as refusal:
+        raise InputFault(f"{report}: chosen: {refusal}") from None
+    return plan.replacing(_HEADS, AUTO, count)
+
+
+def _last_decision(path: Path) -> dict[SiteKey, bool]:
+    last = read_history(path, "--realloc-hist-path").reallocations[-1]
+    return {key: key in last.on for key in last.scores}

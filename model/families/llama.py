@@ -1,7 +1,0 @@
-"""LLaMA: a pre-norm decoder with rotary positions, gated feed-forward part and grouped queries."""
-
-from dataclasses import replace
-
-from model.layouts import GATED_DECODER
-
-FAMILY = replace(GATED_DECODER, name="llama", model_types=("llama",))

@@ -1,0 +1,1 @@
+"""Floor 1: charts and heat maps, which know numbers and labels alone; imports `model.site` and `configs`."""

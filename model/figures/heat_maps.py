@@ -1,0 +1,193 @@
+"""Heat maps of layers and modules: scores, and how often modules were on."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from model.figures.charts import INK, MUTED
+from model.site import SiteKey, is_shortcut
+
+Scale = Literal["auto", "linear", "log"]
+
+_COLOURS = ("#e6eef3", "#a9cadb", "#5c9dbb", "#2f6f8f", "#173f54")
+_ZERO, _FAINT = "#fbf3ea", "#6b7785"
+_DECADES = 3.0
+_FARTHEST = 1e-100, 1e100  # ticks beyond the last decade must still be numbers
+_MOST_WRITTEN = 100
+_ROW, _COLUMN, _TALLEST, _BAR = 0.21, 0.5, 9.0, 0.1
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map.
+
+    Args:
+        title: its heading.
+        values: module -> number; modules that are not there stay blank.
+        note: a line under the heading.
+        limits: least and greatest number of its colours, where the map does not give them for all.
+    """
+
+    title: str
+    values: Mapping[SiteKey, float]
+    note: str = ""
+    limits: tuple[float, float] | None = None
+
+
+def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return headings of files: names that agree get their run's or directory's name in front."""
+    times = Counter(names)
+    places = [path.parent.parent if path.parent.name == "search" else path.parent for path in paths]
+    return [
+        name if times[name] == 1 else f"{place.name}: {name}"
+        for name, place in zip(names, places, strict=True)
+    ]
+
+
+def heat_map(
+    panels: Sequence[Panel], label: str, scale: Scale = "auto", limits: tuple[float, float] | None = None
+) -> bytes:
+    """Return a PNG of the panels side by side: layers downward, a column for each role.
+
+    Zero has a colour of its own, a small dot stands where there is no module, and numbers are written into
+    the cells while they are few.
+
+    Args:
+        panels: one or more maps; their rows are the same layers.
+        label: what the numbers are, beside the colour bar.
+        scale: how numbers become colours; `auto` is logarithmic where positive ones span three decades.
+        limits: least and greatest number of one colour bar for all panels; None gives each its own.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if not any(panel.values for panel in panels):
+        raise ValueError("no module to draw")
+    layers = list(range(1 + max((key.layer for panel in panels for key in panel.values), default=0)))
+    columns = [sorted({key.role for key in panel.values}, key=_place) for panel in panels]
+    height = min(_TALLEST, _ROW * len(layers))
+    widths = [_COLUMN * max(2, len(roles)) for roles in columns]
+    figure, grid = pyplot.subplots(
+        1,
+        len(panels),
+        figsize=(sum(widths) + 1.1 * len(panels) + 0.5, height + 1.5),
+        width_ratios=widths,
+        dpi=150,
+        layout="constrained",
+        squeeze=False,
+    )
+    for number, (axes, panel, roles) in enumerate(zip(grid[0], panels, columns)):
+        image = _draw(axes, panel, roles, layers, _norm(panel, scale, limits))
+        if number == 0:
+            axes.set_ylabel("layer", fontsize=9, color=INK)
+        if limits is None or panel is panels[-1]:
+            shown = axes if limits is None else list(grid[0])
+            bar = figure.colorbar(image, ax=shown, fraction=0.08, pad=0.03, aspect=height / _BAR)
+            if (limits or panel.limits) and all(float(value).is_integer() for value in panel.values.values()):
+                bar.ax.yaxis.get_major_locator().set_params(integer=True)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(colors=INK, labelsize=7, length=2)
+            if panel is panels[-1]:
+                bar.set_label(label, fontsize=8, color=INK)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    pyplot.close(figure)
+    return content.getvalue()
+
+
+def _place(role: str) -> SiteKey:
+    return SiteKey(0, role)
+
+
+def _norm(panel: Panel, scale: Scale, limits: tuple[float, float] | None) -> Any:
+    """Return what maps a panel's numbers to [0, 1]."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    if limits or panel.limits:
+        return Normalize(*(limits or panel.limits))
+    positive = [value for value in panel.values.values() if value > 0]
+    least, top = min(positive, default=1.0), max(positive, default=1.0)
+    if scale == "log" or (scale == "auto" and math.log10(top) - math.log10(least) >= _DECADES):
+        low, high = max(least, _FARTHEST[0]), min(top, _FARTHEST[1])
+        return LogNorm(low, high if high > low else 10 * low, clip=True)
+    return Normalize(min([0.0, *panel.values.values()]), top)
+
+
+def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], norm: Any) -> Any:
+    """Draw one map and return the image that a colour bar needs."""
+    import numpy
+
+    cells = [[panel.values.get(SiteKey(layer, role), math.nan) for role in roles] for layer in layers]
+    table = numpy.array(cells, dtype=float).reshape(len(layers), len(roles))
+    image = draw_cells(axes, table, norm)
+    linears = sum(not is_shortcut(SiteKey(0, role)) for role in roles)
+    if 0 < linears < len(roles):  # a gap between the linears and the shortcuts
+        axes.axvline(linears - 0.5, color="white", linewidth=5)
+    is_short = max(map(len, roles), default=0) <= 6
+    slant = {} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(roles)), roles, **slant)
+    step = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if len(layers) / step <= 48)
+    axes.set_yticks(layers[::step])
+    heading = f"{panel.title}\n" if panel.note else panel.title
+    axes.set_title(heading, fontsize=9, color=INK, loc="left")
+    axes.annotate(panel.note, (0, 1), xytext=(0, 7), xycoords="axes fraction", textcoords="offset points",
+                  fontsize=7, color=_FAINT)  # fmt: skip
+    return image
+
+
+def draw_cells(axes: Any, table: Any, norm: Any) -> Any:
+    """Draw a table's numbers as coloured cells, the first row on top; return the image a colour bar needs.
+
+    Args:
+        axes: where.
+        table: array (rows, columns); NaN where there is nothing.
+        norm: what maps numbers to [0, 1].
+    """
+    import numpy
+    from matplotlib.colors import LinearSegmentedColormap
+
+    rows, columns = table.shape
+    colours = LinearSegmentedColormap.from_list("scores", _COLOURS, bad=(0, 0, 0, 0))
+    coloured = numpy.ma.masked_where(~(numpy.abs(table) > 0), table)
+    zeros = numpy.ma.masked_where(table != 0, numpy.zeros_like(table))
+    manner = {"edgecolors": "white", "linewidth": 0.8 if rows <= 48 else 0.3}
+    edges = numpy.arange(columns + 1) - 0.5, numpy.arange(rows + 1) - 0.5
+    axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **manner)
+    image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **manner)
+    _write_cells(axes, table, norm)
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    return image
+
+
+def _write_cells(axes: Any, table: Any, norm: Any) -> None:
+    """Write numbers, zeros and dots for what is not there."""
+    import numpy
+
+    longest = max((len(_number(value)) for value in table.flat if not math.isnan(value)), default=0)
+    is_few = table.size <= (_MOST_WRITTEN if longest > 3 else 4 * _MOST_WRITTEN)
+    for (row, column), value in numpy.ndenumerate(table):
+        if math.isnan(value):
+            axes.text(column, row, "·", ha="center", va="center", fontsize=7, color=MUTED)
+        elif value == 0 or is_few:
+            is_dark = value != 0 and norm(value) > 0.55
+            colour = _FAINT if value == 0 else "white" if is_dark else INK
+            axes.text(column, row, _number(value), ha="center", va="center", fontsize=6, color=colour)
+
+
+def _number(value: float) -> str:
+    """Return a number in the few characters a cell has room for."""
+    if value == 0:
+        return "0"
+    if float(value).is_integer() and abs(value) < 1e5:
+        return str(int(value))
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")

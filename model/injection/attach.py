@@ -1,0 +1,100 @@
+"""Attach planned adapters to a network's linear layers and its residual stream."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault
+from configs.toml.binding import bind
+from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.rematerialisation import Epsilons
+from model.injection.attachment import Attachment, join
+from model.injection.residual_stream import Stream
+from model.injection.shortcut_attachment import StreamAttachment
+from model.network.family import Family
+from model.plan.adapter_config import Entry
+from model.plan.shortcut_toml import exists
+from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
+
+
+def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Site]:
+    """Return every linear site of the network, in order."""
+    sites = {}
+    for layer in range(layers):
+        for role in family.roles:
+            key = SiteKey(layer, role)
+            linear = network.get_submodule(family.path(key))
+            sites[key] = Site(key, family.path(key), linear.in_features, linear.out_features)
+    return {key: sites[key] for key in sorted(sites)}
+
+
+def locate_stream(stream: Stream) -> dict[SiteKey, Site]:
+    """Return every place of the residual stream, in order: 4 L - 1 of them."""
+    keys = (SiteKey(layer, role) for layer in range(len(stream.layers)) for role in SHORTCUT_ROLES)
+    return {key: stream.site(key) for key in keys if exists(key)}
+
+
+def attach(
+    network: nn.Module,
+    sites: Mapping[SiteKey, Site],
+    entries: Mapping[SiteKey, Entry],
+    seed: int,
+    where: str,
+    stream: Stream | None = None,
+) -> dict[SiteKey, Attachment | StreamAttachment]:
+    """Build one adapter for each planned site and put it there, switched as the plan says.
+
+    Args:
+        network: the host; its state-dict keys do not change.
+        sites: all sites of the network.
+        entries: what the plan says for the sites with a rank above zero.
+        seed: the run's seed; each adapter's start depends on it and the site alone.
+        where: the plan's file, named in faults.
+        stream: the network's layers, for kinds that sit in the residual stream.
+
+    Raises:
+        InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
+    """
+    attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
+    epsilons = Epsilons(network)
+    for method in sorted({entry.method for entry in entries.values()}):
+        kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
+        chosen = {key: entry for key, entry in entries.items() if entry.method == method}
+        planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
+        for key, adapter in kind.build(planned, seed).items():
+            if kind.place == "stream":
+                attachment = StreamAttachment(sites[key], stream.layers[key.layer], adapter)
+            else:
+                linear = network.get_submodule(sites[key].path)
+                attachment = Attachment(sites[key], linear, adapter, kind.joint, epsilons)
+            attachment.enabled = not chosen[key].disabled
+            attachment.strength = chosen[key].importance
+            attachments[key] = attachment
+    attachments = {key: attachments[key] for key in sorted(attachments)}
+    join(attachments, SHARED_INPUT)
+    return attachments
+
+
+def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
+    """Bind every entry's further keys to its kind's options, before weights are read.
+
+    Raises:
+        InputFault: naming file, site and key, or the method that has no adapters for single heads.
+    """
+    for key, entry in entries.items():
+        kind: AdapterKind = kinds.load(kinds.ADAPTERS, entry.method)
+        bind(kind.options, entry.extra, f"{where}: {key}")
+        if entry.heads and not kind.by_head:
+            raise InputFault(
+                f"{where}: {key}: method '{entry.method}' has no adapters for single heads;"
+                " plan the projection as a whole, with granularity 'layer'"
+            )
+
+
+def _planned(site: Site, entry: Entry, kind: AdapterKind, where: str) -> PlannedSite:
+    if entry.fan_in_fan_out:
+        raise InputFault(
+            f"{where}: fan_in_fan_out: {site.path} stores its weight as (out, in), not transposed"
+        )
+    return PlannedSite(site, entry, bind(kind.options, entry.extra, f"{where}: {site.key}"))

@@ -1,0 +1,283 @@
+"""Edit the residual stream of stock layers: low-rank residuals, cross-layer shortcuts, their norms.
+
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956). With x a layer's input, u its sum after attention, v
+its sum after the feed-forward part, u' the u of the layer before, and low(h) = (shortcut_alpha / R) B A h:
+
+    pre-norm:   u = x + attn(norm1(x)) + res1(x) + cut2(u')     v = u + mlp(norm2(u)) + res2(u) + cut1(x)
+    post-norm:  u = norm1(x + attn(x) + res1(x) + cut2(u'))     v = norm2(u + mlp(u) + res2(u) + cut1(x))
+
+where res1, res2, cut1, cut2 are the low of residual1, residual2, shortcut1, shortcut2.
+Differs: this is the norm mode `exact`, in which a term joins the sum before the norm that follows it anyway.
+The published wiring, `renorm`, puts one more norm on the sum, u = N2(... + cut2(u')), v = N1(... + cut1(x)),
+which changes the network also where the shortcuts are zero.
+"""
+
+import weakref
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from configs.runtime.faults import InputFault
+from model.injection.stream_sums import Carried
+from model.network.family import Family
+from model.site import Site, SiteKey
+
+NormMode = Literal["exact", "renorm"]
+_CROSS = ("shortcut1", "shortcut2")
+_UNFIT = {
+    "layerdrop": "layers that are left out at random have no sum to pass on",
+    "chunk_size_feed_forward": "a feed-forward part that runs in chunks has no one sum to add to",
+}
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How shortcuts join the stream.
+
+    Args:
+        norm: where their terms stand to the norms.
+        renormed: the sites, as text, that the published wiring puts one more norm after.
+    """
+
+    norm: NormMode
+    renormed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse norms that the mode does not have."""
+        if self.norm == "exact" and self.renormed:
+            raise ValueError("renormed: 'exact' has no such norms")
+
+
+class Guest(Protocol):
+    """What a layer needs of an attachment."""
+
+    site: Site
+
+    def term(self, h: Tensor) -> Tensor:
+        """Return what is added at its place. h: (..., D) -> (..., D)."""
+        ...
+
+
+class Stream:
+    """The layers of one network as shortcuts see them.
+
+    It holds no tensor of its own. Modules of a layer that is edited get a bound method as their `forward`;
+    the others, and all of them while nothing is on, run their stock code.
+
+    Args:
+        network: the host; its classes, places and state-dict keys do not change.
+        family: its family.
+        layers: their number.
+        norm: how terms join the sums; `wire` says after which sites `renorm` puts its norms.
+
+    Raises:
+        InputFault: when the network's configuration runs its layers in a way that has no such sums.
+    """
+
+    def __init__(self, network: nn.Module, family: Family, layers: int, norm: NormMode = "exact") -> None:
+        for name, reason in _UNFIT.items():
+            if getattr(network.config, name, 0):
+                raise InputFault(f"config.json: {name}: must be 0 for shortcuts: {reason}")
+        self.width = network.config.hidden_size
+        self.norm = norm
+        self.renormed: frozenset[SiteKey] = frozenset()
+        self.carried = Carried()
+        self.layers = [LayerStream(self, network, family, number) for number in range(layers)]
+
+    def site(self, key: SiteKey) -> Site:
+        """Return a place of the stream as a site; its host is the layer."""
+        return Site(key, self.layers[key.layer].path, self.width, self.width)
+
+    @property
+    def wiring(self) -> Wiring:
+        """How the shortcuts are wired, for the record."""
+        return Wiring(self.norm, tuple(map(str, sorted(self.renormed))))
+
+    def wire(self, sites: Collection[SiteKey]) -> None:
+        """Say where shortcuts are planned, on or off: `renorm` has its norms there, `exact` has none."""
+        self.renormed = frozenset(key for key in sites if self.norm == "renorm" and key.role in _CROSS)
+        for layer in self.layers:
+            layer.install()
+
+    def refresh(self, number: int) -> None:
+        """Edit a layer as its attachments now say, and the one before it, which passes its sum on."""
+        for layer in self.layers[max(number - 1, 0) : number + 1]:
+            layer.install()
+
+
+# Compiled code is broken here and begins again in the stock code inside: it cannot carry sums between layers.
+_by_itself = torch.compiler.disable(recursive=False)
+
+
+class LayerStream:
+    """The edits of one layer.
+
+    Checkpointing recomputes a layer's `forward`: what stands inside it (attention's entry, both norms) runs
+    again, what stands around it does not. So the inside takes all it needs from its own inputs, and keeps a
+    sum for the outside only while the outside runs.
+
+    Args:
+        stream: all layers.
+        network: the host.
+        family: its family.
+        number: of the layer.
+    """
+
+    def __init__(self, stream: Stream, network: nn.Module, family: Family, number: int) -> None:
+        self.stream, self.number = stream, number
+        self.path = family.layer.format(layer=number)
+        self.layer = network.get_submodule(self.path)
+        attention_norm, ffn_norm = family.norms(network.config)
+        after2, after1 = family.renorms or (attention_norm, ffn_norm)
+        self.is_pre = family.placement(network.config) == "pre"
+        self.attention_norm = self.layer.get_submodule(attention_norm)
+        self.ffn_norm = self.layer.get_submodule(ffn_norm)
+        self.entry = self.attention_norm if self.is_pre else self.layer.get_submodule(family.attention)
+        self.norms = {
+            "shortcut2": self.layer.get_submodule(after2),
+            "shortcut1": self.layer.get_submodule(after1),
+        }
+        self.on: dict[str, Guest] = {}
+        self.__setstate__({})
+
+    def switch(self, attachment: Guest, on: bool) -> None:
+        """Let an attachment of this layer take part, or no more."""
+        role = attachment.site.key.role
+        if on and self.on.get(role) is not attachment:
+            self.on[role] = attachment
+        elif not on and self.on.get(role) is attachment:
+            del self.on[role]
+        else:
+            return
+        self.stream.refresh(self.number)
+
+    def install(self) -> None:
+        """Edit the layer when something is on that concerns it; else give it its stock code back."""
+        edits = {self.layer: self._around_layer, self.entry: self._at_entry}
+        if self.is_pre:
+            edits[self.ffn_norm] = self._at_attention_sum
+        else:
+            edits |= {self.attention_norm: self._around_attention_norm, self.ffn_norm: self._around_ffn_norm}
+        is_edited = self.on or self._passes or any(self._renorms(role) for role in self.norms)
+        for module, forward in edits.items():
+            if is_edited:
+                module.__dict__["forward"] = forward
+            else:
+                module.__dict__.pop("forward", None)
+
+    @property
+    def _passes(self) -> bool:
+        """Whether the next layer takes this one's sum after attention."""
+        after = self.stream.layers[self.number + 1 : self.number + 2]
+        return bool(after) and "shortcut2" in after[0].on
+
+    def _renorms(self, role: str) -> bool:
+        return SiteKey(self.number, role) in self.stream.renormed
+
+    @_by_itself
+    def _around_layer(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer; where norms come first, its output is the sum that ends it. x: (B, T, D)."""
+        x = _first(args, kwargs)
+        self.stream.carried.enter(self.number, x)
+        self._is_open = True
+        try:
+            v = _stock(self.layer, *args, **kwargs)
+            u = self._u
+        finally:
+            self._is_open, self._u = False, None
+        if self._passes:
+            self.stream.carried.leave(self.number, u)
+        if self.is_pre:
+            v = self._plus(v, "residual2", u)
+            v = self._plus(v, "shortcut1", x)
+            v = self._normed(v, "shortcut1")
+        return v
+
+    @_by_itself
+    def _at_entry(self, *args: Any, **kwargs: Any) -> Any:
+        """Note the layer's input where attention begins; whoever called the layer keeps it alive."""
+        self._x = weakref.ref(_first(args, kwargs))
+        return _stock(self.entry, *args, **kwargs)
+
+    @_by_itself
+    def _at_attention_sum(self, u: Tensor) -> Tensor:
+        """Edit the sum after attention on its way into the next norm. u: (B, T, D) or (B T, D).
+
+        In place: the layer keeps this very tensor for its skip path.
+        """
+        for role, source in (("residual1", self._input), ("shortcut2", self._before)):
+            if role in self.on:
+                u.add_(self.on[role].term(source()).reshape(u.shape))
+        if self._renorms("shortcut2"):
+            u.copy_(self._normed(u.clone(), "shortcut2"))
+        if self._is_open:
+            self._u = u
+        return _stock(self.ffn_norm, u)
+
+    @_by_itself
+    def _around_attention_norm(self, total: Tensor) -> Tensor:
+        """Edit the sum after attention before its norm. total: (B, T, D)."""
+        total = self._plus(total, "residual1", self._input())
+        if self._renorms("shortcut2"):
+            u = _stock(self.attention_norm, total)
+            u = self._normed(self._plus_before(u), "shortcut2")
+        else:
+            u = _stock(self.attention_norm, self._plus_before(total))
+        self._u = u
+        return u
+
+    @_by_itself
+    def _around_ffn_norm(self, total: Tensor) -> Tensor:
+        """Edit the sum after the feed-forward part before its norm. total: (B, T, D)."""
+        total, x = self._plus(total, "residual2", self._u), self._input()
+        if not self._is_open:
+            self._u = None
+        if self._renorms("shortcut1"):
+            v = _stock(self.ffn_norm, total)
+            return self._normed(self._plus(v, "shortcut1", x), "shortcut1")
+        return _stock(self.ffn_norm, self._plus(total, "shortcut1", x))
+
+    def _input(self) -> Tensor:
+        """Return x."""
+        return self._x()
+
+    def _before(self) -> Tensor:
+        """Return the sum after attention of the layer before."""
+        return self.stream.carried.of(self._x())
+
+    def _plus(self, total: Tensor, role: str, source: Tensor) -> Tensor:
+        """Return the sum with a role's term of its source, if it is on."""
+        if role not in self.on:
+            return total
+        return total + self.on[role].term(source).reshape(total.shape).to(total.dtype)
+
+    def _plus_before(self, total: Tensor) -> Tensor:
+        return self._plus(total, "shortcut2", self._before()) if "shortcut2" in self.on else total
+
+    def _normed(self, total: Tensor, role: str) -> Tensor:
+        """Return the sum after the one more norm of the published wiring."""
+        return _stock(self.norms[role], total) if self._renorms(role) else total
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to one forward pass."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_x", "_u", "_is_open")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin between two forward passes."""
+        self.__dict__.update(state)
+        self._x: weakref.ref[Tensor] | None = None
+        self._u: Tensor | None = None
+        self._is_open = False
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return the hidden states a layer or its attention is called with."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _stock(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Run a module's own forward; called from its stand-in, or as a norm that is applied once more."""
+    return type(module).forward(module, *args, **kwargs)

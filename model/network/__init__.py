@@ -1,0 +1,1 @@
+"""Floor 1: families, weights and tokenizers of stock networks; imports `model.tensors` and below."""

@@ -1,0 +1,23 @@
+"""The contract of an action: what the word after `python -m main` does with a job."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model.run.job import Job
+
+
+def _accept(job: Job) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a file in `model/actions/` exports as `ACTION`.
+
+    Args:
+        run: job -> exit code.
+        check: refuses, with an InputFault, a job that cannot be done, before anything is written.
+    """
+
+    run: Callable[[Job], int]
+    check: Callable[[Job], None] = _accept

@@ -1,0 +1,145 @@
+"""`imp-test`: score every module that is on, write the score file and its picture, train nothing else."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from configs.runtime import console, kinds
+from configs.runtime.files import write_bytes
+from model.figures.heat_maps import heat_map
+from model.run.action import Action
+from model.run.fit import fit
+from model.run.job import Job, Steps
+from model.run.probe import Hooks, limit_of, probe_of, random_b_seed
+from model.run.report import write_report
+from model.run.start import begin
+from model.search.heuristic import HeuristicKind
+from model.search.saliency import measure, tie
+from model.search.score_file import Scores, read_scores, score_panel, write_scores
+from model.site import SiteKey
+from model.training.callbacks.before_training import BeforeTraining
+from model.training.learners.finetune import FineTuner
+from model.training.mixed_precision import frozen_stored_for
+from model.training.trainer import build_trainer
+
+_SHOWN = 8
+
+
+def run(job: Job) -> int:
+    """Score; a heuristic that needs trained adapters trains them first, unless a checkpoint holds them."""
+    learner = job.learner(job.data.validation_names)
+    if not begin(job, learner):
+        return 0
+    kind: HeuristicKind = kinds.load(kinds.HEURISTICS, job.options.importance_test_name)
+    if kind.trains_first and not _is_trained(job):
+        _train(job, learner)
+    record = ScoreRecord(job)
+    act = partial(_score, job, kind, record)
+    trainer = build_trainer(job.options, None, [BeforeTraining(act)], quiet=True)
+    if job.options.gradient_checkpointing:
+        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
+    with frozen_stored_for(learner.network, job.options.precision):
+        trainer.fit(learner, datamodule=job.data)
+    learner.network.gradient_checkpointing_disable()
+    if console.rank() == 0:
+        _finish(job, learner, record)
+    return 0
+
+
+def _score(
+    job: Job, kind: HeuristicKind, record: "ScoreRecord", trainer: L.Trainer, learner: FineTuner
+) -> None:
+    """Score on the trainer's devices and write the file."""
+    chosen = job.data.scoring_batches(limit_of(job, kind))
+    batches = list(job.data.scoring_dataloader(chosen))
+    hooks = Hooks(record.known(), record.add, record.note)
+    drawn = random_b_seed(job.options, kind)
+    scores = measure(kind, probe_of(job, trainer, learner, kind, batches, hooks=hooks), drawn)
+    start = "as_is" if drawn is None else "random_b"
+    record.close(scores, limit_test_num=chosen.total, examples=chosen.examples, score_init=start)
+
+
+def _is_trained(job: Job) -> bool:
+    """Tell whether the adapters come trained: from another run, or from this one's finished training."""
+    if job.checkpoint is None:
+        return False
+    return not job.options.resume_training or job.checkpoint["position"]["finished"]
+
+
+def _train(job: Job, learner: FineTuner) -> None:
+    """Train the adapters for the zero-proxy metric: every epoch its first batches only, no evaluation."""
+    whole = len(job.data.epoch_batches())
+    batches = job.options.alpha_limit_zptrain_batches.of(whole)
+    fit(job, learner, limits={"limit_train_batches": batches, "limit_val_batches": 0})
+
+
+class ScoreRecord:
+    """The score file of a run, rewritten whenever a score is found.
+
+    Args:
+        job: the run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        method = job.options.importance_test_name
+        self.path: Path = job.directory.path / "search" / f"scores_{method}.toml"
+        sites = job.assembled.attachments.values()
+        self.widths = {one.site.key.role: (one.site.in_features, one.site.out_features) for one in sites}
+        self.facts: dict[str, Any] = {
+            "method": method,
+            "dataset": job.task.name,
+            "task": job.options.task,
+            "seed": job.options.seed,
+        }
+        self.resumed = job.options.resume_training
+        self.scores: dict[SiteKey, float] = {}
+
+    def known(self) -> Mapping[SiteKey, float]:
+        """Return the scores that an earlier try of this run left."""
+        if self.resumed and self.path.is_file():
+            self.scores = dict(read_scores(self.path).values)
+        return dict(self.scores)
+
+    def note(self, name: str, value: Any) -> None:
+        """Put a fact into the file's head."""
+        self.facts[name] = value
+
+    def add(self, key: SiteKey, score: float) -> None:
+        """Take one more score and write the file anew."""
+        self.scores[key] = score
+        self._write()
+
+    def close(self, scores: Mapping[SiteKey, float], **facts: Any) -> None:
+        """Write the whole file, with what the scores were made from."""
+        self.scores = dict(scores)
+        self.facts |= facts
+        self._write()
+
+    def _write(self) -> None:
+        if console.rank() == 0:
+            self.path.parent.mkdir(exist_ok=True)
+            write_scores(self.path, Scores(self.scores, self.facts, self.widths))
+
+
+def _finish(job: Job, learner: FineTuner, record: ScoreRecord) -> None:
+    """Show the scores, draw them, write summary and report."""
+    method, scores = job.options.importance_test_name, record.scores
+    ranked = sorted(scores, key=lambda key: -scores[key])
+    rows = [(place + 1, key, f"{scores[key]:.6g}") for place, key in enumerate(ranked)]
+    shown = rows if len(rows) <= 2 * _SHOWN else [*rows[:_SHOWN], ("", "…", ""), *rows[-_SHOWN:]]
+    console.table(f"Scores by {method}", ("place", "module", "score"), shown)
+    if tie(list(scores.values())) and method != "constant":
+        console.say(f"note: all {len(scores)} scores are equal: a choice is random; see --score-init")
+    summary = job.summary(learner, {}, split="train", value=None, steps=Steps())
+    picture = record.path.with_suffix(".png")
+    write_bytes(picture, heat_map([score_panel(Scores(scores, record.facts), method)], "score"))
+    facts = {"model": job.options.model, "data set": job.task.name, "heuristic": method}
+    write_report(job.directory.path, summary, [], facts, {"Scores": picture})
+    summary.write(job.directory.summary)
+    console.say(f"scores: {record.path}")
+
+
+ACTION = Action(run)

@@ -1,0 +1,69 @@
+"""`train-dyrealloc`: train while a search decides again and again which modules are on."""
+
+import time
+from pathlib import Path
+
+from configs.runtime import console
+from configs.runtime.files import write_bytes
+from model.figures.charts import shares
+from model.figures.heat_maps import heat_map
+from model.run.action import Action
+from model.run.finish import finish
+from model.run.fit import fit
+from model.run.job import Job, Searched
+from model.run.reallocation_search import budget_of, search_of
+from model.run.start import begin
+from model.search.history import History, frequency, frequency_panel
+from model.search.reallocation_callback import Reallocations
+from model.site import is_shortcut
+
+
+def run(job: Job) -> int:
+    """Train from the beginning or from the checkpoint of `--resume-training`."""
+    budget = budget_of(job)
+    if not job.options.resume_training:
+        for key in budget.sizes:  # all of them train, whatever the configuration switches off
+            job.assembled.attachments[key].enabled = True
+    learner = job.learner(job.data.validation_names)
+    search = search_of(job, budget)
+    rows = [
+        ("search", f"{job.options.importance_test_name}, every {search.every} batches"),
+        ("budget", budget.words()),
+    ]
+    if not begin(job, learner, rows):
+        return 0
+    folder = job.directory.path / "search"
+    callback = Reallocations(search, folder)
+    started = time.perf_counter()
+    trainer, saver = fit(job, learner, [callback])
+    took = time.perf_counter() - started
+    title = f"{job.options.importance_test_name} on {job.task.name}"
+    pictures = _draw(folder, callback.history, title) if console.rank() == 0 else {}
+    found = Searched(len(callback.decided), frozenset(budget.sizes), pictures)
+    finish(job, trainer, learner, saver, found)
+    share = 100 * callback.seconds / took
+    on = sum(one.active for key, one in job.assembled.attachments.items() if key in budget.sizes)
+    console.say(
+        f"search: {len(callback.decided)} decisions, {share:.1f} % of the time of training; on at the best"
+        f" step: {on} of {len(budget.sizes)} modules, {learner.active_parameters():,} parameters active"
+    )
+    for heading, picture in pictures.items():
+        console.say(f"{heading}: {picture}")
+    return 0
+
+
+def _draw(folder: Path, history: History, title: str) -> dict[str, Path]:
+    """Draw how often modules were on and, with shortcuts, the share of LoRA among them; return headings."""
+    counted = frequency(history)
+    pictures = {"How often modules were on": folder / "frequency.png"}
+    write_bytes(folder / "frequency.png", heat_map([frequency_panel(counted, title)], "reallocations on"))
+    keys = sorted(counted.counts)
+    if any(map(is_shortcut, keys)):
+        blind = sum(not is_shortcut(key) for key in keys) / len(keys)
+        trend = {"LoRA": [one.lora_share for one in history.reallocations]}
+        write_bytes(folder / "lora_share.png", shares(trend, [blind]))
+        pictures["LoRA among the modules that are on"] = folder / "lora_share.png"
+    return pictures
+
+
+ACTION = Action(run, check=budget_of)

@@ -1,0 +1,101 @@
+"""The end of a training run: the best step's weights, their export, their score, the record."""
+
+from pathlib import Path
+
+import lightning as L
+
+from configs.runtime import console
+from configs.runtime.files import replacing_directory
+from model.exchange.export import collect, export
+from model.run.evaluation import score, show_result, write_predictions
+from model.run.job import NOTHING_SEARCHED, Job, Searched, Steps
+from model.run.report import write_report
+from model.run.router_report import hear_routers, report_routers
+from model.tensors.checkpoint import load_checkpoint
+from model.training.callbacks.checkpoints import Checkpoints
+from model.training.callbacks.metrics_record import close_metrics, read_metrics
+from model.training.distributed.sharding import in_step
+from model.training.learners.finetune import FineTuner
+
+_TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
+
+
+def finish(
+    job: Job,
+    trainer: L.Trainer,
+    learner: FineTuner,
+    saver: Checkpoints,
+    searched: Searched = NOTHING_SEARCHED,
+) -> None:
+    """Go back to the best step's weights, export and score them, write summary and report."""
+    directory, rank = job.directory, console.rank()
+    best = trainer.strategy.broadcast(str(directory.best))
+    learner.adopt(load_checkpoint(Path(best)), best)
+    rows = read_metrics(directory.metrics) if rank == 0 else []
+    metrics = {
+        name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
+    }
+    with in_step(learner.network):
+        if rank == 0:
+            _export(job, learner)
+        heard = hear_routers(job, trainer, learner)
+    routers = report_routers(job, trainer, heard)
+    if "test" in job.data.test_names:
+        tested = score(job, trainer, learner, directory.path)
+        metrics |= tested
+        if rank == 0:
+            epoch = next((epoch for step, epoch, *_ in reversed(rows) if step == saver.best_step), 0)
+            close_metrics(directory.metrics, saver.best_step, epoch, tested)
+    if job.options.write_predictions:
+        write_predictions(job, trainer, learner, directory.path)
+    if rank == 0:
+        steps = Steps(saver.best_step, max((step for step, *_ in rows), default=0))
+        summary = job.summary(
+            learner, metrics, split="validation", value=saver.best_value, steps=steps, searched=searched
+        )
+        facts = {"model": job.options.model, "data set": job.task.name, "task": job.options.task}
+        if job.assembled.attachments:
+            on, active = summary.search, learner.active_parameters()
+            facts["modules on"] = f"{on['enabled']} of {on['eligible']}, {active:,} parameters active"
+        write_report(directory.path, summary, rows, facts, {**searched.pictures, **routers})
+        summary.write(directory.summary)
+    show_result(f"Result at step {saver.best_step}", metrics)
+    console.say(f"run directory: {directory.path}")
+
+
+def _export(job: Job, learner: FineTuner) -> None:
+    """Write `adapter/`, or `model/` after full fine-tuning."""
+    assembled, path = job.assembled, job.directory.path
+    if not assembled.attachments:
+        with replacing_directory(path / "model") as draft:
+            assembled.network.save_pretrained(draft)
+            assembled.backbone.tokenizer.save_pretrained(draft)
+        return
+    metadata = {
+        "base_digest": assembled.backbone.digest,
+        "evaluation": job.evaluation(),
+        "template": job.task.template,
+        **({"templates": dict(job.task.templates)} if job.task.templates else {}),
+        "labels": list(job.task.classes),
+        "training_alpha": {str(key): a.adapter.alpha for key, a in assembled.attachments.items() if a.active},
+    }
+    if assembled.stream is not None:
+        metadata["shortcuts"] = vars(assembled.stream.wiring)
+    adapter = collect(assembled.network, assembled.attachments, assembled.methods, assembled.saved, metadata)
+    probe = next(iter(job.data.val_dataloader()[0]))
+    probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
+    difference = export(
+        job.directory.adapter,
+        adapter,
+        assembled.network,
+        assembled.attachments,
+        probe,
+        assembled.stream,
+        task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
+        base=job.base,
+        dropout=max(
+            (a.adapter.dropout for key, a in assembled.attachments.items() if key in assembled.sites),
+            default=0.0,
+        ),
+    )
+    console.say(f"adapter: {job.directory.adapter} (read back, logits differ by {difference:.1e} at most)")

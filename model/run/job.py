@@ -1,0 +1,210 @@
+"""What an action is given: everything built and checked, nothing run yet."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning import LightningDataModule
+
+from configs.runs.run_directory import RunDirectory
+from configs.runtime.faults import InputFault
+from model.assembly.assembly import Assembled, require_base
+from model.freezing.record import Course
+from model.run.report import Summary
+from model.run.task_facts import TaskFacts
+from model.site import SiteKey
+from model.training.learners.finetune import FineTuner, Recipe
+from model.training.multiple_choice import Choice
+from model.training.objective import Objective, build
+
+
+class Steps(NamedTuple):
+    """Optimiser steps of a run: which was the best, and how many were taken."""
+
+    best: int = 0
+    taken: int = 0
+
+
+class Searched(NamedTuple):
+    """What a search did: decisions, the modules it switched (None: all), heading -> picture.
+
+    Or what freezing did: its course.
+    """
+
+    decisions: int = 0
+    eligible: Collection[SiteKey] | None = None
+    pictures: Mapping[str, Path] = {}
+    course: Course | None = None
+
+
+NOTHING_SEARCHED = Searched()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to go.
+
+    Args:
+        action: the word of the command line.
+        options: the effective options.
+        config_text: the content of `config.toml`.
+        task: the data set's facts.
+        data: its batches.
+        rows: rows read, used and refused, in all and by split, and the reasons.
+        digests: split -> SHA-256 of its examples.
+        assembled: network and adapters.
+        base: path or name of the frozen base, as other tools load it.
+        checkpoint: what `--load` with `--load-type pl` holds; its tensors are in place already.
+        preview: one decoded example with its loss mask.
+        directory: the run directory, open and locked; None for a dry run.
+        command: the command line as typed.
+        corpus: files for `search/` that say what the training texts decided.
+    """
+
+    action: str
+    options: Any
+    config_text: str
+    task: TaskFacts
+    data: LightningDataModule
+    rows: Mapping[str, Any]
+    digests: Mapping[str, str]
+    assembled: Assembled
+    base: str
+    checkpoint: Mapping[str, Any] | None
+    preview: str
+    directory: RunDirectory | None
+    command: Sequence[str]
+    corpus: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> str:
+        """The metric that chooses the best step, with its split."""
+        return f"val/{self.task.selection}"
+
+    def learner(self, evaluations: Sequence[str]) -> FineTuner:
+        """Return the learner of this run.
+
+        Args:
+            evaluations: names of the sets it is evaluated on.
+        """
+        # A checkpoint tells what trains: in a search modules do that are off at the moment.
+        known = None if self.checkpoint is None else self.checkpoint["switches"]
+        for key, attachment in self.assembled.attachments.items():
+            trains = attachment.active if known is None else str(key) in known
+            if not trains:  # what stays off gets no gradient, no update and no decay
+                attachment.adapter.requires_grad_(False)
+        options = self.options
+        head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
+        recipe = Recipe(
+            optimizer=options.optimizer,
+            lr=options.learning_rate,
+            head_lr=head_lr,
+            weight_decay=options.weight_decay,
+            schedule=options.lr_scheduler,
+            warmup_ratio=options.warmup_ratio,
+            lowest_lr=options.eta_min,
+            fused=options.precision != "16-mixed",
+            head_weight_decay=options.head_weight_decay,
+        )
+        return FineTuner(
+            self.assembled.network,
+            self.assembled.attachments,
+            head=self.assembled.head,
+            objective=self._objective(),
+            recipe=recipe,
+            evaluations=evaluations,
+        )
+
+    def _objective(self) -> Objective:
+        """Return loss and metrics; questions of MMLU are answered by letters."""
+        task = self.task
+        built = build(task.objective, task.metrics, len(task.classes))
+        return Choice(built, task.metrics) if task.selection == "mmlu" else built
+
+    def adopt(self) -> None:
+        """Put the checkpoint's tensors and switches in place, before anything of the run is written.
+
+        Raises:
+            InputFault: when they are not those that train here, or stood on another base.
+        """
+        if self.checkpoint is not None:
+            require_base(self.assembled.backbone, self.checkpoint["facts"])
+            if self.options.resume_training:
+                self._require_data(self.checkpoint["facts"]["data_digests"])
+            self.learner(()).adopt(self.checkpoint, self.options.load)
+            if not self.options.resume_training:  # a history given now says more than the checkpoint
+                for key, on in self.assembled.switches.items():
+                    if key in self.assembled.attachments:
+                        self.assembled.attachments[key].enabled = on
+
+    def _require_data(self, began: Mapping[str, str]) -> None:
+        """Refuse to go on with other examples than the run began with."""
+        changed = [name for name in began if self.digests.get(name) != began[name]]
+        if changed:
+            raise InputFault(
+                f"--dataset: {', '.join(changed)} of {self.task.name} changed since the run began"
+            )
+
+    def summary(
+        self,
+        learner: FineTuner,
+        metrics: Mapping[str, float],
+        *,
+        split: str,
+        value: float | None,
+        steps: Steps,
+        searched: Searched = NOTHING_SEARCHED,
+    ) -> Summary:
+        """Return the result for scripts.
+
+        Args:
+            learner: counts what trains.
+            metrics: every final number by name.
+            split: where the metric was taken.
+            value: the metric that chose the best step.
+            steps: which step that was, and how many were taken.
+            searched: what a search did.
+        """
+        groups = learner.groups()
+        metric = {
+            "name": self.selected,
+            "direction": "max" if self.task.maximise else "min",
+            "split": split,
+            "value": value,
+            "best_step": steps.best,
+        }
+        modules = self.assembled.attachments
+        eligible = modules if searched.eligible is None else searched.eligible
+        search = {
+            "decisions": searched.decisions,
+            "enabled": sum(modules[key].active for key in eligible),
+            "eligible": len(eligible),
+        }
+        freezing = None if searched.course is None else searched.course.summary(steps.taken)
+        counts = groups | {"total": sum(groups.values())}
+        return Summary(metric, metrics, counts, steps.taken, self.rows, search, freezing)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says about the base it stands on."""
+        backbone = self.assembled.backbone
+        return {
+            "base": backbone.word,
+            "base_digest": backbone.digest,
+            "pretrained": bool(self.options.pretrained),
+            "seed": self.options.seed,
+            "model": self.options.model,
+            "dataset": self.task.name,
+            "data_digests": dict(self.digests),
+        }
+
+    def evaluation(self) -> dict[str, Any]:
+        """Return the options that decide an evaluation's number, stored with the adapter."""
+        names = ["dataset", "task", "batch_size", "max_token_len"]
+        names += ["precision", "base_dtype", "attention", "seed"]
+        if self.assembled.stream is not None:
+            names.append("shortcut_norm")
+        chosen = {
+            name: getattr(self.options, name) for name in names if getattr(self.options, name) is not None
+        }
+        return chosen | ({"data": dict(self.task.table)} if self.task.table else {})

@@ -1,0 +1,91 @@
+"""What a heuristic looks at in a run: its network, the batches it may read, the sum over processes."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+
+from configs.runtime import console
+from configs.runtime.console import is_quiet
+from model.run.job import Job
+from model.search.heuristic import HeuristicKind, Probe
+from model.site import SiteKey
+from model.training.learners.finetune import FineTuner
+from model.training.objective import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What a search wants to hear from a heuristic while it works.
+
+    Args:
+        known: scores of an earlier try that was broken off.
+        found: (site, score) -> None.
+        note: (name, value) -> None: a fact for the score file.
+    """
+
+    known: Mapping[SiteKey, float] = dataclasses.field(default_factory=dict)
+    found: Callable[[SiteKey, float], None] = lambda key, score: None
+    note: Callable[[str, Any], None] = lambda name, value: None
+
+
+def limit_of(job: Job, kind: HeuristicKind) -> Callable[[int], int]:
+    """Return how many batches a heuristic reads, given how many an epoch has."""
+    most = kind.most_batches
+
+    def limit(total: int) -> int:
+        asked = job.options.imp_limit_test_batches.of(total)
+        return asked if most is None else min(asked, most)
+
+    return limit
+
+
+def random_b_seed(options: Any, kind: HeuristicKind) -> int | None:
+    """Return the seed of a static test's random B, or None where the weights are scored as they are."""
+    start = options.score_init or ("random_b" if kind.random_b else "as_is")
+    return options.seed if start == "random_b" else None
+
+
+def probe_of(
+    job: Job,
+    trainer: L.Trainer,
+    learner: FineTuner,
+    kind: HeuristicKind,
+    batches: Sequence[Batch],
+    *,
+    keys: Collection[SiteKey] | None = None,
+    hooks: Hooks | None = None,
+) -> Probe:
+    """Return a probe of modules that are on.
+
+    The metric is the task's own; a language model's is its perplexity.
+
+    Args:
+        job: the run.
+        trainer: gives device, precision and processes.
+        learner: the network and its attachments.
+        kind: the heuristic.
+        batches: this process's share, where the loader left them.
+        keys: the modules that are scored; None for every one that is on.
+        hooks: what the search wants to hear.
+    """
+    hooks = hooks or Hooks()
+    scored = {key: one for key, one in learner.attachments.items() if one.active}
+    fields = (field.name for field in dataclasses.fields(kind.options))
+    is_language = job.task.objective == "language_modeling"
+    return Probe(
+        network=learner.network,
+        objective=learner.objective,
+        attachments={key: one for key, one in scored.items() if keys is None or key in keys},
+        batches=[trainer.strategy.batch_to_device(batch) for batch in batches],
+        metric="perplexity" if is_language else job.task.selection,
+        maximise=not is_language and job.task.maximise,
+        options=kind.options(**{name: getattr(job.options, name) for name in fields}),
+        reduce=lambda value: trainer.strategy.reduce(value, reduce_op="sum"),
+        precision=trainer.precision_plugin.forward_context,
+        known=hooks.known,
+        found=hooks.found,
+        note=hooks.note,
+        watch=lambda items, what: items if is_quiet() else console.progress(items, what),
+    )

@@ -1,0 +1,101 @@
+"""What a run leaves for people and scripts: `summary.json`, `report.md` and the picture of its curves."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.runtime.files import write_text
+from model.figures.charts import curves
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a run; holds no clock, host, path, action or project name.
+
+    Args:
+        metric: the metric that chose the best step: name, direction, split, value, best_step.
+        metrics: every final number by name.
+        trainable_parameters: adapters, router_or_gates, head, other, total.
+        steps: optimiser steps taken.
+        rows: rows read, used and refused, in all and by split, and the reasons.
+        search: decisions taken, modules enabled and eligible.
+        freezing: parameters that trained at the start, at the end and on average, the head left out, and how
+            many matrices stopped; None where none may.
+    """
+
+    metric: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    trainable_parameters: Mapping[str, int]
+    steps: int
+    rows: Mapping[str, Any]
+    search: Mapping[str, int]
+    freezing: Mapping[str, float] | None = None
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON with sorted keys."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if self.freezing is None:
+            del content["freezing"]
+        write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_report(
+    directory: Path,
+    summary: Summary,
+    rows: list[tuple[int, int, str, float]],
+    facts: Mapping[str, str],
+    pictures: Mapping[str, Path] | None = None,
+) -> None:
+    """Write `report.md` and `curves.png`: what ran, the curves and the numbers.
+
+    Args:
+        directory: the run directory.
+        summary: the result.
+        rows: step, epoch, name and value, as `metrics.csv` holds them.
+        facts: what ran, in words for a table.
+        pictures: heading -> a picture in the run directory.
+    """
+    losses = {step: value for step, _, name, value in rows if name == "train/loss"}
+    selected = summary.metric["name"]
+    evaluations = {step: value for step, _, name, value in rows if name == selected}
+    if losses:
+        curves(directory / "curves.png", losses, evaluations, selected, summary.metric["best_step"])
+    lines = ["# Run report", "", "| what | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    lines += ["", "## Result", ""]
+    if summary.metric["value"] is not None:
+        lines.append(
+            f"`{selected}` = **{summary.metric['value']:.6g}** ({summary.metric['direction']}) at step"
+            f" {summary.metric['best_step']} of {summary.steps}."
+        )
+    lines += ["", "| metric | value |", "|---|---|"]
+    lines += [f"| {name} | {value:.6g} |" for name, value in summary.metrics.items()]
+    lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
+    lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
+    counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused and more
+    if summary.freezing is not None:
+        lines += _frozen(summary.freezing)
+    lines += ["", "## Data", "", f"| split | rows {' | '.join(counted).replace('_', ' ')} |"]
+    lines += [f"|---{'|---' * len(counted)}|"]
+    lines += [
+        f"| {name} | {' | '.join(str(counts[key]) for key in counted)} |"
+        for name, counts in summary.rows["splits"].items()
+    ]
+    if losses:
+        lines += ["", "## Curves", "", "![training loss and evaluations](curves.png)"]
+    for heading, picture in (pictures or {}).items():
+        lines += ["", f"## {heading}", "", f"![{heading}]({picture.relative_to(directory)})"]
+    write_text(directory / "report.md", "\n".join(lines) + "\n")
+
+
+def _frozen(numbers: Mapping[str, float]) -> list[str]:
+    """Return the section on matrices that stopped training."""
+    return [
+        *("", "## Freezing", ""),
+        f"{numbers['frozen']} of {numbers['matrices']} matrices stopped training."
+        " Parameters that trained, the head left out:",
+        *("", "| at the start | at the end | average over steps |", "|---|---|---|"),
+        f"| {numbers['start']:,} | {numbers['end']:,} | {numbers['average']:,.1f} |",
+    ]

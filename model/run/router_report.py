@@ -1,0 +1,75 @@
+"""The routers of a trained run on its validation data: `search/router_usage.toml` and pictures of it."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from configs.runtime import console
+from configs.runtime.files import write_bytes, write_text
+from model.assembly.router_maps import draw_types, type_maps
+from model.assembly.router_usage import RouterRecord, usage_panels, usage_text
+from model.figures.heat_maps import heat_map
+from model.run.job import Job
+from model.training.learners.finetune import FineTuner
+
+_BATCHES = 32
+"""Global batches of each validation set."""
+_EXAMPLES = 256
+"""Of a set that tells types of task so many examples at least."""
+
+
+def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecord:
+    """Record how routers weigh their experts on this process's share of validation batches.
+
+    Processes may make different numbers of forward passes; `report_routers` adds up what all of them heard.
+    """
+    network, record = learner.network, RouterRecord(learner.network, learner.attachments)
+    if not record.routed:
+        return record
+    learner.to(trainer.strategy.root_device)  # training leaves it on the CPU
+    training, unused = network.training, learner.objective.evaluation(learner.device)
+    network.eval()
+    try:
+        with record, torch.no_grad():
+            for record.group in job.data.validation_names:
+                loader, types = job.data.looked_at(record.group, _BATCHES, _EXAMPLES)
+                for number, batch in enumerate(loader):
+                    record.expect(types[number] if types else ())
+                    with trainer.precision_plugin.forward_context():
+                        # Not the loss: an evaluation set may hold other targets than training has.
+                        learner.objective.evaluate(network, trainer.strategy.batch_to_device(batch), unused)
+    finally:
+        network.train(training)
+    return record
+
+
+def report_routers(job: Job, trainer: L.Trainer, record: RouterRecord) -> Mapping[str, Path]:
+    """Write and draw what all processes heard; every one of them calls this, the first writes.
+
+    Returns:
+        Heading -> picture; nothing where no router is on, and on the other processes.
+    """
+    if not record.routed:
+        return {}
+    names = job.data.validation_names
+    record.pool(
+        {name: job.data.types(name) for name in names}, partial(trainer.strategy.reduce, reduce_op="sum")
+    )
+    if console.rank() != 0:
+        return {}
+    folder, usage, by_type = job.directory.path / "search", record.usage(), record.usage_by_type()
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "router_usage.toml", usage_text(usage, by_type))
+    pictures = {}
+    for group, sites in usage.items():
+        suffix = "" if group == names[0] else f"_{group}"
+        pictures[f"Routers on {group}"] = path = folder / f"router_usage{suffix}.png"
+        write_bytes(path, heat_map(usage_panels(sites), "mean over tokens", "linear"))
+        if group in by_type:
+            pictures[f"Routers on {group}, by type of task"] = path = folder / f"router_types{suffix}.png"
+            tokens = {kind: max(one.tokens for one in own.values()) for kind, own in by_type[group].items()}
+            write_bytes(path, draw_types(type_maps(by_type[group], sites), tokens))
+    return pictures

@@ -1,0 +1,79 @@
+"""Which modules a search may switch, how many of them are on, and which: decisions without a network.
+
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), dynamic reallocation; the rule is in
+`model.search.allocation`.
+Differs: a budget in parameters may take the place of a share of the modules, since modules differ in size.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from configs.runtime.faults import InputFault
+from model.search.allocation import Mode, allocate, groups, keep_within
+from model.site import SiteKey, is_shortcut
+
+
+def eligible(keys: Collection[SiteKey], mode: Mode) -> list[SiteKey]:
+    """Return the modules that a search switches, in order; in mode `off` shortcuts stay as configured."""
+    return sorted(key for key in keys if mode != "off" or not is_shortcut(key))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many of the eligible modules are on.
+
+    Args:
+        sizes: eligible module -> its parameters.
+        share: part of the modules that is on.
+        mode: whether shortcuts have a ranking of their own.
+        parameters: what all modules that are on may have together; None to count modules.
+    """
+
+    sizes: Mapping[SiteKey, int]
+    share: float
+    mode: Mode
+    parameters: int | None = None
+
+    def check(self) -> None:
+        """Refuse a budget that turns nothing on.
+
+        Raises:
+            InputFault: naming the flag, and the smallest value that would.
+        """
+        if self.parameters is None:
+            groups(list(self.sizes), self.share, self.mode)
+        elif self.parameters < (least := min(self.sizes.values(), default=0)):
+            what = f"{self.parameters} parameters turn on none of {len(self.sizes)} modules"
+            raise InputFault(f"--budget-params: {what}; the smallest has {least}")
+
+    def choose(self, scores: Mapping[SiteKey, float], draws: Random) -> frozenset[SiteKey]:
+        """Return the modules that are on.
+
+        Args:
+            scores: eligible module -> score.
+            draws: generator of this decision alone, which breaks ties.
+        """
+        if self.parameters is not None:
+            return keep_within(scores, self.sizes, self.parameters, draws)
+        decided = allocate(scores, self.share, self.mode, draws)
+        return frozenset(key for key, is_on in decided.items() if is_on)
+
+    def words(self) -> str:
+        """Return what is on, for people: modules of each ranking, and the parameters that are active."""
+        if self.parameters is not None:
+            return f"at most {self.parameters:,} parameters in {len(self.sizes)} modules"
+        rankings = groups(list(self.sizes), self.share, self.mode)
+        parts = [f"{budget} of {len(group)} {_name(group)}" for group, budget in rankings]
+        ranked = [(sorted(self.sizes[key] for key in group), budget) for group, budget in rankings]
+        least = sum(sum(sizes[:budget]) for sizes, budget in ranked)
+        most = sum(sum(sizes[len(sizes) - budget :]) for sizes, budget in ranked)
+        active = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        return f"{', '.join(parts)}, {active} parameters active"
+
+
+def _name(group: Collection[SiteKey]) -> str:
+    shortcuts = sum(map(is_shortcut, group))
+    if not shortcuts:
+        return "LoRA modules"
+    return "shortcuts" if shortcuts == len(group) else "LoRA modules and shortcuts"

@@ -1,0 +1,101 @@
+"""Score modules by a heuristic and leave the network, its gradients and all randomness as they were."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from configs.runtime.faults import NonFiniteFault
+from model.injection.attachment import Attachment
+from model.search.allocation import rounded
+from model.search.heuristic import HeuristicKind, Probe
+from model.site import SiteKey
+from model.tensors.random_state import generator, random_states, restore_random_states
+
+_SPREAD_OF_B = 0.02
+
+
+def measure(kind: HeuristicKind, probe: Probe, random_b_seed: int | None = None) -> dict[SiteKey, float]:
+    """Return every attachment's score, rounded to nine digits.
+
+    In exact arithmetic scores do not depend on the number of processes; the rounding takes away the
+    differences that the order of additions makes.
+
+    Args:
+        kind: the heuristic.
+        probe: what it looks at.
+        random_b_seed: score with B ~ N(0, 0.02) drawn from this seed; None scores the weights as they are.
+
+    Raises:
+        NonFiniteFault: naming the modules whose score is not finite.
+    """
+    start = nullcontext() if random_b_seed is None else random_b(probe.attachments, random_b_seed)
+    with untouched(probe.network, probe.attachments), start:
+        for module in (probe.network, *probe.attachments.values()):
+            module.eval()
+        found = kind.score(probe)
+    scores = {key: rounded(found[key]) for key in sorted(probe.attachments)}
+    wrong = [f"{key}: the score is {score}" for key, score in scores.items() if not math.isfinite(score)]
+    if wrong:
+        raise NonFiniteFault(*wrong[:8])
+    return scores
+
+
+@contextmanager
+def untouched(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> Iterator[None]:
+    """Give modes, switches, strengths and the state of every global generator back, whatever happens."""
+    modes = [
+        (module, module.training) for root in (network, *attachments.values()) for module in root.modules()
+    ]
+    switches = [(one, one.enabled, one.strength) for one in attachments.values()]
+    random = random_states()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for attachment, enabled, strength in switches:
+            # Setting forgets outputs in flight and unmerges, so it happens only where something changed.
+            if attachment.strength != strength:
+                attachment.strength = strength
+            if attachment.enabled != enabled:
+                attachment.enabled = enabled
+        restore_random_states(random)
+
+
+@contextmanager
+def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[None]:
+    """Put random numbers in the place of what starts at zero: several scores vanish identically there.
+
+    Args:
+        attachments: by site; of their factors it is every B, or the vector b where there is one, that trains;
+            a frozen one was loaded.
+        seed: the run's seed; a module's numbers depend on it and the site alone.
+    """
+    held = [(key, name, b, b.detach().clone()) for key, a in attachments.items() for name, b in _bs(a)]
+    try:
+        with torch.no_grad():
+            for key, name, b, _ in held:
+                source = generator(seed, "score_init", str(key), name)
+                b.copy_(_SPREAD_OF_B * torch.randn(b.shape, generator=source))
+        yield
+    finally:
+        with torch.no_grad():
+            for _, _, b, before in held:
+                b.copy_(before)
+
+
+def _bs(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
+    adapter = attachment.adapter
+    trained = {p.untyped_storage().data_ptr() for p in adapter.parameters() if p.requires_grad}
+    factors = adapter.factors()
+    begins = "b" if "b" in factors else "B"
+    found = [(name, t) for name, t in factors.items() if name.startswith(begins)]
+    return [(name, t) for name, t in found if t.untyped_storage().data_ptr() in trained]
+
+
+def tie(scores: Sequence[float]) -> bool:
+    """Tell whether several modules were scored and none differs from another."""
+    return len(scores) > 1 and len(set(scores)) == 1

@@ -1,0 +1,149 @@
+"""What a run saves to go on: one safetensors file, tensors as they are and everything else as JSON.
+
+The trained tensors, optimiser, schedule, callbacks, random states and the position; never the frozen base.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from safetensors.torch import save
+from torch import Tensor
+
+from configs.runtime.faults import InputFault, NonFiniteFault
+from configs.runtime.files import write_bytes
+from model.tensors.safetensors_header import metadata as read_metadata
+from model.tensors.weights import load_tensors
+
+_ARCHIVE = b"PK\x03\x04"  # as the length of a tensor file's header it would be 67 MB
+FORMAT = 2
+_KEY = "run"  # one key: safetensors writes several in random order
+_FINITE = ("state.state_dict.", "state.optimizer_states.")
+_BLANK = "0" * 64
+"""Stands for the digest while it is taken."""
+
+
+def save_checkpoint(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all; the old file goes only after the new one was read back.
+
+    Args:
+        state: nested dicts, lists and tuples of plain values, tensors and numpy arrays.
+        path: where it goes.
+
+    Raises:
+        NonFiniteFault: when a trained tensor or the optimiser's is not finite; nothing is written.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _flatten(state, "state", tensors)
+    for name, tensor in tensors.items():
+        if name.startswith(_FINITE) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            shown = name.removeprefix(_FINITE[0])
+            raise NonFiniteFault(f"{shown}: holds a value that is not finite; no checkpoint was written")
+    text = json.dumps({"format": FORMAT, "sha256": _BLANK, "state": tree})
+    content = save(tensors, metadata={_KEY: text})
+    digest = hashlib.sha256(content).hexdigest()
+    write_bytes(path, content.replace(_BLANK.encode(), digest.encode(), 1))
+
+
+def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
+    """Read a checkpoint of this project.
+
+    Raises:
+        InputFault: naming the file, when it is missing, cut, changed, or of another kind or format.
+    """
+    if not path.is_file():
+        raise InputFault(f"{flag}: no file {path}")
+    with path.open("rb") as stream:
+        if stream.read(4) == _ARCHIVE:
+            raise InputFault(
+                f"{path}: is a PyTorch archive, not a checkpoint of this project; --load-type pt reads the"
+                " plain state dict of a stock network, --adapter an adapter in PEFT's format"
+            )
+    text = read_metadata(path).get(_KEY)
+    if text is None:
+        raise InputFault(f"{path}: a tensor file, but no checkpoint of this project")
+    try:
+        content = json.loads(text)
+        written, digest, tree = content["format"], content["sha256"], content["state"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputFault(f"{path}: its record cannot be read: {error}") from None
+    if written != FORMAT:
+        raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
+    if _digest(path, str(digest)) != digest:
+        raise InputFault(f"{path}: its bytes are not those that were written")
+    return _restore(tree, load_tensors(path, finite=False))
+
+
+def _digest(path: Path, written: str) -> str:
+    """Return the SHA-256 of the whole file as it was before its own digest was filled in."""
+    with path.open("rb") as stream:
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(length + header.replace(written.encode(), _BLANK.encode(), 1))
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return the value as JSON and put its tensors aside under their place in the tree."""
+    while name in tensors:  # "a.b" of one dict and "b" of its inner dict "a" are different places
+        name += "'"
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        tensors[name] = torch.from_numpy(value.copy())
+        return {"array": name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        pairs = [[_plain(key), _flatten(item, f"{name}.{key}", tensors)] for key, item in value.items()]
+        return {"dict": pairs}
+    if isinstance(value, (list, tuple)):
+        items = [_flatten(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return items if isinstance(value, list) else {"tuple": items}
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds plain values and tensors, not {type(value).__name__}")
+
+
+def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_restore(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "tuple":
+        return tuple(_restore(item, tensors) for item in content)
+    return {key: _restore(item, tensors) for key, item in content}
+
+
+class RunCheckpointIO(CheckpointIO):
+    """Lightning's way to files, through the one format above."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write what Lightning collected."""
+        save_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        """Read it again, on the CPU."""
+        return load_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        Path(path).unlink(missing_ok=True)

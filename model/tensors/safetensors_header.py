@@ -1,0 +1,133 @@
+"""Headers of safetensors files, read strictly and without torch."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.runtime.faults import InputFault
+
+_LARGEST_HEADER = 100_000_000
+_BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says about one tensor.
+
+    Args:
+        dtype: word of the format, e.g. `F32`.
+        shape: sizes, outermost first.
+        offsets: first and last byte (exclusive), counted from the end of the header.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offsets: tuple[int, int]
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Return what a safetensors file holds, after checking that its bytes are accounted for exactly.
+
+    Raises:
+        InputFault: naming the file and what is wrong with it.
+    """
+    header, data_bytes = _parse(path)
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(path, name, entry) for name, entry in header.items()}
+    _check_layout(path, tensors, data_bytes)
+    return tensors
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return the free text entries of a safetensors file.
+
+    Raises:
+        InputFault: naming the file, when they are not a table of texts.
+    """
+    header, _ = _parse(path)
+    return header.get("__metadata__", {})
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header's table and the number of bytes after the header."""
+    text, data_bytes = _header_bytes(path)
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InputFault(f"{path}: its header is no valid JSON ({_first_line(error)})") from None
+    if not isinstance(header, dict):
+        raise InputFault(f"{path}: its header is no table of tensors")
+    notes = header.get("__metadata__", {})
+    if not isinstance(notes, dict) or not all(type(value) is str for value in notes.values()):
+        raise InputFault(f"{path}: __metadata__: must be a table of texts")
+    return header, data_bytes
+
+
+def _header_bytes(path: Path) -> tuple[bytes, int]:
+    """Return the raw header and the number of bytes after it; a length that cannot be is refused unread."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if len(prefix) < 8 or length > min(size - 8, _LARGEST_HEADER):
+                raise InputFault(f"{path}: is cut off or no safetensors file ({size} bytes)")
+            return stream.read(length), size - 8 - length
+    except OSError as error:
+        raise InputFault(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise InputFault(f"{path}: {name}: its entry must hold dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if type(dtype) is not str or dtype not in _BITS:
+        raise InputFault(f"{path}: {name}: no number format {dtype!r}")
+    if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise InputFault(f"{path}: {name}: shape {shape!r} or data_offsets {offsets!r} cannot be")
+    bits = _BITS[dtype] * math.prod(shape)
+    if bits != 8 * (offsets[1] - offsets[0]):
+        needed = -(-bits // 8)
+        raise InputFault(
+            f"{path}: {name}: {dtype} of shape {shape} takes {needed} bytes, its offsets say "
+            f"{offsets[1] - offsets[0]}"
+        )
+    return TensorInfo(dtype, tuple(shape), (offsets[0], offsets[1]))
+
+
+def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
+    """Refuse gaps, overlaps and a file that is longer or shorter than its tensors."""
+    end = 0
+    for name, info in sorted(tensors.items(), key=lambda item: item[1].offsets):
+        if info.offsets[0] != end:
+            manner = "overlaps" if info.offsets[0] < end else "leaves a gap after"
+            raise InputFault(f"{path}: {name}: {manner} the tensor before it")
+        end = info.offsets[1]
+    if end != data_bytes:
+        raise InputFault(f"{path}: its header describes {end} bytes of tensors, the file has {data_bytes}")
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    return table
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

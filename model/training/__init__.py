@@ -1,0 +1,1 @@
+"""Floor 5: objectives, metrics, optimiser and Trainer; imports `model.injection` and below."""

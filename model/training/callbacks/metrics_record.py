@@ -1,0 +1,122 @@
+"""Keep `metrics.csv`: the loss of every optimiser step and the result of every evaluation."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from configs.runtime.faults import NonFiniteFault
+from configs.runtime.files import write_text
+
+HEADER = "step,epoch,name,value\n"
+
+
+class MetricsRecord(L.Callback):
+    """Write one row per optimiser step and per evaluation, in full precision.
+
+    Losses stay on their device until a flush, so that a step never waits for them. What was written is part
+    of the checkpoint: a resumed run cuts the file back to it.
+
+    Args:
+        path: `metrics.csv`.
+        flush_every: optimiser steps between flushes.
+    """
+
+    def __init__(self, path: Path, flush_every: int) -> None:
+        self.path = path
+        self.flush_every = flush_every
+        self.offset: int | None = None
+        self.losses: dict[int, float] = {}
+        self._window: list[Tensor] = []
+        self._pending: list[tuple[int, int, Tensor]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the file is valid."""
+        return {"offset": self.offset}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the valid length over from a checkpoint."""
+        self.offset = state_dict["offset"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the file, or cut it back to the checkpoint."""
+        if self.offset is None:
+            self.offset = len(HEADER)
+            if trainer.is_global_zero:
+                write_text(self.path, HEADER)
+        elif trainer.is_global_zero:
+            os.truncate(self.path, self.offset)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch's loss; at the end of its window, the step's."""
+        self._window.append(pl_module.last_loss)
+        if len(self._window) < pl_module.window(batch_idx):
+            return
+        self._pending.append((trainer.global_step, trainer.current_epoch, torch.stack(self._window).mean()))
+        self._window = []
+        if len(self._pending) >= self.flush_every:
+            self.flush(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Write the evaluation's rows behind those of its steps."""
+        self.flush(trainer)
+        values = {name: value for name, value in pl_module.results.items() if name.startswith("val/")}
+        self.write(trainer, trainer.global_step, trainer.current_epoch, values)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is left."""
+        self.flush(trainer)
+
+    def flush(self, trainer: L.Trainer) -> None:
+        """Bring the pending losses to the host, averaged over processes, and write them.
+
+        Raises:
+            NonFiniteFault: naming the first step whose loss is not finite.
+        """
+        if not self._pending:
+            return
+        losses = torch.stack([loss for _, _, loss in self._pending]).double()
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(losses)
+            losses /= trainer.world_size
+        rows, self._pending = self._pending, []
+        for (step, epoch, _), loss in zip(rows, losses.tolist()):
+            if not math.isfinite(loss):
+                raise NonFiniteFault(f"step {step}: the training loss is {loss}")
+            self.losses[step] = loss
+            self.write(trainer, step, epoch, {"train/loss": loss})
+
+    def write(self, trainer: L.Trainer, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        """Append rows; every process counts their bytes, the first one writes them."""
+        text = "".join(f"{step},{epoch},{name},{value!r}\n" for name, value in values.items())
+        self.offset = (self.offset or 0) + len(text.encode())
+        if trainer.is_global_zero:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+def close_metrics(path: Path, step: int, epoch: int, values: Mapping[str, float]) -> None:
+    """Write the closing test's rows behind those of training; rows of an interrupted try are replaced."""
+    text = path.read_text(encoding="utf-8") if path.exists() else HEADER
+    kept = [line for line in text.splitlines(keepends=True) if ",test/" not in line]
+    closing = [f"{step},{epoch},{name},{value!r}\n" for name, value in values.items()]
+    write_text(path, "".join(kept + closing))
+
+
+def read_metrics(path: Path) -> list[tuple[int, int, str, float]]:
+    """Return the rows of a `metrics.csv`: step, epoch, name, value."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").split("\n")[1:]:
+        if line:
+            step, epoch, name, value = line.split(",")
+            rows.append((int(step), int(epoch), name, float(value)))
+    return rows

@@ -1,0 +1,1 @@
+"""Floor 5: DDP, sharding and DeepSpeed strategies; imports `model.training` and below."""

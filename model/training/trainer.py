@@ -1,0 +1,162 @@
+"""Build the Trainer of a run from its options."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
+from torch import nn
+
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault
+from configs.schema.options import DEEPSPEED
+from model.tensors.checkpoint import RunCheckpointIO
+from model.training.compilation import check_compiler
+from model.training.distributed.sharding import FrozenShards, InStep, TrainedDDP
+
+_PATIENCE = timedelta(minutes=30)
+
+
+def check_devices(options: Any) -> None:
+    """Refuse devices and precisions that this machine cannot serve.
+
+    Raises:
+        InputFault: naming the flag.
+    """
+    accelerated = torch.cuda.is_available()
+    if options.accelerator == "gpu" and not accelerated:
+        raise InputFault("--accelerator: no GPU is available on this machine; did you mean 'cpu'?")
+    on_gpu = accelerated and options.accelerator != "cpu"
+    if on_gpu and options.num_devices > torch.cuda.device_count():
+        raise InputFault(
+            f"--num-devices: {options.num_devices} asked for, this machine has {torch.cuda.device_count()}"
+        )
+    if options.precision == "16-mixed" and not on_gpu:
+        raise InputFault("--precision: 16-mixed needs a GPU; did you mean 'bf16-mixed'?")
+    check_compiler(options)
+
+
+def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
+    """Return Lightning's strategy; buffers are frozen and alike, so evaluation need not exchange them.
+
+    Args:
+        options: the run's options.
+        layers: the network's layers, which `fsdp` shards.
+    """
+    ddp = {"broadcast_buffers": False, "timeout": _PATIENCE}
+    if options.strategy == "fsdp":
+        return FrozenShards(layers, **ddp)
+    if options.strategy in DEEPSPEED:
+        return _zero(options, layers, ddp)
+    if options.num_devices * options.nodes == 1 and options.strategy == "auto":
+        return "auto"
+    unused = options.strategy == "ddp_find_unused_parameters_true"
+    return TrainedDDP(find_unused_parameters=unused, **ddp)
+
+
+def _zero(options: Any, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> Strategy:
+    """Return DeepSpeed's strategy; the package is optional, so it is imported for its words alone."""
+    # Left alone it would take a GPU that is there, whatever --accelerator says.
+    if options.accelerator == "cpu" or not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    stage = kinds.import_late("model.training.trainer.distributed.deepspeed_engine", "Stage")(
+        number=3 if shards_weights(options) else 2,
+        offload=options.strategy.endswith("_offload"),
+        clip=options.gradient_clip_val,
+        precision=options.precision,
+        batch_size=options.batch_size,
+    )
+    return kinds.import_late("model.training.distributed.deepspeed_strategy", "Zero")(layers, stage, **ddp)
+
+
+def shards_weights(options: Any) -> bool:
+    """Tell whether each process holds a share of the weights only."""
+    return options.strategy == "fsdp" or options.strategy.startswith("deepspeed_stage_3")
+
+
+def build_trainer(
+    options: Any,
+    directory: Path | None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    quiet: bool,
+    steps: int = 0,
+    limits: Mapping[str, Any] | None = None,
+    layers: Sequence[nn.Module] = (),
+) -> L.Trainer:
+    """Return a Trainer that writes nothing but through our own callbacks and TensorBoard.
+
+    Args:
+        options: the run's options.
+        directory: the run directory; None to keep no curves.
+        callbacks: beside the progress bar.
+        quiet: no progress bar, as on a pipe.
+        steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
+        limits: further words of the Trainer, e.g. `limit_train_batches`.
+        layers: the network's layers, for strategies that treat them one by one.
+    """
+    # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
+    warnings.filterwarnings("ignore", category=PossibleUserWarning)
+    warnings.filterwarnings("ignore", message=".*treespec.*")
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
+    warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*")  # DeepSpeed's calls
+    warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # OPT's layers; no host edits it
+    watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
+    if shards_weights(options):
+        watchers.append(InStep())
+    logger: Any = False
+    if directory is not None:
+        watchers.append(LearningRateMonitor("step"))
+        logger = TensorBoardLogger(
+            str(directory), name="tensorboard", version="", purge_step=steps or None, default_hp_metric=False
+        )
+    return L.Trainer(
+        accelerator=options.accelerator,
+        devices=options.num_devices,
+        num_nodes=options.nodes,
+        strategy=strategy(options, layers),
+        precision=options.precision,
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        gradient_clip_val=None if options.strategy in DEEPSPEED else options.gradient_clip_val,
+        log_every_n_steps=options.log_every_n_steps,
+        logger=logger,
+        callbacks=[*callbacks, *watchers],
+        plugins=[RunCheckpointIO(), *_cluster()],
+        enable_checkpointing=False,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        deterministic=True,
+        inference_mode=False,  # under it sites that share an input cannot know that they do
+        default_root_dir=str(directory or Path.cwd()),
+        **(limits or {}),
+    )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """Take SLURM's ranks where it starts the processes, without Lightning's own checkpoints and requeuing."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+
+
+def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:
+    """Return the callback that stops after `patience` evaluations without a better one, if any."""
+    if patience is None:
+        return []
+    mode = "max" if maximise else "min"
+    # At an epoch's end Lightning would ask it after our own callbacks, too late for their checkpoint.
+    stop = EarlyStopping(
+        selection, mode=mode, patience=patience, check_finite=False, check_on_train_epoch_end=False
+    )
+    return [stop]

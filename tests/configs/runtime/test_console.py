@@ -1,0 +1,60 @@
+"""Lines come out escaped, and on the right ranks only."""
+
+import logging
+
+import pytest
+
+from configs.runtime import console
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_control_characters_are_escaped(capsys):
+    console.say("a\x1b[31m\nb\u202ec é")
+    console.fault("x\ny\udc80")
+    captured = capsys.readouterr()
+    assert captured.out == "a\\x1b[31m\nb\\u202ec é\n"
+    assert captured.err == "error: x\\ny\\udc80\n"
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+def test_other_ranks_are_silent_but_name_their_faults(name, monkeypatch, capsys):
+    monkeypatch.setenv(name, "1")
+    console.say("hello")
+    console.table("t", ["a"], [["b"]])
+    console.fault("lost")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "error: rank 1: lost\n")
+
+
+def test_the_global_rank_goes_before_the_local_one(monkeypatch):
+    monkeypatch.setenv("RANK", "8")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert console.rank() == 8
+
+
+def test_tables_are_aligned(capsys):
+    console.table("sizes", ["name", "count"], [["a", 10], ["long", 2]])
+    assert capsys.readouterr().out == "sizes\nname  count\na     10\nlong  2\n"
+    console.table("none", ["name"], [])
+    assert capsys.readouterr().out == "none\nname\n"
+
+
+def test_tables_are_drawn_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    console.table("sizes", ["name"], [["[bold]a"]])
+    assert "[bold]a" in capsys.readouterr().out
+
+
+def test_log_lines_are_single_lines(capsys, monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    monkeypatch.setattr(root, "level", root.level)
+    console.configure_logging("warning")
+    logging.getLogger("mine").warning("a\nb")
+    logging.getLogger("mine").info("not shown")
+    assert capsys.readouterr().err == "WARNING mine: a\\nb\n"

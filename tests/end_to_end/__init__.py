@@ -1,0 +1,1 @@
+"""Tests that run whole commands and read what they leave."""

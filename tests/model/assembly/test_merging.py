@@ -1,0 +1,70 @@
+"""Merging refuses what is no matrix and leaves nothing when the written network is another one."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from configs.runtime import kinds
+from configs.runtime.faults import InputFault
+from model.assembly import merging
+from model.assembly.assembly import assemble
+from model.assembly.merging import merge, probe, refuse_unmergeable
+from model.assembly.placement import Plans
+from model.network.backbone import load_backbone
+from model.network.source import resolve
+from model.plan.lora_toml import read_plan
+from model.site import SiteKey
+
+
+def _assembled(ground):
+    backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
+    return assemble(backbone, Plans(read_plan(ground.plan("full-start", init_lora_weights=False))), None, 0)
+
+
+def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
+    reason = SimpleNamespace(unmergeable="weighs anew")
+    load = kinds.load
+    monkeypatch.setattr(kinds, "load", lambda r, kind: reason if kind == "hydra" else load(r, kind))
+
+    def attachment(delta, active=True):
+        return SimpleNamespace(active=active, adapter=SimpleNamespace(merged_delta=lambda: delta))
+
+    fixed, moving = attachment(torch.zeros(1)), attachment(None)
+    keys = [SiteKey(0, "q_proj"), SiteKey(0, "v_proj"), SiteKey(1, "q_proj")]
+    keys.append(SiteKey(1, "residual1"))
+    methods = dict(zip(keys, ("lora", "hydra", "hydra", "shortcut")))
+    with pytest.raises(InputFault) as refused:
+        refuse_unmergeable(dict(zip(keys, (fixed, moving, moving, moving))), methods)
+    assert refused.value.lines == (
+        "--adapter: layer_0/v_proj: 'hydra' weighs anew; keep it as an adapter: `main test --adapter`,"
+        " `tools.generate --adapter`",
+        "--adapter: layer_1/residual1: 'shortcut' adds its term to the sum between layers, where no linear"
+        " stands whose weight could take it; keep it as an adapter: `main test --adapter`,"
+        " `tools.generate --adapter`",
+    )
+    refuse_unmergeable(dict(zip(keys, (fixed, attachment(None, active=False)))), methods)
+
+
+def test_the_probe_pads_its_last_row_alone():
+    batch = probe(300, 1)
+    assert (batch["input_ids"] == 1).equal(batch["attention_mask"] == 0)
+    assert batch["attention_mask"].sum().item() == 20
+    assert batch["input_ids"].max() < 300
+
+
+def test_a_delta_lands_in_the_weight(ground, tmp_path):
+    assembled = _assembled(ground)
+    key, attachment = next(iter(assembled.attachments.items()))
+    path = f"{attachment.site.path}.weight"
+    expected = attachment.linear.weight + attachment.strength * attachment.adapter.merged_delta()
+    assert merge(assembled, tmp_path / "out", ()) < 1e-5
+    written = load_backbone(resolve(str(tmp_path / "out"), "--load"), "language_modeling")
+    torch.testing.assert_close(written.network.get_parameter(path), expected)
+
+
+def test_a_network_that_answers_otherwise_is_not_left(ground, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "_ROUNDING", -1.0)
+    with pytest.raises(RuntimeError, match="the merged network gives other logits"):
+        merge(_assembled(ground), tmp_path / "out", ())
+    assert list(tmp_path.iterdir()) == []

@@ -1,1 +1,0 @@
-"""Tests of the heuristics, a module for each kind."""

@@ -1,0 +1,1 @@
+"""Tests that read the code, the docs and the shipped TOMLs."""

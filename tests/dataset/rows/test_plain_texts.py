@@ -5,7 +5,8 @@ import json
 import pytest
 
 from configs.runtime.faults import InputFault
-from dataset.rows.plain_texts import read_texts
+from dataset.rows.plain_texts import Text, read_texts, texts_of_rows
+from dataset.task import Numbered, Refused, Rows
 
 
 def _read(*arguments):
@@ -60,8 +61,21 @@ def test_faults_of_all_files_are_told_at_once(rows, tmp_path):
 
 
 def test_a_row_without_text_counts_as_bad(rows):
-    with pytest.raises(InputFault, match=r":2: holds no text in the fields asked for \(1 of 2 rows"):
+    with pytest.raises(InputFault, match=r":2: the requested fields hold no text \(1 of 2 rows"):
         read_texts([rows], ("a",), 0)
     assert _read([rows], ("a",), 1) == {"rows.jsonl": ["So."]}
     with pytest.raises(InputFault, match="holds no text"):
         read_texts([rows], ("n",), 2)
+
+
+def test_the_rows_that_are_kept_are_those_of_the_texts():
+    empty, first, second = {"q": ""}, {"q": "Why?"}, {"q": "Who?"}
+    rows = Rows(
+        [Numbered(1, empty), Numbered(3, first), Numbered(4, empty), Numbered(5, second)],
+        [Refused(2, "no valid JSON")],
+    )
+    texts, kept = texts_of_rows(rows, ("q",))
+    assert texts == [Text("Why?", first), Text("Who?", second)]
+    assert kept.rows == [Numbered(3, first), Numbered(5, second)]
+    assert [line for line, _ in kept.refused] == [1, 2, 4]
+    assert kept.read == rows.read

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = Findings()
         history = findings.attempt(partial(read_history, given.history))
         findings.lines += place_faults("--output", given.output)
-        findings.settle()
+        history = findings.settled(history)
         write_text(given.output, history_text(history))
         console.say(f"written: {given.output} ({len(history.reallocations)} reallocations)")
     except (Exception, KeyboardInterrupt) as error:

@@ -81,8 +81,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
                 " could take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
             )
     findings.lines += place_faults("--output", given.output)
-    findings.settle()
-    return source, files
+    return findings.settled(source), findings.settled(files)
 
 
 if __name__ == "__main__":

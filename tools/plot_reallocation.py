@@ -64,8 +64,7 @@ def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Pa
         findings.lines.append("--trend-output: frequency files hold no trend; give a history")
     findings.lines += place_faults("--output", output)
     findings.lines += place_faults("--trend-output", trend) if has_trend else []
-    findings.settle()
-    return found, output, trend
+    return [findings.settled(one) for one in found], output, trend
 
 
 def lines(histories: Mapping[str, History]) -> tuple[dict[str, list[float | None]], list[float]]:

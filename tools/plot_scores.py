@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = Findings()
         files = [findings.attempt(partial(read_scores, path, "SCORES")) for path in given.scores]
         findings.lines += place_faults("--output", output)
-        findings.settle()
-        write_bytes(output, heat_map(panels(given.scores, files), "score", given.scale))
+        scores = [findings.settled(one) for one in files]
+        write_bytes(output, heat_map(panels(given.scores, scores), "score", given.scale))
         console.say(f"written: {output}")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)

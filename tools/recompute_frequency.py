@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             findings.lines += place_faults("--output", output)
         history = findings.attempt(partial(read_history, given.history))
         other = findings.attempt(partial(read_frequency, given.check, "--check")) if given.check else None
-        findings.settle()
-        counted = frequency(history)
+        counted = frequency(findings.settled(history))
         if other is None:
             write_text(output, frequency_text(counted))
             console.say(f"written: {output} ({counted.total} reallocations, {len(counted.counts)} modules)")

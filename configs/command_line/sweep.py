@@ -96,8 +96,7 @@ def legs(bound: Bound, arguments: Sequence[str]) -> list[Leg]:
     for seed in bound.options.seeds:
         directory = RunDirectory(bound.options.project_dir / f"{name}-seed{seed}")
         found.append(findings.attempt(partial(_leg, bound, seed, directory, arguments)))
-    findings.settle()
-    return found
+    return [findings.settled(leg) for leg in found]
 
 
 def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[str]) -> Leg:

@@ -64,8 +64,7 @@ def read_results(directories: Sequence[Path]) -> list[Result]:
     """
     findings = Findings()
     results = [findings.attempt(partial(_read, directory)) for directory in directories]
-    findings.settle()
-    return results
+    return [findings.settled(result) for result in results]
 
 
 def _read(directory: Path) -> Result:

@@ -52,13 +52,13 @@ class EndedEarlier(Fault):
 
 
 class Findings:
-    """Faults of independent steps, told together: one bad file does not hide the next."""
+    """Faults of independent steps, reported together: one bad file does not hide the next."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def attempt(self, step: Callable[[], Found]) -> Found | None:
-        """Return what the step gives, or None when it is refused; its lines wait for `settle`."""
+        """Return the step's result, or None when it raised an InputFault; its lines are kept for `settle`."""
         try:
             return step()
         except InputFault as fault:
@@ -73,6 +73,16 @@ class Findings:
         """
         if self.lines:
             raise InputFault(*self.lines)
+
+    def settled(self, found: Found | None) -> Found:
+        """End the collection and return the result of one of its attempts, which is then known to exist.
+
+        Raises:
+            InputFault: with every line, when there is one.
+        """
+        self.settle()
+        assert found is not None  # an attempt without result left its lines
+        return found
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:

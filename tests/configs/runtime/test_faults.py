@@ -4,6 +4,7 @@ import pytest
 
 from configs.runtime.faults import (
     Fault,
+    Findings,
     InputFault,
     NonFiniteFault,
     Stopped,
@@ -48,3 +49,25 @@ def test_an_unknown_word_is_told_all_words():
     expected = "no heuristic 'snipp', one of constant, snip; did you mean 'snip'?"
     assert unknown("heuristic", "snipp", {"snip", "constant"}) == expected
     assert unknown("heuristic", "x", ("b", "a")) == "no heuristic 'x', one of a, b"
+
+
+def _refuse():
+    raise InputFault("--b: two")
+
+
+def test_findings_report_every_refused_step_at_once():
+    findings = Findings()
+    findings.lines.append("--a: one")
+    assert findings.attempt(_refuse) is None
+    number = findings.attempt(lambda: 3)
+    for end in (findings.settle, lambda: findings.settled(number)):
+        with pytest.raises(InputFault) as caught:
+            end()
+        assert caught.value.lines == ("--a: one", "--b: two")
+
+
+def test_findings_without_a_fault_give_what_the_steps_gave():
+    findings = Findings()
+    number = findings.attempt(lambda: 3)
+    findings.settle()
+    assert findings.settled(number) == 3

@@ -24,7 +24,7 @@ from model.injection.attachment import Attachment, join
 from model.network import source as sources
 from model.network.backbone import load_backbone
 from model.network.family import Family, dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 from model.training.mixed_precision import frozen_stored_for
 from model.training.objective import Classification, LanguageModeling, Objective
@@ -163,8 +163,8 @@ def add_lora(
         for key, site in host.sites.items()
         if (roles is None or key.role in roles) and (keys is None or key in keys)
     }
-    entry = Entry(rank, 2.0 * rank, 0.0, "default", disabled=False)
-    return attach(host.network, sites, dict.fromkeys(sites, entry), 0, "benchmark")
+    config = AdapterConfig(rank, 2.0 * rank, 0.0, "default", disabled=False)
+    return attach(host.network, sites, dict.fromkeys(sites, config), 0, "benchmark")
 
 
 def add_peft(host: Host, roles: Collection[str] | None = None, rank: int = 8) -> nn.Module:

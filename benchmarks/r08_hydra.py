@@ -10,7 +10,7 @@ from benchmarks.measure import Report, compare, pin, ratios
 from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
 from model.injection.attachment import Attachment, join
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 
 WIDTH, INNER, TOKENS = 576, 1536, 512
@@ -42,9 +42,9 @@ def _adapter(site: Site, manner: str, heads: int, rank: int) -> tuple[nn.Module,
     method = "lora" if manner == "lora" else "hydra"
     kind = kinds.load(kinds.ADAPTERS, method)
     total = rank * heads if method == "lora" else rank
-    entry = Entry(total, 2.0 * total, 0.0, "default", disabled=False, method=method)
+    config = AdapterConfig(total, 2.0 * total, 0.0, "default", disabled=False, method=method)
     options = kind.options(**({"heads": heads} if method == "hydra" else {}))
-    adapter = kind.build([PlannedSite(site, entry, options)], 0)[site.key]
+    adapter = kind.build([PlannedSite(site, config, options)], 0)[site.key]
     return adapter, None if manner == "plain" else kind.joint
 
 

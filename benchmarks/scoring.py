@@ -11,7 +11,7 @@ from model.injection.attach import attach, locate_stream
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import Stream
 from model.network.family import dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.search.heuristic import Probe
 from model.search.saliency import measure
 from model.site import SiteKey
@@ -23,8 +23,8 @@ def add_shortcuts(host: Host, rank: int = 8) -> dict[SiteKey, Attachment]:
     """Attach every residual and cross-layer shortcut, as a run of FAMILY_lora_ags does."""
     stream = Stream(host.network, host.family, dimensions(host.network.config).layers)
     sites = locate_stream(stream)
-    entry = Entry(rank, 2.0 * rank, 0.0, "default", disabled=False, method="shortcut")
-    return attach(host.network, sites, dict.fromkeys(sites, entry), 0, "benchmark", stream)
+    config = AdapterConfig(rank, 2.0 * rank, 0.0, "default", disabled=False, method="shortcut")
+    return attach(host.network, sites, dict.fromkeys(sites, config), 0, "benchmark", stream)
 
 
 def scoring(

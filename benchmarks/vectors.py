@@ -11,7 +11,7 @@ from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
 from model.adapters.vector_scaled import MATRICES
 from model.injection.attachment import Attachment, join
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 
 TOKENS = 512
@@ -37,9 +37,9 @@ def ours(
         keys: the method's own.
     """
     block, kind = Block(), kinds.load(kinds.ADAPTERS, method)
-    entry = Entry(rank, float(rank), 0.0, "default", disabled=False, method=method)
+    config = AdapterConfig(rank, float(rank), 0.0, "default", disabled=False, method=method)
     planned = [
-        PlannedSite(Site(SiteKey(0, role), role, *widths), entry, kind.options(**keys))
+        PlannedSite(Site(SiteKey(0, role), role, *widths), config, kind.options(**keys))
         for role, widths in BLOCK.items()
     ]
     attachments = {}

@@ -98,11 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.assembly.placement import Plans
         from model.assembly.router_averaging import ROWS, average, text_batches
         from model.exchange.peft_format import read
-        from model.network.backbone import load_backbone, max_tokens, stored_as
+        from model.network.backbone import load_backbone, max_tokens, with_quantizer
         from model.training.objective import build
 
         backbone = load_backbone(one.source, purpose, classes if purpose == "classification" else ())
-        backbone = stored_as(backbone, base_format(one.files, given.base_dtype))
+        backbone = with_quantizer(backbone, base_format(one.files, given.base_dtype))
         assembled = assemble(backbone, Plans(), one.files.path, 0)
         if rows is None:
             batches, measure = text_batches(assembled, one.texts), None

@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.assembly.assembly import assemble
         from model.assembly.generation import Decoding, answer, require_room
         from model.assembly.placement import Plans
-        from model.network.backbone import load_backbone, stored_as
+        from model.network.backbone import load_backbone, with_quantizer
 
         word = base_format(files, given.base_dtype)
-        backbone = stored_as(load_backbone(source, "language_modeling"), word)
+        backbone = with_quantizer(load_backbone(source, "language_modeling"), word)
         assembled = assemble(backbone, Plans(), files.path, 0)
         for note in assembled.notes:
             _LOG.warning("%s", note)

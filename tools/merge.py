@@ -47,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.assembly.assembly import assemble
         from model.assembly.merging import merge
         from model.assembly.placement import Plans
-        from model.network.backbone import load_backbone, stored_as
+        from model.network.backbone import load_backbone, with_quantizer
 
         classes = names if purpose == "classification" else ()
         word = base_format(files, given.base_dtype)
-        backbone = stored_as(load_backbone(source, purpose, classes), word)
+        backbone = with_quantizer(load_backbone(source, purpose, classes), word)
         assembled = assemble(backbone, Plans(), files.path, 0)
-        notes = [f"folded into the values that {word} gives the base's linears"] if backbone.storage else []
+        notes = [f"folded into the values that {word} gives the base's linears"] if backbone.quantizer else []
         for note in (*assembled.notes, *notes):
             console.say(f"note: {note}")
         difference = merge(assembled, given.output, classes)

@@ -21,7 +21,7 @@ from configs.runtime.seeds import draws
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Choice, PathText, Switch, Word
 from model.network.source import Source, check, family_of, peek_config, resolve
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import FORM
 from model.plan.toml_writer import plan_text
 from model.search.allocation import allocate, keep_within, tied_at_the_border
@@ -162,12 +162,12 @@ def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
 
 def contents(chosen: Choosing, given: SimpleNamespace, lora: Path, shortcuts: Path) -> dict[Path, str]:
     """Return the text of each file to write; alpha follows the rank, so that all modules have one scale."""
-    entries = {
-        key: Entry(rank, given.alpha * rank / given.rank, 0.0, "default", disabled=False)
+    configs = {
+        key: AdapterConfig(rank, given.alpha * rank / given.rank, 0.0, "default", disabled=False)
         for key, rank in chosen.ranks.items()
     }
-    texts = {lora: plan_text({key: entry for key, entry in entries.items() if not is_shortcut(key)})}
-    edits = {key: entry for key, entry in entries.items() if is_shortcut(key)}
+    texts = {lora: plan_text({key: config for key, config in configs.items() if not is_shortcut(key)})}
+    edits = {key: config for key, config in configs.items() if is_shortcut(key)}
     return texts | ({shortcuts: plan_text(edits, form=FORM)} if edits else {})
 
 

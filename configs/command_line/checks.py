@@ -13,10 +13,10 @@ from configs.command_line.flags import SOURCE
 from configs.runtime import kinds, slurm
 from configs.runtime.console import rank
 from configs.runtime.faults import InputFault, unknown
-from configs.schema.base_dtype import storage_faults
+from configs.schema.base_dtype import quantizer_faults
 from configs.schema.lookup import entries
 from configs.schema.model_name import ModelName, model_name
-from configs.schema.options import MIXTURE, STORAGES, Options
+from configs.schema.options import MIXTURE, QUANTIZED_DTYPES, Options
 from configs.schema.settings import Layer
 
 _FILES = ("lora_config", "shortcut_config", "realloc_hist_path")
@@ -114,9 +114,9 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
 def _base(case: Case) -> Iterator[str]:
     """Check what holding the base in fewer bits needs, and what it cannot go with."""
     options, where = case.options, case.where("base_dtype")
-    if options.base_dtype not in STORAGES:
+    if options.base_dtype not in QUANTIZED_DTYPES:
         return
-    yield from storage_faults(options.base_dtype, where)
+    yield from quantizer_faults(options.base_dtype, where)
     word = f"a base in {options.base_dtype}"
     if options.compile:
         yield f"{case.where('compile')}: {word} is made anew at every product, which is not compiled"
@@ -146,7 +146,7 @@ def _plain(case: Case, word: str) -> Iterator[str]:
         if getattr(case.options, name):
             yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"
     yield from strategy_checks.plain(case.options.strategy, word, case.where("strategy"))
-    if case.options.base_dtype in STORAGES:
+    if case.options.base_dtype in QUANTIZED_DTYPES:
         where, dtype = case.where("base_dtype"), case.options.base_dtype
         yield f"{where}: '{dtype}' is for frozen weights, the plain model '{word}' has none"
     if _is_missing(word):

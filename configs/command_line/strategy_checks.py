@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
-from configs.schema.options import DEEPSPEED, STORAGES, Options
+from configs.schema.options import DEEPSPEED, QUANTIZED_DTYPES, Options
 
 SHARDING = ("fsdp", *DEEPSPEED)
 _PRECISIONS = ("32-true", "bf16-mixed")
@@ -26,7 +26,7 @@ def faults(action: str | None, options: Options, where: Callable[[str], str]) ->
         yield f"{begin}: imp-test needs whole {what}, {word} shards them; did you mean 'ddp'?"
     if action == "train-dyrealloc":
         yield f"{begin}: {word} cannot switch modules while training; did you mean 'ddp'?"
-    if options.base_dtype in STORAGES:
+    if options.base_dtype in QUANTIZED_DTYPES:
         base = options.base_dtype
         yield f"{begin}: {word} shards plain weights, not a base in {base}; did you mean 'ddp'?"
     if word in DEEPSPEED:

@@ -56,7 +56,7 @@ _SEARCH = Option("Importance search", _SEARCHING)
 _DYNAMIC = Option("Importance search", ("train-dyrealloc",))
 _RECORD = Option("Record")
 
-STORAGES = kinds.names(kinds.QUANTIZERS)
+QUANTIZED_DTYPES = kinds.names(kinds.QUANTIZERS)
 """Number formats of frozen linears alone; the rest of the network is then in bfloat16."""
 
 _LIGHTNING_PRECISION = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -183,7 +183,9 @@ class Options:
         _COMPUTE,
     ] = "32-true"
     """Lightning's precision."""
-    base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16", *STORAGES)), _COMPUTE] = "float32"
+    base_dtype: Annotated[str, Choice("data type", ("float32", "bfloat16", *QUANTIZED_DTYPES)), _COMPUTE] = (
+        "float32"
+    )
     """How frozen weights are stored; adapters stay float32. int8, nf4: the layers' linears, the rest in
     bfloat16; they need the package bitsandbytes."""
     attention: Annotated[str, Choice("attention", ("auto", "eager")), _COMPUTE] = "auto"

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from model.adapters.rematerialisation import Epsilons
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 _MIXING = {"router", "gate", "gates"}
@@ -59,13 +59,13 @@ class PlannedSite:
     """A site of the network, what the configuration plans for it and the kind's own options."""
 
     site: Site
-    entry: Entry
+    config: AdapterConfig
     options: Any
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """A kind of adapter without keys beyond those of `model.plan.lora_toml.Entry`."""
+    """A kind of adapter without keys beyond those of `model.plan.lora_toml.AdapterConfig`."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AdapterKind:
     Args:
         build: (all planned sites, run seed) -> one adapter for each site; it sees all sites at once so that
             tensors may be shared between them.
-        options: the dataclass that an entry's further TOML keys are bound to.
+        options: the dataclass that a table's further TOML keys are bound to.
         joint: (x, parts) -> base and delta of several linears with one input, in as few operations as the
             kind knows; None to add the delta to the stock output.
         export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
@@ -88,7 +88,7 @@ class AdapterKind:
         unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
         average: (adapter, mean weight of each part, or None without a router) -> what `export` gives, of
             the LoRA that weighs parts alike for all tokens; None where none can stand for the kind.
-        by_head: `build` takes entries with `heads`, whose heads have adapters of their own.
+        by_head: `build` takes configurations with `heads`, whose heads have adapters of their own.
         converts: `export` gives a LoRA of the same effect, from which the adapter cannot be made again; its
             own tensors travel beside it.
         rigid: keys of its own in which a configuration must agree with an adapter loaded into it.

@@ -199,18 +199,18 @@ def experts(planned: PlannedSite, seed: int, *, shares: bool, routes: bool) -> E
         shares: one A for all experts.
         routes: a router weighs them.
     """
-    site, entry = planned.site, planned.entry
+    site, config = planned.site, planned.config
     adapter = Experts(
         site.in_features,
         site.out_features,
-        rank=entry.rank,
+        rank=config.rank,
         heads=planned.options.heads,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
+        alpha=config.alpha,
+        dropout=config.dropout,
         shares=shares,
         routes=routes,
     )
-    return started(adapter, seed, str(site.key), draws_both=not entry.init)
+    return started(adapter, seed, str(site.key), draws_both=not config.init)
 
 
 def started(adapter: Experts, seed: int, site: str, *, draws_both: bool) -> Experts:

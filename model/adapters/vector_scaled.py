@@ -157,14 +157,14 @@ class Vectors(nn.Module):
 
 def vectors(planned: PlannedSite) -> Vectors:
     """Return the adapter that a site's plan asks for, with the options it was made from, before its start."""
-    site, entry, options = planned.site, planned.entry, planned.options
+    site, config, options = planned.site, planned.config, planned.options
     adapter = Vectors(
         site.in_features,
         site.out_features,
-        rank=entry.rank,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
-        scale=entry.alpha / entry.rank if options.scaling == "alpha_over_r" else 1.0,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        scale=config.alpha / config.rank if options.scaling == "alpha_over_r" else 1.0,
     )
     adapter.options = options
     return adapter

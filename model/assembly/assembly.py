@@ -19,8 +19,8 @@ from model.injection.residual_stream import NormMode, Stream
 from model.network.backbone import Backbone
 from model.network.family import dimensions
 from model.network.modules_to_save import find, is_within, let_train
-from model.network.quantization import store
-from model.plan.adapter_config import Entry
+from model.network.quantization import quantize
+from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import Freezing
 from model.plan.lora_toml import Plan, resolve
 from model.plan.shortcut_toml import resolve_shortcuts
@@ -109,21 +109,21 @@ def assemble(
         resolution = resolve(plan, size, tuple(backbone.family.roles))
         beside, notes = resolution.sites, tuple(resolution.notes)
     else:
-        beside = {key: entry for key, entry in named.items() if key in linears}
+        beside = {key: config for key, config in named.items() if key in linears}
     if shortcuts is not None:
         within = resolve_shortcuts(shortcuts, size).sites
         stream.wire(within)
     else:
-        within = {key: entry for key, entry in named.items() if key not in linears}
+        within = {key: config for key, config in named.items() if key not in linears}
     plans.require({**beside, **within})
     switches = plans.switches or {}
-    beside, within = (_switched(entries, switches) for entries in (beside, within))
+    beside, within = (_switched(configs, switches) for configs in (beside, within))
     attachments: dict[SiteKey, Attachment] = {}
-    for entries, source in ((beside, plan), (within, shortcuts)):
+    for configs, source in ((beside, plan), (within, shortcuts)):
         where = str(adapter if source is None else source.path)
-        check_keys(entries, where)
-        attachments |= attach(network, sites, entries, seed, where, stream)
-    methods = {key: entry.method for key, entry in sorted((*beside.items(), *within.items()))}
+        check_keys(configs, where)
+        attachments |= attach(network, sites, configs, seed, where, stream)
+    methods = {key: config.method for key, config in sorted((*beside.items(), *within.items()))}
     attachments = {key: attachments[key] for key in methods}
     whole = _whole(backbone, plan, attachments, file, str(adapter))
     notes += let_train(network, whole, {} if file is None else file.head)
@@ -133,14 +133,14 @@ def assemble(
         notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
     metadata, head = None if file is None else file.metadata, backbone.trained_modules
     told = (notes, metadata, stream, switches, whole, plans.freezing)
-    return _stored(Assembled(backbone, linears, attachments, methods, head, *told))
+    return _quantized(Assembled(backbone, linears, attachments, methods, head, *told))
 
 
-def _stored(assembled: Assembled) -> Assembled:
-    """Hold the layers' linears as the backbone asks, now that it is known which of them train."""
-    storage = assembled.backbone.storage
-    if storage is not None:
-        store(assembled.layers, kinds.load(kinds.QUANTIZERS, storage))
+def _quantized(assembled: Assembled) -> Assembled:
+    """Quantize the layers' frozen linears if the backbone asks for it, now that it is known which train."""
+    quantizer = assembled.backbone.quantizer
+    if quantizer is not None:
+        quantize(assembled.layers, kinds.load(kinds.QUANTIZERS, quantizer))
     return assembled
 
 
@@ -165,10 +165,12 @@ def _whole(
     return tuple(name for name in found if not is_within(name, head))
 
 
-def _switched(entries: Mapping[SiteKey, Entry], on: Mapping[SiteKey, bool]) -> dict[SiteKey, Entry]:
+def _switched(
+    configs: Mapping[SiteKey, AdapterConfig], on: Mapping[SiteKey, bool]
+) -> dict[SiteKey, AdapterConfig]:
     """Return what plans the sites, on or off as a search decided where it did."""
     return {
-        key: replace(entry, disabled=not on[key]) if key in on else entry for key, entry in entries.items()
+        key: replace(config, disabled=not on[key]) if key in on else config for key, config in configs.items()
     }
 
 

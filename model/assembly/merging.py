@@ -17,7 +17,7 @@ from model.exchange.export import logits
 from model.exchange.peft_format import largest_difference
 from model.injection.attachment import Attachment
 from model.network.backbone import load_backbone
-from model.network.quantization import make_dense
+from model.network.quantization import dequantize
 from model.network.snapshot import quiet_host
 from model.network.source import Source
 from model.site import SiteKey
@@ -46,7 +46,7 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
     """
     backbone, network = assembled.backbone, assembled.network
     refuse_unmergeable(assembled.attachments, assembled.methods)
-    make_dense(network)
+    dequantize(network)
     batch = probe(network.config.vocab_size, network.config.pad_token_id)
     expected = logits(network, batch)
     for attachment in assembled.attachments.values():

@@ -22,7 +22,7 @@ from model.injection.residual_stream import Stream
 from model.network.family import Family, dimensions
 from model.network.modules_to_save import find, is_within, let_train
 from model.network.snapshot import quiet_host
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.lora_toml import Plan, resolve
 from model.plan.shortcut_toml import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
@@ -104,10 +104,10 @@ def planned_counts(
     with quiet_host(), torch.device("meta"):
         network = _network(path, objective, outputs)
         size = dimensions(network.config)
-        entries = resolve(plan, size, tuple(family.roles)).sites
-        check_keys(entries, str(plan.path))
+        configs = resolve(plan, size, tuple(family.roles)).sites
+        check_keys(configs, str(plan.path))
         sites = locate(network, family, size.layers)
-        attachments = attach(network, sites, entries, 0, str(plan.path))
+        attachments = attach(network, sites, configs, 0, str(plan.path))
         if shortcuts is not None:
             within, stream = resolve_shortcuts(shortcuts, size).sites, Stream(network, family, size.layers)
             where = str(shortcuts.path)
@@ -117,15 +117,15 @@ def planned_counts(
         whole = [name for name in whole if not is_within(name, heads)]
         let_train(network, whole, {})
     found = counts(network, attachments, heads, whole)
-    return found if plan.freezing is None else replace(found, freezable=_freezable(attachments, entries))
+    return found if plan.freezing is None else replace(found, freezable=_freezable(attachments, configs))
 
 
-def _freezable(attachments: Mapping[SiteKey, Attachment], entries: Mapping[SiteKey, Entry]) -> int:
+def _freezable(attachments: Mapping[SiteKey, Attachment], configs: Mapping[SiteKey, AdapterConfig]) -> int:
     """Return how many trained numbers of modules that are on belong to matrices that stop training."""
     held = [
         getattr(attachments[key].adapter, name)
-        for key, entry in entries.items()
-        for name in kinds.load(kinds.ADAPTERS, entry.method).freezes
+        for key, config in configs.items()
+        for name in kinds.load(kinds.ADAPTERS, config.method).freezes
         if attachments[key].active
     ]
     return sum(parameter.numel() for parameter in held if parameter.requires_grad)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.faults import InputFault
-from configs.schema.base_dtype import storage_faults
-from configs.schema.options import STORAGES
+from configs.schema.base_dtype import quantizer_faults
+from configs.schema.options import QUANTIZED_DTYPES
 from model.network.source import read_json
 from model.tensors.safetensors_header import TensorInfo, read_header
 
@@ -19,7 +19,7 @@ _OBJECTIVES = {
     "summarization": "language_modeling",
     "classification": "classification",
 }
-BASES = ("float32", *STORAGES)
+BASES = ("float32", *QUANTIZED_DTYPES)
 """Words of `--base-dtype` in tools."""
 
 TASKS = ("classification", "causal_language_modeling", "summarization")
@@ -111,8 +111,10 @@ def base_format(files: AdapterFiles, given: str | None) -> str:
         InputFault: when it needs a package that is not installed.
     """
     told = files.metadata.get("evaluation", {}).get("base_dtype")
-    word = given or (told if told in STORAGES else "float32")
-    faults = storage_faults(word, "--base-dtype" if given else f"--adapter: {files.path}: trained on a base")
+    word = given or (told if told in QUANTIZED_DTYPES else "float32")
+    faults = quantizer_faults(
+        word, "--base-dtype" if given else f"--adapter: {files.path}: trained on a base"
+    )
     if faults:
         raise InputFault(*faults)
     return word

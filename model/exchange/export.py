@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory
-from model.exchange.extra_adapters import entry_of, load_extra, load_kind, wiring
+from model.exchange.extra_adapters import config_of, load_extra, load_kind, wiring
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.peft_format import Factors, PeftAdapter, as_peft_has_it, largest_difference, read, write
 from model.injection.attach import attach
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import Stream
 from model.network.modules_to_save import is_within
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import LINEAR_ROLES, Site, SiteKey
 from model.training.objective import Batch, inputs
 
@@ -146,14 +146,14 @@ def _reread(
             attachment.enabled = enabled[key]
 
 
-def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dict[SiteKey, Entry]:
+def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dict[SiteKey, AdapterConfig]:
     """Return the sites and ranks that an adapter's files decide by themselves.
 
     Raises:
         InputFault: naming the first module that is no site of the network, or whose widths differ.
     """
     by_path = {site.path: site for key, site in sites.items() if key.role in LINEAR_ROLES}
-    entries = {}
+    configs = {}
     for module, factors in file.modules.items():
         site = by_path.get(module)
         if site is None:
@@ -163,7 +163,7 @@ def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dic
                 f"{where}: {module}: made for {factors.a.shape[1]} -> {factors.b.shape[0]} features,"
                 f" this network has {site.in_features} -> {site.out_features}"
             )
-        entries[site.key] = Entry(
+        configs[site.key] = AdapterConfig(
             rank=factors.rank,
             alpha=factors.scale * factors.rank,
             dropout=0.0,
@@ -172,10 +172,10 @@ def plan_of(file: PeftAdapter, sites: Mapping[SiteKey, Site], where: str) -> dic
         )
     named = {str(key): key for key in sites}
     for name, extra in file.extra.items():
-        if name not in named or (named[name] in entries) != extra.recipe.converted:
+        if name not in named or (named[name] in configs) != extra.recipe.converted:
             raise InputFault(f"{where}: {name} is no place of this network, or is held twice")
-        entries[named[name]] = entry_of(named[name], extra.recipe, f"{where}: {name}")
-    return entries
+        configs[named[name]] = config_of(named[name], extra.recipe, f"{where}: {name}")
+    return configs
 
 
 def load_adapter(
@@ -244,12 +244,12 @@ def attach_peft(
     stream: Stream | None = None,
 ) -> dict[SiteKey, Attachment]:
     """Attach what an adapter's files name, at the sites they name, and load it, with its head."""
-    entries = plan_of(file, sites, where)
-    attachments = attach(network, sites, entries, 0, where, stream)
+    configs = plan_of(file, sites, where)
+    attachments = attach(network, sites, configs, 0, where, stream)
     device = next(network.parameters()).device
     for attachment in attachments.values():
         attachment.to(device)
-    load_adapter(attachments, {key: entry.method for key, entry in entries.items()}, file, where)
+    load_adapter(attachments, {key: config.method for key, config in configs.items()}, file, where)
     load_head(network, file, where)
     return attachments
 

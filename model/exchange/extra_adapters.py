@@ -11,7 +11,7 @@ from model.exchange.extra_tensors import EXTRA, Extra, Recipe
 from model.exchange.peft_format import PeftAdapter
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import Wiring
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.tensors.weights import assign
 
@@ -21,7 +21,7 @@ def load_kind(method: str) -> AdapterKind:
     return kinds.load(kinds.ADAPTERS, method)
 
 
-def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
+def config_of(key: SiteKey, recipe: Recipe, where: str) -> AdapterConfig:
     """Return what plans a site as a description says.
 
     Raises:
@@ -32,7 +32,7 @@ def entry_of(key: SiteKey, recipe: Recipe, where: str) -> Entry:
     in_stream, in_peft = kind.place == "stream", kind.export is not None
     if in_peft != recipe.converted or in_stream != (key.role in SHORTCUT_ROLES):
         raise InputFault(f"{where}: method: '{recipe.method}' does not stand here")
-    return Entry(
+    return AdapterConfig(
         rank=recipe.rank,
         alpha=recipe.alpha,
         dropout=0.0,

@@ -13,7 +13,7 @@ from model.injection.attachment import Attachment, join
 from model.injection.residual_stream import Stream
 from model.injection.shortcut_attachment import StreamAttachment
 from model.network.family import Family
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import exists
 from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
 
@@ -38,7 +38,7 @@ def locate_stream(stream: Stream) -> dict[SiteKey, Site]:
 def attach(
     network: nn.Module,
     sites: Mapping[SiteKey, Site],
-    entries: Mapping[SiteKey, Entry],
+    configs: Mapping[SiteKey, AdapterConfig],
     seed: int,
     where: str,
     stream: Stream | None = None,
@@ -48,7 +48,7 @@ def attach(
     Args:
         network: the host; its state-dict keys do not change.
         sites: all sites of the network.
-        entries: what the plan says for the sites with a rank above zero.
+        configs: what the plan says for the sites with a rank above zero.
         seed: the run's seed; each adapter's start depends on it and the site alone.
         where: the plan's file, named in faults.
         stream: the network's layers, for kinds that sit in the residual stream.
@@ -58,10 +58,10 @@ def attach(
     """
     attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
     epsilons = Epsilons(network)
-    for method in sorted({entry.method for entry in entries.values()}):
+    for method in sorted({config.method for config in configs.values()}):
         kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
-        chosen = {key: entry for key, entry in entries.items() if entry.method == method}
-        planned = [_planned(sites[key], entry, kind, where) for key, entry in chosen.items()]
+        chosen = {key: config for key, config in configs.items() if config.method == method}
+        planned = [_planned(sites[key], config, kind, where) for key, config in chosen.items()]
         for key, adapter in kind.build(planned, seed).items():
             if kind.place == "stream":
                 attachment = StreamAttachment(sites[key], stream.layers[key.layer], adapter)
@@ -76,25 +76,25 @@ def attach(
     return attachments
 
 
-def check_keys(entries: Mapping[SiteKey, Entry], where: str) -> None:
-    """Bind every entry's further keys to its kind's options, before weights are read.
+def check_keys(configs: Mapping[SiteKey, AdapterConfig], where: str) -> None:
+    """Bind every configuration's further keys to its kind's options, before weights are read.
 
     Raises:
         InputFault: naming file, site and key, or the method that has no adapters for single heads.
     """
-    for key, entry in entries.items():
-        kind: AdapterKind = kinds.load(kinds.ADAPTERS, entry.method)
-        bind(kind.options, entry.extra, f"{where}: {key}")
-        if entry.heads and not kind.by_head:
+    for key, config in configs.items():
+        kind: AdapterKind = kinds.load(kinds.ADAPTERS, config.method)
+        bind(kind.options, config.extra, f"{where}: {key}")
+        if config.heads and not kind.by_head:
             raise InputFault(
-                f"{where}: {key}: method '{entry.method}' has no adapters for single heads;"
+                f"{where}: {key}: method '{config.method}' has no adapters for single heads;"
                 " plan the projection as a whole, with granularity 'layer'"
             )
 
 
-def _planned(site: Site, entry: Entry, kind: AdapterKind, where: str) -> PlannedSite:
-    if entry.fan_in_fan_out:
+def _planned(site: Site, config: AdapterConfig, kind: AdapterKind, where: str) -> PlannedSite:
+    if config.fan_in_fan_out:
         raise InputFault(
             f"{where}: fan_in_fan_out: {site.path} stores its weight as (out, in), not transposed"
         )
-    return PlannedSite(site, entry, bind(kind.options, entry.extra, f"{where}: {site.key}"))
+    return PlannedSite(site, config, bind(kind.options, config.extra, f"{where}: {site.key}"))

@@ -22,7 +22,7 @@ from transformers import (
 from configs.runtime.faults import Fault, InputFault, SystemFault
 from configs.runtime.files import sha256
 from configs.runtime.seeds import derive
-from configs.schema.options import STORAGES
+from configs.schema.options import QUANTIZED_DTYPES
 from model.network import source as sources
 from model.network.family import Family
 from model.network.snapshot import localised, quiet_host
@@ -46,7 +46,7 @@ class Backbone:
         new_modules: dotted names of modules whose weights the base lacked (head, pooler); they travel.
         digest: SHA-256 over the base's configuration and weights.
         word: the source as the user wrote it.
-        storage: the kind that holds the layers' frozen linears once adapters are attached; None: as loaded.
+        quantizer: the kind that quantizes the layers' frozen linears once adapters are attached, if any.
     """
 
     network: PreTrainedModel
@@ -56,7 +56,7 @@ class Backbone:
     new_modules: tuple[str, ...]
     digest: str
     word: str
-    storage: str | None = None
+    quantizer: str | None = None
 
     @property
     def trained_modules(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     sources.check(local, pretrained=pretrained, tokenizer=False)
     family = _family(local, objective, expected)
     config = _config(local, objective, labels)
-    storage, base_dtype = (base_dtype, "bfloat16") if base_dtype in STORAGES else (None, base_dtype)
+    quantizer, base_dtype = (base_dtype, "bfloat16") if base_dtype in QUANTIZED_DTYPES else (None, base_dtype)
     with quiet_host(), torch.random.fork_rng(devices=[]), _reading(local):
         if pretrained:
             network, lacking = _pretrained(local, config, family, objective, _DTYPES[base_dtype])
@@ -112,7 +112,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
         tokenizer = _tokenizer(local)
     _set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if _below(name, lacking))
-    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, storage)
+    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, quantizer)
     train_only(network, backbone.trained_modules)
     if pretrained and base_dtype != "float32":
         reread(network, backbone.trained_modules, sources.weight_files(local))
@@ -120,9 +120,9 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     return backbone
 
 
-def stored_as(backbone: Backbone, base_dtype: str) -> Backbone:
-    """Return the backbone, its linears to be held as a word says once adapters are attached."""
-    return replace(backbone, storage=base_dtype if base_dtype in STORAGES else None)
+def with_quantizer(backbone: Backbone, base_dtype: str) -> Backbone:
+    """Return the backbone with the quantizer that a word of `--base-dtype` names; none for other words."""
+    return replace(backbone, quantizer=base_dtype if base_dtype in QUANTIZED_DTYPES else None)
 
 
 def load_from_state_dict(backbone: Backbone, path: Path) -> Backbone:

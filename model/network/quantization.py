@@ -1,4 +1,4 @@
-"""Frozen weights in fewer bits: a tensor that holds codes and stands for the values they mean.
+"""Quantized frozen weights: a tensor subclass that holds codes and behaves as the values they encode.
 
 Source: Dettmers et al. 2023, arXiv 2305.14314, section 3: weights are stored in a low-precision type and made
 again in the computation type for each product, in the forward pass and once more in the backward pass.
@@ -17,13 +17,13 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_map_only
 
 _aten = torch.ops.aten
-VALUES = torch.bfloat16
+VALUE_DTYPE = torch.bfloat16
 """What is encoded and what is decoded, whatever the number format of the network around."""
 
 
 @dataclass(frozen=True)
-class StorageKind:
-    """What a file in `model/storages/` exports as `STORAGE`.
+class QuantizerKind:
+    """What a file in `model/network/quantizers/` exports as `QUANTIZER`.
 
     Args:
         encode: values (D_out, D_in) -> tensors by name; a pure function of the values.
@@ -34,33 +34,33 @@ class StorageKind:
     decode: Callable[[Mapping[str, Tensor], Sequence[int]], Tensor]
 
 
-class StoredWeight(Tensor):
-    """A frozen matrix held as the tensors of a storage kind.
+class QuantizedWeight(Tensor):
+    """A frozen weight held as the tensors of a quantizer.
 
     `F.linear` keeps the codes alone for its backward pass. Any other operation sees the values; one that
-    would write into them is refused. Copies, moves to another device and other number formats stay stored.
+    would write into them is refused. Copies, moves to another device and casts keep the codes.
 
     Args:
         parts: tensors by name, as the kind encodes.
         kind: how they are read.
         shape: (D_out, D_in).
-        dtype: number format of the values that it stands for.
+        dtype: number format of the values.
     """
 
     @staticmethod
     def __new__(
-        cls: type["StoredWeight"],
+        cls: type["QuantizedWeight"],
         parts: Mapping[str, Tensor],
-        kind: StorageKind,
+        kind: QuantizerKind,
         shape: Sequence[int],
         dtype: torch.dtype,
-    ) -> "StoredWeight":
+    ) -> "QuantizedWeight":
         """Make a tensor without memory of its own."""
         device = next(iter(parts.values())).device
         return Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
 
     def __init__(
-        self, parts: Mapping[str, Tensor], kind: StorageKind, shape: Sequence[int], dtype: torch.dtype
+        self, parts: Mapping[str, Tensor], kind: QuantizerKind, shape: Sequence[int], dtype: torch.dtype
     ) -> None:
         self.kind = kind
         self.names = tuple(parts)
@@ -72,21 +72,21 @@ class StoredWeight(Tensor):
         """The tensors it is made of."""
         return {name: getattr(self, name) for name in self.names}
 
-    def dense(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """Return its values, a plain tensor: (D_out, D_in)."""
         return self.kind.decode(self.parts, self.shape).to(self.dtype)
 
     def __repr__(self) -> str:
-        return f"StoredWeight({tuple(self.shape)}, {self.dtype}, {', '.join(self.names)})"
+        return f"QuantizedWeight({tuple(self.shape)}, {self.dtype}, {', '.join(self.names)})"
 
-    def __tensor_flatten__(self) -> tuple[list[str], tuple[StorageKind, torch.dtype]]:
+    def __tensor_flatten__(self) -> tuple[list[str], tuple[QuantizerKind, torch.dtype]]:
         """Name the tensors inside, so that moving a module swaps them all."""
         return list(self.names), (self.kind, self.dtype)
 
     @classmethod
     def __tensor_unflatten__(
-        cls, inner: Mapping[str, Tensor], rest: tuple[StorageKind, torch.dtype], size: Any, stride: Any
-    ) -> "StoredWeight":
+        cls, inner: Mapping[str, Tensor], rest: tuple[QuantizerKind, torch.dtype], size: Any, stride: Any
+    ) -> "QuantizedWeight":
         """Make it again from the tensors inside."""
         kind, dtype = rest
         return cls(inner, kind, size, dtype)
@@ -112,62 +112,55 @@ class StoredWeight(Tensor):
             return args[0]._like(lambda part: part.to(device, copy=True), kwargs.get("dtype"))
         for argument, value in zip(func._schema.arguments, args):
             if isinstance(value, cls) and argument.alias_info is not None and argument.alias_info.is_write:
-                raise TypeError(f"{func}: a stored weight takes no new values; make it dense first")
-        args, kwargs = tree_map_only(cls, cls.dense, (args, kwargs))
+                raise TypeError(f"{func}: a quantized weight cannot be written to; dequantize it first")
+        args, kwargs = tree_map_only(cls, cls.dequantize, (args, kwargs))
         return func(*args, **kwargs)
 
-    def _like(self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None) -> "StoredWeight":
+    def _like(
+        self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
+    ) -> "QuantizedWeight":
         """Return one of changed parts, which stands for the same values."""
         parts = {name: change(part) for name, part in self.parts.items()}
-        return StoredWeight(parts, self.kind, self.shape, dtype or self.dtype)
+        return QuantizedWeight(parts, self.kind, self.shape, dtype or self.dtype)
 
 
-class _StoredLinear(torch.autograd.Function):
-    """y = x W^T + b with a stored W, which is made anew for the gradient of x."""
+class _QuantizedLinear(torch.autograd.Function):
+    """y = x W^T + b with a quantized W, which is dequantized again for the gradient of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: StoredWeight, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
         """x: (..., D_in) -> (..., D_out)."""
         ctx.save_for_backward(weight)
-        return F.linear(x, weight.dense().to(x.dtype), None if bias is None else bias.to(x.dtype))
+        return F.linear(x, weight.dequantize().to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
         """grad: (..., D_out) -> the gradient of x."""
         (weight,) = ctx.saved_tensors
-        return grad @ weight.dense().to(grad.dtype) if ctx.needs_input_grad[0] else None, None, None
+        return grad @ weight.dequantize().to(grad.dtype) if ctx.needs_input_grad[0] else None, None, None
 
 
-def _linear(input: Tensor, weight: StoredWeight, bias: Tensor | None = None) -> Tensor:
+def _linear(input: Tensor, weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
     """Stand in for `F.linear`, under its argument names; under autocast it computes in autocast's type."""
     if torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
     with torch.autocast(input.device.type, enabled=False):
-        return _StoredLinear.apply(input, weight, bias)
+        return _QuantizedLinear.apply(input, weight, bias)
 
 
-def store(layers: Iterable[nn.Module], kind: StorageKind) -> None:
-    """Hold the weight of every linear inside the layers that is frozen as the kind encodes it."""
+def quantize(layers: Iterable[nn.Module], kind: QuantizerKind) -> None:
+    """Replace the weight of every frozen linear inside the layers by its quantized form."""
     for module in (module for layer in layers for module in layer.modules()):
         if type(module) is nn.Linear and not any(p.requires_grad for p in module.parameters()):
             weight = module.weight.detach()
-            stored = StoredWeight(kind.encode(weight.to(VALUES)), kind, weight.shape, weight.dtype)
-            module.weight = nn.Parameter(stored, requires_grad=False)
+            codes = QuantizedWeight(kind.encode(weight.to(VALUE_DTYPE)), kind, weight.shape, weight.dtype)
+            module.weight = nn.Parameter(codes, requires_grad=False)
 
 
-def make_dense(network: nn.Module) -> None:
-    """Replace every stored weight by its values."""
+def dequantize(network: nn.Module) -> None:
+    """Replace every quantized weight of a network by its values."""
     for module in network.modules():
         weight = module._parameters.get("weight")
-        if isinstance(weight, StoredWeight):
-            module.weight = nn.Parameter(weight.dense(), requires_grad=False)
-
-
-def held_bytes(network: nn.Module) -> int:
-    """Return the bytes that a network's parameters take, a table under two names once."""
-    return sum(
-        part.numel() * part.element_size()
-        for parameter in network.parameters()
-        for part in (parameter.parts.values() if isinstance(parameter, StoredWeight) else (parameter,))
-    )
+        if isinstance(weight, QuantizedWeight):
+            module.weight = nn.Parameter(weight.dequantize(), requires_grad=False)

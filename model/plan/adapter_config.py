@@ -1,4 +1,4 @@
-"""What a LoRA or shortcut TOML says about one adapter, whichever of its tables said it."""
+"""The configuration of one adapter, as a table of a LoRA or shortcut TOML gives it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a table says about its sites.
+class AdapterConfig:
+    """The adapter that a table plans for each of its sites.
 
     Args:
         rank: r; 0 leaves the plain linear.
@@ -20,8 +20,8 @@ class Entry:
         fan_in_fan_out: the host stores its weight transposed.
         method: a kind of `model.adapters`.
         extra: keys of that method, to be bound to its options.
-        heads: what a projection planned by head builds for each head; rank 0 where nothing is. The entry then
-            sums their ranks, and its alpha and init stand for nothing.
+        heads: of a projection planned by head, the configuration of each head; rank 0 where it gets none.
+            `rank` is then the sum of their ranks, and `alpha` and `init` are not used.
     """
 
     rank: int
@@ -34,7 +34,7 @@ class Entry:
     fan_in_fan_out: bool = False
     method: str = "lora"
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    heads: tuple["Entry", ...] = ()
+    heads: tuple["AdapterConfig", ...] = ()
 
     @property
     def is_on(self) -> bool:

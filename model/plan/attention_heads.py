@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 
 _SHARED = {"lora_dropout": "dropout", "method": "method"}
 """Keys that a projection's one input and one module decide, and the fields they are in."""
 
 
-def projection(heads: Sequence[Entry]) -> Entry:
-    """Return the entry of a projection from those of its heads; an importance that all share is its own.
+def projection(heads: Sequence[AdapterConfig]) -> AdapterConfig:
+    """Return the configuration of a projection from those of its heads, with the importance that all share.
 
     A head that is off beside heads that are on gets no tensors, as if its rank were 0: only projections as a
     whole are switched later. Where no head is on, the projection is off and its heads have their tensors.
@@ -34,41 +34,41 @@ def projection(heads: Sequence[Entry]) -> Entry:
     )
 
 
-def apart(entry: "Entry") -> tuple[Entry, ...]:
-    """Return the entries of a projection's heads as their own tables say them; none without heads."""
+def apart(config: "AdapterConfig") -> tuple[AdapterConfig, ...]:
+    """Return the configurations of a projection's heads as their own tables give them; none without heads."""
     return tuple(
-        replace(head, importance=head.importance * entry.importance, disabled=entry.disabled)
-        for head in entry.heads
+        replace(head, importance=head.importance * config.importance, disabled=config.disabled)
+        for head in config.heads
     )
 
 
-def disagreement(where: str, named: Sequence[tuple[str, Entry]]) -> list[str]:
+def disagreement(where: str, named: Sequence[tuple[str, AdapterConfig]]) -> list[str]:
     """Say what heads of one projection differ in though they share it.
 
     Args:
         where: the projection, for example `q_proj in layer 0`.
-        named: for each head the name of its table and its entry.
+        named: for each head the name of its table and its configuration.
     """
-    built = _built([entry for _, entry in named])
+    built = _built([config for _, config in named])
     if not built:
         return []
-    (first, entry), base = named[built[0]], built[0]
+    (first, config), base = named[built[0]], built[0]
     for number in built:
         name, other = named[number]
         for key, field in _SHARED.items():
-            mine, theirs = getattr(entry, field), getattr(other, field)
+            mine, theirs = getattr(config, field), getattr(other, field)
             if mine != theirs:
                 what = f"head {number} of {where} has {theirs}, head {base} ([{first}]) has {mine}"
                 return [f"[{name}] {key}: {what}; the heads of one projection share it"]
-        if entry.extra != other.extra:
+        if config.extra != other.extra:
             what = f"head {number} of {where} and head {base} ([{first}])"
             return [f"[{name}]: {what} differ in keys of their method"]
     return []
 
 
-def _built(heads: Sequence[Entry]) -> list[int]:
+def _built(heads: Sequence[AdapterConfig]) -> list[int]:
     """Return the heads that get tensors: those that are on; where none is, those that could be."""
-    manners: tuple[Callable[[Entry], bool], ...] = (
+    manners: tuple[Callable[[AdapterConfig], bool], ...] = (
         lambda head: head.is_on,
         lambda head: head.rank > 0 and head.importance != 0,
         lambda head: head.rank > 0,

@@ -16,7 +16,7 @@ from configs.runtime.faults import InputFault, suggestion, unknown
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Listed, Switch, Word
 from configs.toml.reader import read_document
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import disagreement, projection
 from model.plan.freezing_rule import Freezing, read_freezing
 from model.plan.toml_tables import Form, NamedTable, head_of, layer_of, named_tables
@@ -59,8 +59,8 @@ class Plan:
     Args:
         path: the file.
         granularity: which tables count.
-        default: the entry of `[default]`.
-        tables: name of a table of that granularity, e.g. `model_layer_0.q_proj`, -> its entry.
+        default: the configuration of `[default]`.
+        tables: name of a table of that granularity, e.g. `model_layer_0.q_proj`, -> its configuration.
         notes: lines to show once.
         modules_to_save: names of modules that train whole beside the adapters.
         freezing: when matrices stop training; None: never.
@@ -68,8 +68,8 @@ class Plan:
 
     path: Path
     granularity: Granularity
-    default: Entry
-    tables: Mapping[str, Entry]
+    default: AdapterConfig
+    tables: Mapping[str, AdapterConfig]
     notes: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     freezing: Freezing | None = None
@@ -77,16 +77,16 @@ class Plan:
     def matching(self, key: str, value: Any) -> list[str]:
         """Return the names of tables whose method's own key has this value."""
         named = {"default": self.default, **self.tables}
-        return [name for name, entry in named.items() if entry.extra.get(key) == value]
+        return [name for name, config in named.items() if config.extra.get(key) == value]
 
     def replacing(self, key: str, value: Any, by: Any) -> "Plan":
         """Return the plan with another value of a method's own key wherever it has this one."""
 
-        def replaced(entry: Entry) -> Entry:
-            has_it = entry.extra.get(key) == value
-            return replace(entry, extra={**entry.extra, key: by}) if has_it else entry
+        def replaced(config: AdapterConfig) -> AdapterConfig:
+            has_it = config.extra.get(key) == value
+            return replace(config, extra={**config.extra, key: by}) if has_it else config
 
-        tables = {name: replaced(entry) for name, entry in self.tables.items()}
+        tables = {name: replaced(config) for name, config in self.tables.items()}
         return replace(self, default=replaced(self.default), tables=tables)
 
 
@@ -95,13 +95,13 @@ class Resolution:
     """A plan laid over a model.
 
     Args:
-        layers: per layer, role -> its entry, or one entry per head for q, k and v; every role is present.
+        layers: per layer, role -> its configuration, or one per head for q, k and v; every role is present.
         sites: the sites of the family with r > 0, disabled ones included, in order.
         notes: lines to show once.
     """
 
-    layers: tuple[Mapping[str, Entry | tuple[Entry, ...]], ...]
-    sites: Mapping[SiteKey, Entry]
+    layers: tuple[Mapping[str, AdapterConfig | tuple[AdapterConfig, ...]], ...]
+    sites: Mapping[SiteKey, AdapterConfig]
     notes: tuple[str, ...] = ()
 
 
@@ -126,10 +126,10 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
         faults.append("method: must be a string")
         method = "lora"
     whole, freezing = _of_the_run({key: document[key] for key in form.top_keys if key in document}, faults)
-    entries, ignored = {}, []
+    configs, ignored = {}, []
     for one in named_tables(document, form, faults):
         if granularity in one.granularities or one.name == "default":
-            entries[one.name] = _entry(one, method, form, faults)
+            configs[one.name] = _config(one, method, form, faults)
         else:
             ignored.append(f"[{one.written}]")
     if "default" not in document:
@@ -137,7 +137,7 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Pl
     if faults:
         raise InputFault(*(f"{path}: {fault}" for fault in faults))
     text = f"{path}: granularity is {granularity}; ignored, of another one: {', '.join(ignored)}"
-    tables = {name: entry for name, entry in entries.items() if entry}
+    tables = {name: config for name, config in configs.items() if config}
     notes = (text,) if ignored else ()
     return Plan(path, granularity, tables.pop("default"), tables, notes, whole, freezing)
 
@@ -158,7 +158,7 @@ def _of_the_run(keys: Mapping[str, Any], faults: list[str]) -> tuple[tuple[str, 
     return whole, freezing
 
 
-def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Entry | None:
+def _config(table: NamedTable, method: str, form: Form, faults: list[str]) -> AdapterConfig | None:
     """Check the keys of one table; None when there is a fault."""
     before, name, keys = len(faults), table.written, table.keys
     values, extra = {"method": method}, {}
@@ -179,7 +179,7 @@ def _entry(table: NamedTable, method: str, form: Form, faults: list[str]) -> Ent
     known = [kind for kind in kinds.names(kinds.ADAPTERS) if kind != SHORTCUT]
     if form.method is None and values["method"] not in known:
         faults.append(f"[{name}] method: {unknown('adapter method', values['method'], known)}")
-    return Entry(**values, extra=extra) if len(faults) == before else None
+    return AdapterConfig(**values, extra=extra) if len(faults) == before else None
 
 
 def _unknown_key(name: str, key: str, keys: Mapping[str, Any], form: Form) -> list[str]:
@@ -205,20 +205,20 @@ def resolve(plan: Plan, dimensions: "Dimensions", roles: Collection[str]) -> Res
     faults = outside(plan, dimensions)
     layers, sites, absent = [], {}, set()
     for layer in range(dimensions.layers):
-        found: dict[str, Entry | tuple[Entry, ...]] = {}
+        found: dict[str, AdapterConfig | tuple[AdapterConfig, ...]] = {}
         for role in LINEAR_ROLES:
             named = [lookup(plan, layer, role, head) for head in range(_head_count(role, dimensions))]
-            found[role] = tuple(entry for _, entry in named) if role in HEAD_ROLES else named[0][1]
-            entry = named[0][1]
+            found[role] = tuple(config for _, config in named) if role in HEAD_ROLES else named[0][1]
+            config = named[0][1]
             if plan.granularity == "head" and role in HEAD_ROLES:
                 faults += [f"{plan.path}: {text}" for text in disagreement(f"{role} in layer {layer}", named)]
-                entry = projection([one for _, one in named])
+                config = projection([one for _, one in named])
             if role not in roles:
-                absent.update([role] if entry.rank else [])
-            elif entry.rank:
-                sites[SiteKey(layer, role)] = entry
+                absent.update([role] if config.rank else [])
+            elif config.rank:
+                sites[SiteKey(layer, role)] = config
         layers.append(found)
-    if not faults and not any(entry.is_on for entry in sites.values()):
+    if not faults and not any(config.is_on for config in sites.values()):
         faults.append(
             f"{plan.path}: turns on no site: every one is disabled, has r = 0 or importance_alpha = 0,"
             " or is of a role the model lacks"
@@ -236,8 +236,8 @@ def _head_count(role: str, dimensions: "Dimensions") -> int:
     return dimensions.heads if role == "q_proj" else dimensions.key_value_heads
 
 
-def lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, Entry]:
-    """Return (table name, entry) of the most specific table."""
+def lookup(plan: Plan, layer: int, role: str, head: int) -> tuple[str, AdapterConfig]:
+    """Return name and configuration of the most specific table."""
     if plan.granularity == "network":
         names = [f"all_layers.{role}"]
     elif plan.granularity == "layer":

@@ -66,7 +66,7 @@ def resolve_shortcuts(plan: Plan, dimensions: Dimensions) -> Resolution:
         found = {key.role: lookup(plan, layer, key.role, 0)[1] for key in keys}
         sites |= {key: found[key.role] for key in keys if found[key.role].rank}
         layers.append(found)
-    if not faults and not any(entry.is_on for entry in sites.values()):
+    if not faults and not any(config.is_on for config in sites.values()):
         what = f"every one is disabled, or has r = 0 or {FORM.strength} = 0"
         faults.append(f"{plan.path}: turns on no shortcut: {what}")
     if faults:

@@ -27,7 +27,7 @@ class Form:
         method: the kind of adapter its tables mean; None where a key `method` says it.
         granularities: words of `granularity`.
         roles: role as it may be written -> role.
-        keys: key -> (field of an entry, its values).
+        keys: key -> (field of `AdapterConfig`, its values).
         required: keys that every table has.
         aliases: other spelling of a key -> key.
         strength: the key of the coefficient that multiplies the low-rank term.

@@ -4,14 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.toml.writer import toml_text
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import apart
 from model.plan.lora_toml import LORA
 from model.plan.toml_tables import Form
 from model.site import HEAD_ROLES, SiteKey
 
 
-def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default", form: Form = LORA) -> str:
+def plan_text(
+    sites: Mapping[SiteKey, AdapterConfig], adapter_name: str = "default", form: Form = LORA
+) -> str:
     """Write a plan: the sites given; r = 0 and disabled everywhere else.
 
     Its granularity is layer, or head where projections are planned by head.
@@ -19,19 +21,19 @@ def plan_text(sites: Mapping[SiteKey, Entry], adapter_name: str = "default", for
     Raises:
         ValueError: when some projections are planned by head and others as a whole.
     """
-    by_head = {bool(entry.heads) for key, entry in sites.items() if key.role in HEAD_ROLES}
+    by_head = {bool(config.heads) for key, config in sites.items() if key.role in HEAD_ROLES}
     if len(by_head) > 1:
         raise ValueError("one plan holds either projections by head or projections as a whole")
-    off = Entry(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=True)
+    off = AdapterConfig(rank=0, alpha=1.0, dropout=0.0, adapter_name=adapter_name, disabled=True)
     table: dict[str, Any] = {"granularity": "head" if True in by_head else "layer"}
     table["default"] = _table(off, form)
     for key in sorted(sites):
-        entry = sites[key]
-        heads = {f"head_{number}": _table(head, form) for number, head in enumerate(apart(entry))}
-        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = heads or _table(entry, form)
+        config = sites[key]
+        heads = {f"head_{number}": _table(head, form) for number, head in enumerate(apart(config))}
+        table.setdefault(f"model_layer_{key.layer}", {})[key.role] = heads or _table(config, form)
     return toml_text(table)
 
 
-def _table(entry: Entry, form: Form) -> dict[str, Any]:
-    values = {key: getattr(entry, field_name) for key, (field_name, _) in form.keys.items()}
-    return values | dict(entry.extra)
+def _table(config: AdapterConfig, form: Form) -> dict[str, Any]:
+    values = {key: getattr(config, field_name) for key, (field_name, _) in form.keys.items()}
+    return values | dict(config.extra)

@@ -40,7 +40,7 @@ def write_first_files(job: Job) -> None:
 
 def _circumstances(job: Job) -> dict:
     """Return everything that changes from run to run."""
-    packages = _PACKAGES if job.assembled.backbone.storage is None else (*_PACKAGES, QUANTIZER_PACKAGE)
+    packages = _PACKAGES if job.assembled.backbone.quantizer is None else (*_PACKAGES, QUANTIZER_PACKAGE)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "action": job.action,

@@ -16,7 +16,7 @@ from model.injection.attach import attach, locate, locate_stream
 from model.injection.attachment import join
 from model.injection.residual_stream import Stream
 from model.network.family import dimensions, model_types
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import projection
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from tests.support.tiny import tiny_network
@@ -52,7 +52,7 @@ class Guests:
         size = dimensions(self.network.config)
         self.stream = Stream(self.network, row, size.layers) if self.kind.place == "stream" else None
         sites = locate_stream(self.stream) if self.stream else locate(self.network, row, size.layers)
-        entry = Entry(
+        config = AdapterConfig(
             rank=3,
             alpha=6.0,
             dropout=dropout,
@@ -61,10 +61,10 @@ class Guests:
             method=method,
             extra=extra,
         )
-        self.entries = dict.fromkeys(sites, entry)
+        self.configs = dict.fromkeys(sites, config)
         if by_head:
-            self.entries |= {key: _by_head(entry, key, size) for key in sites if key.role in HEAD_ROLES}
-        self.attachments = attach(self.network, sites, self.entries, seed, "plan", self.stream)
+            self.configs |= {key: _by_head(config, key, size) for key in sites if key.role in HEAD_ROLES}
+        self.attachments = attach(self.network, sites, self.configs, seed, "plan", self.stream)
         self.sites = sites
         self.modules = nn.ModuleDict({str(key): a for key, a in self.attachments.items()}).double()
 
@@ -92,11 +92,11 @@ class Guests:
             join({attachment.site.key: attachment}, SHARED_INPUT)
 
 
-def _by_head(entry, key, size):
+def _by_head(config, key, size):
     """Plan the heads of a projection with ranks 2, 1, 0, 2, 1, 0, ..."""
     count = size.heads if key.role == "q_proj" else size.key_value_heads
     return projection(
-        [replace(entry, rank=2 - n % 3, alpha=4.0 - n % 2, importance=0.5) for n in range(count)]
+        [replace(config, rank=2 - n % 3, alpha=4.0 - n % 2, importance=0.5) for n in range(count)]
     )
 
 
@@ -249,7 +249,7 @@ def test_it_names_its_tensors_and_its_rank(method):
     guests = Guests(method)
     for key, attachment in guests.attachments.items():
         adapter = attachment.adapter
-        assert adapter.rank == guests.entries[key].rank
+        assert adapter.rank == guests.configs[key].rank
         owned = {parameter.untyped_storage().data_ptr() for parameter in adapter.parameters()}
         assert {factor.untyped_storage().data_ptr() for factor in adapter.factors().values()} <= owned
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
 from model.network.family import dimensions, families, model_types, peeked_dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import LINEAR_ROLES, SiteKey
 from tests.support.tiny import tiny_config, tiny_network
 
@@ -157,8 +157,8 @@ def test_grouped_queries_are_counted_alike_with_and_without_the_library():
 def test_gradient_checkpointing_gives_equal_gradients(family, objective, variant):
     network = _network(family, objective, variant).requires_grad_(False)
     sites = locate(network, family, dimensions(network.config).layers)
-    entry = Entry(rank=2, alpha=4.0, dropout=0.1, adapter_name="default", disabled=False, init=False)
-    attachments = attach(network, sites, dict.fromkeys(sites, entry), 0, "here")
+    config = AdapterConfig(rank=2, alpha=4.0, dropout=0.1, adapter_name="default", disabled=False, init=False)
+    attachments = attach(network, sites, dict.fromkeys(sites, config), 0, "here")
     adapters = nn.ModuleList(attachments.values())
 
     def gradients():

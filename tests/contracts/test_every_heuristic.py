@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
 from model.network.family import dimensions, model_types
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.search.heuristic import Probe
 from model.search.saliency import measure
 from model.site import SiteKey
@@ -33,10 +33,10 @@ class Scored:
         auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
         self.network = tiny_network(row, auto, model_type=host).requires_grad_(False).to(dtype)
         sites = locate(self.network, row, dimensions(self.network.config).layers)
-        entry = Entry(
+        config = AdapterConfig(
             rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method="lora"
         )
-        self.attachments = attach(self.network, sites, dict.fromkeys(sites, entry), 0, "plan")
+        self.attachments = attach(self.network, sites, dict.fromkeys(sites, config), 0, "plan")
         self.modules = nn.ModuleDict({str(key): a for key, a in self.attachments.items()}).to(dtype)
         draw = torch.Generator().manual_seed(3)
         with torch.no_grad():

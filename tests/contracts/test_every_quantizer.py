@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from configs.runtime import kinds
-from configs.schema.options import STORAGES
-from model.network.quantization import StoredWeight
+from configs.schema.options import QUANTIZED_DTYPES
+from model.network.quantization import QuantizedWeight
 
 functional = pytest.importorskip("bitsandbytes.functional", reason="an optional package")
 
@@ -18,7 +18,7 @@ QUANTILES = (
 """NF4 as Dettmers et al. 2023 print it, appendix E."""
 SHAPES = ((576, 192), (33, 7), (1, 64), (129, 300))
 BITS = {"int8": 8 + 32 / 192, "nf4": 4.127 + 0.005}
-every_storage = pytest.mark.parametrize("name", STORAGES)
+every_quantizer = pytest.mark.parametrize("name", QUANTIZED_DTYPES)
 
 
 def _kind(name):
@@ -46,11 +46,11 @@ def _nf4(parts, shape):
 FORMULAS = {"int8": _int8, "nf4": _nf4}
 
 
-def test_every_storage_has_its_formula_here():
-    assert set(FORMULAS) == set(STORAGES)
+def test_every_quantizer_has_its_formula_here():
+    assert set(FORMULAS) == set(QUANTIZED_DTYPES)
 
 
-@every_storage
+@every_quantizer
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_are_those_of_the_formula(name, shape):
     kind, values = _kind(name), _values(shape)
@@ -94,7 +94,7 @@ def test_nf4_is_that_of_bitsandbytes_with_double_quantisation():
     assert state.code.tolist() == pytest.approx(QUANTILES, abs=1e-7)
 
 
-@every_storage
+@every_quantizer
 def test_it_takes_the_bits_it_says(name):
     values = _values((576, 192))
     parts = _kind(name).encode(values)
@@ -102,7 +102,7 @@ def test_it_takes_the_bits_it_says(name):
     assert bits == pytest.approx(BITS[name], abs=0.01)
 
 
-@every_storage
+@every_quantizer
 def test_the_values_are_near_and_zeros_stay_zeros(name):
     values = _values((128, 256))
     values[3] = 0
@@ -115,10 +115,10 @@ def test_the_values_are_near_and_zeros_stay_zeros(name):
     assert error < {"int8": 0.01, "nf4": 0.11}[name]
 
 
-@every_storage
-def test_a_stored_weight_stays_itself_on_its_way(name):
+@every_quantizer
+def test_a_quantized_weight_stays_itself_on_its_way(name):
     kind, values = _kind(name), _values((48, 32))
-    weight = StoredWeight(kind.encode(values), kind, values.shape, torch.float32)
+    weight = QuantizedWeight(kind.encode(values), kind, values.shape, torch.float32)
     again = weight.to(torch.bfloat16).to("cpu").clone().to(torch.float32)
-    assert again.dense().equal(weight.dense())
-    assert weight.dense().equal(kind.decode(kind.encode(values), values.shape).float())
+    assert again.dequantize().equal(weight.dequantize())
+    assert weight.dequantize().equal(kind.decode(kind.encode(values), values.shape).float())

@@ -24,7 +24,7 @@ from model.injection.attachment import Attachment, join
 from model.injection.residual_stream import Stream
 from model.network.backbone import load_backbone
 from model.network.source import resolve
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import ByScore, Length
 from model.search.allocation import allocate, groups, rounded
 from model.search.heuristic import Probe
@@ -141,9 +141,9 @@ def test_hydra_is_what_a_router_over_equal_as_computes(path):
     tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     kind = kinds.load(kinds.ADAPTERS, "lora_split")
     site = Site(SiteKey(0, "w2"), "w2", meta["in_features"], meta["out_features"])
-    entry = Entry(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="lora_split")
+    config = AdapterConfig(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="lora_split")
     options = kind.options(heads=meta["n_experts"], combine="routed")
-    adapter = kind.build([PlannedSite(site, entry, options)], 0)[site.key]
+    adapter = kind.build([PlannedSite(site, config, options)], 0)[site.key]
     with torch.no_grad():
         for name, factor in adapter.factors().items():
             plain = {"A": "lora_A", "r": "router"}.get(name[0], f"lora_B.{name[1:]}")
@@ -168,8 +168,8 @@ def _with_experts(tensors, meta, dtype, roles):
         if meta["bias"]:
             linear.bias.copy_(tensors["param.bias"])
         site = Site(SiteKey(0, role), role, *shape)
-        entry = Entry(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="hydra")
-        planned = PlannedSite(site, entry, kind.options(heads=meta["n_experts"]))
+        config = AdapterConfig(meta["r"], meta["lora_alpha"], 0.0, "default", False, method="hydra")
+        planned = PlannedSite(site, config, kind.options(heads=meta["n_experts"]))
         adapter = kind.build([planned], 0)[site.key].to(dtype)
         with torch.no_grad():
             for name, factor in adapter.factors().items():
@@ -228,9 +228,9 @@ def _with_vectors(tensors, meta, dtype, roles):
         if "param.bias" in tensors:
             linear.bias.copy_(tensors["param.bias"])
         site, rank = Site(SiteKey(0, role), role, *shape), tensors["param.lora_A"].shape[0]
-        entry = Entry(rank, meta["scales"]["scale_alpha_over_r"] * rank, 0.0, "default", False)
+        config = AdapterConfig(rank, meta["scales"]["scale_alpha_over_r"] * rank, 0.0, "default", False)
         options = kind.options(scaling="alpha_over_r", uv_rule="all")
-        adapter = kind.build([PlannedSite(site, entry, options)], 0)[site.key].to(dtype)
+        adapter = kind.build([PlannedSite(site, config, options)], 0)[site.key].to(dtype)
         with torch.no_grad():
             for name, factor in adapter.factors().items():
                 factor.copy_(tensors[f"param.{names[name]}"])
@@ -426,22 +426,22 @@ def _with_shortcuts(path, assembled, manner):
     kinds_of = json.loads((path / "info.json").read_text())["shortcuts"]
     tensors = load_file(path / "shortcuts.safetensors")
     stream = Stream(assembled.network, assembled.backbone.family, 3, MANNERS[manner])
-    sites, entries = locate_stream(stream), {}
+    sites, configs = locate_stream(stream), {}
     for name, kind in kinds_of.items():
         for key in sites:
             is_absent = key.role.startswith("shortcut") and manner == "residual_only"
             if key.role == role_named(name) and not is_absent:
-                entries[key] = Entry(
+                configs[key] = AdapterConfig(
                     kind["r"], kind["shortcut_alpha"], 0.0, "default", False, method="shortcut"
                 )
-    attachments = attach(assembled.network, sites, entries, 0, "plan", stream)
+    attachments = attach(assembled.network, sites, configs, 0, "plan", stream)
     names = {role_named(name): name for name in kinds_of}
     for key, attachment in attachments.items():
         for factor, tensor in attachment.adapter.factors().items():
             value = tensors[f"layers.{key.layer}.{names[key.role]}.{factor}"]
             with torch.no_grad():
                 tensor.copy_(value * (factor == "A" or manner not in ("zero", "base")))
-    stream.wire(entries)
+    stream.wire(configs)
     return {f"layers.{key.layer}.{names[key.role]}": one for key, one in attachments.items()}
 
 

@@ -26,7 +26,7 @@ def _resolved(name):
 
 
 def _ranks(resolution):
-    return {(key.layer, key.role): entry.rank for key, entry in resolution.sites.items()}
+    return {(key.layer, key.role): config.rank for key, config in resolution.sites.items()}
 
 
 def test_a_whole_run_keeps_its_values_under_the_names_of_today():
@@ -77,15 +77,15 @@ def test_a_command_line_of_then_is_read_and_its_words_win():
 def test_a_plan_for_the_whole_network():
     resolution = _resolved("adapter_network.toml")
     assert _ranks(resolution) == {(layer, role): 6 for layer in range(3) for role in ("q_proj", "v_proj")}
-    entry = resolution.sites[SiteKey(0, "q_proj")]
-    assert (entry.alpha, entry.dropout, entry.adapter_name, entry.init) == (12, 0.05, "qv-r6", True)
+    config = resolution.sites[SiteKey(0, "q_proj")]
+    assert (config.alpha, config.dropout, config.adapter_name, config.init) == (12, 0.05, "qv-r6", True)
 
 
 def test_a_plan_by_layer():
     resolution = _resolved("adapter_layer.toml")
     assert _ranks(resolution) == {(0, "w1"): 8, (2, "v_proj"): 8, (2, "w2"): 4}
     assert resolution.sites[SiteKey(2, "v_proj")].importance == 0.5
-    assert [entry.is_on for entry in resolution.sites.values()].count(False) == 1
+    assert [config.is_on for config in resolution.sites.values()].count(False) == 1
 
 
 def test_a_plan_by_head():
@@ -115,8 +115,8 @@ def _with_another_head(tmp_path, old, new):
 
 def test_heads_of_other_ranks_count_where_once_the_first_one_did(tmp_path):
     path = _with_another_head(tmp_path, "r = 5", "r = 1")
-    entry = resolve(read_plan(path), SIZE, OPT_ROLES).sites[SiteKey(1, "q_proj")]
-    assert [head.rank for head in entry.heads] == [5, 5, 5, 1]
+    config = resolve(read_plan(path), SIZE, OPT_ROLES).sites[SiteKey(1, "q_proj")]
+    assert [head.rank for head in config.heads] == [5, 5, 5, 1]
 
 
 def test_heads_that_differ_in_what_they_share_are_refused(tmp_path):

@@ -76,7 +76,7 @@ def test_rank_alpha_percentile_and_place_are_the_callers(place, scored):
     words = ["--percentile", "0.5", "--rank", 4, "--alpha", 3, "--output", place / "out.toml"]
     _run(scored, *words)
     sites = _sites(place / "out.toml")
-    assert (len(sites), {(entry.rank, entry.alpha) for entry in sites.values()}) == (9, {(4, 3.0)})
+    assert (len(sites), {(config.rank, config.alpha) for config in sites.values()}) == (9, {(4, 3.0)})
 
 
 def test_a_seed_decides_ties_and_the_file_is_the_same_again(place, capsys):
@@ -105,12 +105,12 @@ def test_spread_ranks_cost_the_same_and_keep_one_scale(place, scored, capsys):
     costs = {key: sum(WIDTHS[key.role]) for key in values}
     total, spent = 8 * sum(costs.values()), sum(costs[key] * sites[key].rank for key in sites)
     assert total - max(costs.values()) < spent <= total
-    assert {entry.alpha / entry.rank for entry in sites.values()} == {2.0}
+    assert {config.alpha / config.rank for config in sites.values()} == {2.0}
     best, worst = max(values, key=values.get), min(values, key=values.get)
     assert sites[best].rank > 8 > sites[worst].rank >= 1
     capsys.readouterr()
     _run(scored, "--percentile", 1, "--spread", "--max-rank", 9, "--output", place / "nine.toml")
-    assert max(entry.rank for entry in _sites(place / "nine.toml").values()) == 9
+    assert max(config.rank for config in _sites(place / "nine.toml").values()) == 9
 
 
 def test_widths_come_from_a_configuration_where_the_file_has_none(place, capsys):
@@ -138,7 +138,7 @@ def test_shortcuts_get_a_file_of_their_own(place, shortened):
     sites = resolve_shortcuts(read_shortcuts(place / "out-shortcuts.toml"), SIZE).sites
     best = [SiteKey(4, "shortcut1"), SiteKey(4, "shortcut2"), *(SiteKey(5, role) for role in SHORTCUT_ROLES)]
     assert list(sites) == best
-    assert {(entry.rank, entry.alpha, entry.is_on) for entry in sites.values()} == {(8, 16.0, True)}
+    assert {(config.rank, config.alpha, config.is_on) for config in sites.values()} == {(8, 16.0, True)}
 
 
 def test_off_leaves_shortcuts_alone_and_combined_needs_a_lora_module(place, shortened):

@@ -36,9 +36,9 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 
 def _one(planned: PlannedSite, seed: int) -> Vectors:
-    site, entry, options = planned.site, planned.entry, planned.options
+    site, config, options = planned.site, planned.config, planned.options
     adapter = vectors(planned)
-    adapter.reset(generator(seed, "aflora", str(site.key)), inner=_INNER, draws_b=not entry.init)
+    adapter.reset(generator(seed, "aflora", str(site.key)), inner=_INNER, draws_b=not config.init)
     is_square = site.in_features == site.out_features
     if options.uv_rule == "none" or (options.uv_rule == "rectangular" and is_square):
         for name in MATRICES:

@@ -204,16 +204,16 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    return {p.site.key: (_by_head if p.entry.heads else _whole)(p, seed) for p in planned}
+    return {p.site.key: (_by_head if p.config.heads else _whole)(p, seed) for p in planned}
 
 
 def _whole(planned: PlannedSite, seed: int) -> Lora:
-    site, entry = planned.site, planned.entry
+    site, config = planned.site, planned.config
     adapter = Lora(
-        site.in_features, site.out_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout
+        site.in_features, site.out_features, rank=config.rank, alpha=config.alpha, dropout=config.dropout
     )
     source = generator(seed, "lora", str(site.key))
-    if entry.init:
+    if config.init:
         adapter.reset(source)
     else:
         _draw_both(adapter, source)
@@ -221,11 +221,11 @@ def _whole(planned: PlannedSite, seed: int) -> Lora:
 
 
 def _by_head(planned: PlannedSite, seed: int) -> HeadLora:
-    site, entry = planned.site, planned.entry
-    heads = [Head(head.rank, head.alpha, head.importance) for head in entry.heads]
-    adapter = HeadLora(site.in_features, site.out_features, heads=heads, dropout=entry.dropout)
+    site, config = planned.site, planned.config
+    heads = [Head(head.rank, head.alpha, head.importance) for head in config.heads]
+    adapter = HeadLora(site.in_features, site.out_features, heads=heads, dropout=config.dropout)
     sources = [generator(seed, "lora", str(site.key), "head", number) for number in range(len(heads))]
-    adapter.reset(sources, [not head.init for head in entry.heads])
+    adapter.reset(sources, [not head.init for head in config.heads])
     return adapter
 
 

@@ -141,20 +141,20 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 
 def _one(planned: PlannedSite, seed: int) -> Split:
-    site, entry, options = planned.site, planned.entry, planned.options
+    site, config, options = planned.site, planned.config, planned.options
     adapter = Split(
         site.in_features,
         site.out_features,
-        rank=entry.rank,
-        alpha=entry.alpha,
-        dropout=entry.dropout,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
         options=options,
     )
     sources = [
         generator(seed, "lora", str(site.key), *(("part", number) if number else ()))
         for number in range(options.heads)
     ]
-    adapter.reset(sources, draws_both=not entry.init)
+    adapter.reset(sources, draws_both=not config.init)
     return adapter
 
 

@@ -60,8 +60,8 @@ class Shortcut(nn.Module):
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
     adapters: dict[SiteKey, nn.Module] = {}
     for one in planned:
-        entry, key = one.entry, one.site.key
-        adapter = Shortcut(one.site.in_features, rank=entry.rank, alpha=entry.alpha, dropout=entry.dropout)
+        config, key = one.config, one.site.key
+        adapter = Shortcut(one.site.in_features, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
         adapter.reset(generator(seed, SHORTCUT, str(key)))
         adapters[key] = adapter
     return adapters

@@ -40,12 +40,12 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 
 def _one(planned: PlannedSite, seed: int, drawn: dict[str, nn.Parameter]) -> Vectors:
-    site, entry, options = planned.site, planned.entry, planned.options
+    site, config, options = planned.site, planned.config, planned.options
     adapter = vectors(planned)
     source = generator(seed, "vera", str(site.key))
-    adapter.start(source, inner=options.d_initial, draws_b=not entry.init)
+    adapter.start(source, inner=options.d_initial, draws_b=not config.init)
     purposes = {
-        name: f"vera {name} {entry.rank} {width if options.shared else site.key}"
+        name: f"vera {name} {config.rank} {width if options.shared else site.key}"
         for name, width in zip(MATRICES, (site.in_features, site.out_features))
     }
     for name in MATRICES:

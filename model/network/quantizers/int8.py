@@ -12,7 +12,7 @@ import torch
 from bitsandbytes.functional import int8_vectorwise_quant
 from torch import Tensor
 
-from model.network.quantization import VALUES, StorageKind
+from model.network.quantization import VALUE_DTYPE, QuantizerKind
 
 _STEPS = 127
 
@@ -25,7 +25,7 @@ def _encode(values: Tensor) -> dict[str, Tensor]:
 
 def _decode(parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
     # Half the time of `int8_vectorwise_dequant`, which multiplies twice.
-    return (parts["codes"] * (parts["largest"] / _STEPS)[:, None]).to(VALUES)
+    return (parts["codes"] * (parts["largest"] / _STEPS)[:, None]).to(VALUE_DTYPE)
 
 
-QUANTIZER = StorageKind(_encode, _decode)
+QUANTIZER = QuantizerKind(_encode, _decode)

@@ -19,7 +19,7 @@ from bitsandbytes.functional import (
 )
 from torch import Tensor
 
-from model.network.quantization import VALUES, StorageKind
+from model.network.quantization import VALUE_DTYPE, QuantizerKind
 
 _BLOCK, _FACTORS = 64, 256
 
@@ -41,7 +41,7 @@ def _decode(parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
         code=quantiles,
         blocksize=_BLOCK,
         quant_type="nf4",
-        dtype=VALUES,
+        dtype=VALUE_DTYPE,
         offset=parts["mean"],
         state2=nested,
     )
@@ -54,4 +54,4 @@ def _maps(device: torch.device) -> tuple[Tensor, Tensor]:
     return get_4bit_type("nf4", device=device), create_dynamic_map().to(device)
 
 
-QUANTIZER = StorageKind(_encode, _decode)
+QUANTIZER = QuantizerKind(_encode, _decode)

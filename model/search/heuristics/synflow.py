@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.network.quantization import make_dense
+from model.network.quantization import dequantize
 from model.search.eval_checkpointing import recomputed
 from model.search.gradients import slopes, trained_factors
 from model.search.heuristic import HeuristicKind, Probe
@@ -48,7 +48,7 @@ def _score(probe: Probe) -> Mapping[SiteKey, float]:
 def _scores(probe: Probe, batch: Batch) -> Tensor:
     """Return the score of every attachment in order, in float64."""
     network, attachments = copy.deepcopy((probe.network, dict(probe.attachments)))
-    make_dense(network)
+    dequantize(network)
     for module in (network, *attachments.values()):
         module.double()
         for parameter in module.parameters():

@@ -18,7 +18,7 @@ from model.adapters.rematerialisation import Epsilons, flat_remake_of, noise_for
 from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment, SharedInput
 from model.network.family import dimensions, families
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 from tests.support.tiny import tiny_network
 
@@ -48,8 +48,8 @@ class Hosted:
         self.network = tiny_network(family, auto_class, **overrides).requires_grad_(False).train().to(base)
         self.network.get_input_embeddings().register_forward_hook(lambda _, __, y: y.requires_grad_(True))
         self.sites = locate(self.network, family, dimensions(self.network.config).layers)
-        entry = Entry(3, 6.0, dropout, "default", disabled=False, init=False, method=method)
-        self.attachments = attach(self.network, self.sites, dict.fromkeys(self.sites, entry), 0, "here")
+        config = AdapterConfig(3, 6.0, dropout, "default", disabled=False, init=False, method=method)
+        self.attachments = attach(self.network, self.sites, dict.fromkeys(self.sites, config), 0, "here")
         self.factors = [p for one in self.attachments.values() for p in one.adapter.parameters()]
 
     def loss(self, shape=(2, 9)):

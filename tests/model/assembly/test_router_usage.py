@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from model.assembly.router_usage import RouterRecord, Usage, usage_panels, usage_text
 from model.injection.attach import attach, locate
 from model.network.family import dimensions, model_types
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SiteKey
 from tests.support.tiny import tiny_network
 
@@ -24,9 +24,9 @@ def guests():
     network.requires_grad_(False)
     sites = locate(network, row, dimensions(network.config).layers)
     keys = {"method": "hydra", "extra": {"heads": 3}}
-    entries = {key: Entry(2, 4.0, 0.0, "default", False, **keys) for key in sites}
-    entries[SiteKey(1, "w2")] = Entry(2, 4.0, 0.0, "default", False)
-    return network, attach(network, sites, entries, 0, "plan")
+    configs = {key: AdapterConfig(2, 4.0, 0.0, "default", False, **keys) for key in sites}
+    configs[SiteKey(1, "w2")] = AdapterConfig(2, 4.0, 0.0, "default", False)
+    return network, attach(network, sites, configs, 0, "plan")
 
 
 def _batch():

@@ -21,7 +21,7 @@ from model.network.backbone import load_backbone
 from model.network.family import dimensions
 from model.network.snapshot import quiet_host
 from model.network.source import resolve
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import projection
 from model.site import HEAD_ROLES, SiteKey
 from tests.support.tiny import save_host
@@ -71,21 +71,21 @@ def _stock(directory, objective):
     return network.eval()
 
 
-def _entry(**changes):
+def _config(**changes):
     plain = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "adapter_name": "default", "disabled": False}
-    return Entry(**plain | {"init": False} | changes)
+    return AdapterConfig(**plain | {"init": False} | changes)
 
 
-def _entries(sites, manner):
+def _configs(sites, manner):
     """Plan every site alike, or each with its own rank, alpha and strength and some of them off."""
     if manner == "uniform":
-        return dict.fromkeys(sites, _entry())
+        return dict.fromkeys(sites, _config())
     if manner == "strength":
-        return dict.fromkeys(sites, _entry(importance=-0.5))
+        return dict.fromkeys(sites, _config(importance=-0.5))
     if manner == "heads":
-        return {key: _of_heads(n) if key.role in HEAD_ROLES else _entry() for n, key in enumerate(sites)}
+        return {key: _of_heads(n) if key.role in HEAD_ROLES else _config() for n, key in enumerate(sites)}
     return {
-        key: _entry(
+        key: _config(
             rank=1 + n % 5, alpha=1.0 + n % 3, importance=(1.0, 0.25, -2.0)[n % 3], disabled=n % 7 == 0
         )
         for n, key in enumerate(sites)
@@ -94,8 +94,8 @@ def _entries(sites, manner):
 
 def _of_heads(number):
     """Plan two heads: every tiny host has a multiple of two at every projection."""
-    one = _entry(rank=1 + number % 3, alpha=3.0)
-    return projection([one, _entry(rank=number % 2, importance=-0.5)])
+    one = _config(rank=1 + number % 3, alpha=3.0)
+    return projection([one, _config(rank=number % 2, importance=-0.5)])
 
 
 def _batch(length=9):
@@ -107,8 +107,8 @@ def _batch(length=9):
 
 def _attached(backbone, manner="uniform"):
     sites = locate(backbone.network, backbone.family, dimensions(backbone.network.config).layers)
-    entries = _entries(sites, manner)
-    return attach(backbone.network, sites, entries, 0, "plan"), dict.fromkeys(entries, "lora")
+    configs = _configs(sites, manner)
+    return attach(backbone.network, sites, configs, 0, "plan"), dict.fromkeys(configs, "lora")
 
 
 def _export(backbone, attachments, methods, directory, **metadata):
@@ -123,9 +123,9 @@ def exported(hosts, tmp_path_factory):
     directory = tmp_path_factory.mktemp("exported") / "adapter"
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
-    entries = {key: _entry() for key in sites if key.role in ("q_proj", "w2")}
+    configs = {key: _config() for key in sites if key.role in ("q_proj", "w2")}
     _export(
-        backbone, attach(backbone.network, sites, entries, 0, "p"), dict.fromkeys(entries, "lora"), directory
+        backbone, attach(backbone.network, sites, configs, 0, "p"), dict.fromkeys(configs, "lora"), directory
     )
     return directory
 
@@ -242,10 +242,10 @@ def test_a_plan_with_another_scale_takes_the_adapters_effect(hosts, exported):
     reference = assemble(_backbone(hosts["opt"]), Plans(), exported, 0)
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
-    entries = {key: _entry(alpha=1.0) for key in reference.attachments}
-    attachments = attach(backbone.network, sites, entries, 0, "plan")
+    configs = {key: _config(alpha=1.0) for key in reference.attachments}
+    attachments = attach(backbone.network, sites, configs, 0, "plan")
     file = read(exported)
-    load_peft(attachments, dict.fromkeys(entries, "lora"), file, "here")
+    load_peft(attachments, dict.fromkeys(configs, "lora"), file, "here")
     load_head(backbone.network, file, "here")
     torch.testing.assert_close(logits(backbone.network, _batch()), logits(reference.network, _batch()))
     assert {a.adapter.scale for a in attachments.values()} == {0.25}
@@ -256,10 +256,10 @@ def test_a_plan_of_other_sites_or_ranks_is_refused(hosts, exported, change):
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
     roles = {"rank": ("q_proj", "w2"), "missing": ("q_proj",), "further": ("q_proj", "v_proj", "w2")}[change]
-    entries = {key: _entry(rank=8 if change == "rank" else 4) for key in sites if key.role in roles}
-    attachments = attach(backbone.network, sites, entries, 0, "plan")
+    configs = {key: _config(rank=8 if change == "rank" else 4) for key in sites if key.role in roles}
+    attachments = attach(backbone.network, sites, configs, 0, "plan")
     with pytest.raises(InputFault) as caught:
-        load_peft(attachments, dict.fromkeys(entries, "lora"), read(exported), "here")
+        load_peft(attachments, dict.fromkeys(configs, "lora"), read(exported), "here")
     expected = {
         "rank": "here: model.decoder.layers.0.self_attn.q_proj: rank 4, the LoRA configuration says 8",
         "missing": "here: its sites differ from the LoRA configuration's, first at"
@@ -293,11 +293,11 @@ def test_the_plan_that_was_trained_takes_its_own_export(hosts, tmp_path, manner)
 def test_a_plain_adapter_is_refused_where_the_plan_has_heads(hosts, exported):
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
-    entries = {key: _entry() for key in sites if key.role == "w2"}
-    entries |= {key: projection([_entry(rank=2)] * 2) for key in sites if key.role == "q_proj"}
-    attachments = attach(backbone.network, sites, entries, 0, "plan")
+    configs = {key: _config() for key in sites if key.role == "w2"}
+    configs |= {key: projection([_config(rank=2)] * 2) for key in sites if key.role == "q_proj"}
+    attachments = attach(backbone.network, sites, configs, 0, "plan")
     with pytest.raises(InputFault) as caught:
-        load_peft(attachments, dict.fromkeys(entries, "lora"), read(exported), "here")
+        load_peft(attachments, dict.fromkeys(configs, "lora"), read(exported), "here")
     assert str(caught.value) == (
         "here: model.decoder.layers.0.self_attn.q_proj: B is not zero where the ranks of head 0 meet the rows"
         " of head 1, but the LoRA configuration gives each head an adapter of its own"
@@ -404,10 +404,10 @@ def test_the_mode_survives_and_padding_does_not_count(hosts):
 def test_the_file_alone_decides_ranks_and_alphas(hosts, exported):
     backbone = _backbone(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
-    entries = plan_of(read(exported), sites, "x")
-    assert set(entries) == {SiteKey(layer, role) for layer in range(3) for role in ("q_proj", "w2")}
-    assert {(entry.rank, entry.alpha, entry.dropout, entry.disabled) for entry in entries.values()} == {
+    configs = plan_of(read(exported), sites, "x")
+    assert set(configs) == {SiteKey(layer, role) for layer in range(3) for role in ("q_proj", "w2")}
+    assert {(config.rank, config.alpha, config.dropout, config.disabled) for config in configs.values()} == {
         (4, 8.0, 0.0, False)
     }
     fresh = attach_peft(backbone.network, sites, read(exported), "x")
-    assert set(fresh) == set(entries)
+    assert set(fresh) == set(configs)

@@ -10,7 +10,7 @@ from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.injection.attach import attach, check_keys, locate
 from model.network.family import dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import projection
 from model.site import SHARED_INPUT, SiteKey
 from tests.support.tiny import tiny_network
@@ -18,9 +18,9 @@ from tests.support.tiny import tiny_network
 FAMILIES = ("bert", "llama", "opt", "roberta")
 
 
-def _entry(**changes):
+def _config(**changes):
     plain = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "adapter_name": "default", "disabled": False}
-    return Entry(**plain | changes)
+    return AdapterConfig(**plain | changes)
 
 
 def _host(name):
@@ -49,7 +49,7 @@ def test_every_linear_site_is_located_in_order(name):
 def test_attaching_changes_neither_keys_nor_a_zero_start(name):
     network, sites = _host(name)
     keys, before = list(network.state_dict()), network(_ids()).logits
-    attachments = attach(network, sites, {key: _entry() for key in sites}, 0, "plan")
+    attachments = attach(network, sites, {key: _config() for key in sites}, 0, "plan")
     assert list(network.state_dict()) == keys
     assert list(attachments) == sorted(sites)
     torch.testing.assert_close(network(_ids()).logits, before, rtol=1e-5, atol=1e-6)
@@ -61,8 +61,8 @@ def test_attaching_changes_neither_keys_nor_a_zero_start(name):
 def test_the_plan_decides_what_is_on_and_how_strongly():
     network, sites = _host("opt")
     keys = [SiteKey(0, "q_proj"), SiteKey(1, "w2")]
-    entries = {keys[0]: _entry(disabled=True), keys[1]: _entry(importance=0.5, rank=3, init=False)}
-    attachments = attach(network, sites, entries, 0, "plan")
+    configs = {keys[0]: _config(disabled=True), keys[1]: _config(importance=0.5, rank=3, init=False)}
+    attachments = attach(network, sites, configs, 0, "plan")
     assert list(attachments) == keys
     assert [a.enabled for a in attachments.values()] == [False, True]
     assert [a.strength for a in attachments.values()] == [1.0, 0.5]
@@ -73,7 +73,7 @@ def test_the_plan_decides_what_is_on_and_how_strongly():
 
 def test_roles_of_one_input_are_joined():
     network, sites = _host("llama")
-    attachments = attach(network, sites, {key: _entry() for key in sites}, 0, "plan")
+    attachments = attach(network, sites, {key: _config() for key in sites}, 0, "plan")
     for key, attachment in attachments.items():
         group = next((g for g in SHARED_INPUT if key.role in g), (key.role,))
         members = {member.site.key for member in attachment.companions.members}
@@ -85,7 +85,7 @@ def test_the_start_depends_on_seed_and_site_alone():
     for seed, count in ((0, 99), (0, 3), (1, 99)):
         network, sites = _host("opt")
         state = torch.get_rng_state()
-        built.append(attach(network, sites, {key: _entry() for key in list(sites)[:count]}, seed, "plan"))
+        built.append(attach(network, sites, {key: _config() for key in list(sites)[:count]}, seed, "plan"))
         assert torch.equal(torch.get_rng_state(), state)
     for key, attachment in built[1].items():
         assert torch.equal(attachment.adapter.A, built[0][key].adapter.A)
@@ -96,27 +96,27 @@ def test_a_transposed_layout_is_refused():
     network, sites = _host("opt")
     key = SiteKey(0, "q_proj")
     with pytest.raises(InputFault, match="lora.toml: fan_in_fan_out: .*q_proj stores its weight as"):
-        attach(network, sites, {key: _entry(fan_in_fan_out=True)}, 0, "lora.toml")
+        attach(network, sites, {key: _config(fan_in_fan_out=True)}, 0, "lora.toml")
     assert "forward" not in network.get_submodule(sites[key].path).__dict__
 
 
 def test_a_key_that_the_kind_does_not_know_is_refused():
     key = SiteKey(0, "q_proj")
     with pytest.raises(InputFault, match="lora.toml: layer_0/q_proj.*experts"):
-        check_keys({key: _entry(extra={"experts": 4})}, "lora.toml")
-    check_keys({key: _entry()}, "lora.toml")
+        check_keys({key: _config(extra={"experts": 4})}, "lora.toml")
+    check_keys({key: _config()}, "lora.toml")
 
 
 def test_heads_are_refused_for_a_kind_without_adapters_for_them(monkeypatch):
     key, kind = SiteKey(0, "q_proj"), kinds.load(kinds.ADAPTERS, "lora")
-    entries = {key: projection([_entry(), _entry(rank=0)])}
-    check_keys(entries, "lora.toml")
+    configs = {key: projection([_config(), _config(rank=0)])}
+    check_keys(configs, "lora.toml")
     monkeypatch.setattr(kinds, "load", lambda *words: replace(kind, by_head=False))
     with pytest.raises(
         InputFault, match="lora.toml: layer_0/q_proj: method 'lora' has no adapters for single"
     ):
-        check_keys(entries, "lora.toml")
-    check_keys({key: _entry()}, "lora.toml")
+        check_keys(configs, "lora.toml")
+    check_keys({key: _config()}, "lora.toml")
 
 
 def test_heads_have_starts_of_their_own():
@@ -124,8 +124,8 @@ def test_heads_have_starts_of_their_own():
     key = SiteKey(1, "q_proj")
     starts = []
     for ranks in ((2, 0, 3, 1), (2, 4, 3, 1)):
-        entry = projection([_entry(rank=rank, init=rank != 1) for rank in ranks])
-        adapter = attach(network, sites, {key: entry}, 0, "plan")[key].adapter
+        config = projection([_config(rank=rank, init=rank != 1) for rank in ranks])
+        adapter = attach(network, sites, {key: config}, 0, "plan")[key].adapter
         assert adapter.ranks == ranks
         starts.append([*zip(adapter.A.split(ranks), adapter.B.split(ranks))])
     for number in (0, 2, 3):

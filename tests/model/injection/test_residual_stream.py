@@ -14,7 +14,7 @@ from model.injection.attach import attach, locate_stream
 from model.injection.residual_stream import Stream
 from model.injection.stream_sums import Carried
 from model.network.family import dimensions, model_types
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import SHORTCUT_ROLES, SiteKey
 from model.training.compilation import compiled
 from tests.support.tiny import tiny_network
@@ -41,9 +41,9 @@ class Host:
         self.stock = copy.deepcopy(self.network)
         self.stream = Stream(self.network, self.family, dimensions(self.network.config).layers, norm)
         self.sites = {key: s for key, s in locate_stream(self.stream).items() if key.role in roles}
-        entry = Entry(2, 3.0, 0.0, "default", False, method="shortcut")
-        entries = dict.fromkeys(self.sites, entry)
-        self.attachments = attach(self.network, self.sites, entries, 0, "plan", self.stream)
+        config = AdapterConfig(2, 3.0, 0.0, "default", False, method="shortcut")
+        configs = dict.fromkeys(self.sites, config)
+        self.attachments = attach(self.network, self.sites, configs, 0, "plan", self.stream)
         self.modules = nn.ModuleDict({str(key): one for key, one in self.attachments.items()}).double()
         self.stream.wire(self.sites)
         draw = torch.Generator().manual_seed(1)
@@ -341,9 +341,9 @@ def test_one_that_was_replaced_does_not_take_the_other_off():
     first = dict(again.attachments)
     for one in first.values():
         one.enabled = False
-    entry = Entry(2, 3.0, 0.0, "default", False, method="shortcut")
-    entries = dict.fromkeys(again.sites, entry)
-    fresh = attach(again.network, again.sites, entries, 0, "plan", again.stream)
+    config = AdapterConfig(2, 3.0, 0.0, "default", False, method="shortcut")
+    configs = dict.fromkeys(again.sites, config)
+    fresh = attach(again.network, again.sites, configs, 0, "plan", again.stream)
     for key, one in fresh.items():
         one.double().load_state_dict(first[key].state_dict())
         first[key].enabled = False

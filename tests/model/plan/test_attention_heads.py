@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import apart, disagreement, projection
 
-HEAD = Entry(rank=2, alpha=4.0, dropout=0.1, adapter_name="a", disabled=False)
+HEAD = AdapterConfig(rank=2, alpha=4.0, dropout=0.1, adapter_name="a", disabled=False)
 
 
 def _head(rank=2, **changes):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.network.family import Dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import apart, projection
 from model.plan.lora_toml import read_plan, resolve
 from model.plan.toml_writer import plan_text
@@ -45,11 +45,11 @@ def table(name, rank, body=BODY):
 
 
 def ranks(resolution, layer):
-    return {key.role: entry.rank for key, entry in resolution.sites.items() if key.layer == layer}
+    return {key.role: config.rank for key, config in resolution.sites.items() if key.layer == layer}
 
 
 def head_ranks(resolution, layer):
-    sites = {key.role: entry for key, entry in resolution.sites.items() if key.layer == layer}
+    sites = {key.role: config for key, config in resolution.sites.items() if key.layer == layer}
     return {role: [head.rank for head in sites[role].heads] for role in HEAD_ROLES}
 
 
@@ -104,15 +104,15 @@ def test_heads_of_one_projection_have_entries_of_their_own(read):
     resolution = resolve(plan, SIZE, NO_GATE)
     assert head_ranks(resolution, 0) == {"q_proj": [8, 4, 8, 0], "k_proj": [8, 8], "v_proj": [8, 8]}
     assert head_ranks(resolution, 1) == {"q_proj": [8, 8, 8, 0], "k_proj": [0, 8], "v_proj": [8, 8]}
-    assert [entry.rank for entry in resolution.layers[0]["q_proj"]] == [8, 4, 8, 0]
+    assert [config.rank for config in resolution.layers[0]["q_proj"]] == [8, 4, 8, 0]
     assert not resolution.sites[SiteKey(0, "o_proj")].heads
 
 
 @pytest.mark.parametrize("granularity", ["network", "layer"])
 def test_other_granularities_plan_whole_projections(read, granularity):
     sites = resolve(read(f'granularity = "{granularity}"\n{DEFAULT}'), SIZE, NO_GATE).sites
-    assert not any(entry.heads for entry in sites.values())
-    assert {entry.rank for entry in sites.values()} == {8}
+    assert not any(config.heads for config in sites.values())
+    assert {config.rank for config in sites.values()} == {8}
 
 
 def test_a_projection_without_ranks_is_no_site(read):
@@ -130,7 +130,7 @@ def test_every_layer_holds_every_role(read, granularity):
     for layer in resolution.layers:
         assert tuple(layer) == LINEAR_ROLES
         assert [len(layer[role]) for role in ("q_proj", "k_proj", "v_proj")] == [4, 2, 2]
-        assert all(isinstance(layer[role], Entry) for role in ("o_proj", "w1", "gate", "w2"))
+        assert all(isinstance(layer[role], AdapterConfig) for role in ("o_proj", "w1", "gate", "w2"))
     assert resolution.notes == (f"{read(DEFAULT).path}: the model has no gate; ignored",)
     assert not resolve(read(DEFAULT), SIZE, LINEAR_ROLES).notes
 
@@ -144,8 +144,8 @@ def test_an_entry_replaces_the_default_completely(read):
         f"{DEFAULT}importance_alpha = 2\n" + table("all_layers.q_proj", 4, body) + table("all_layers.w1", 2)
     )
     assert plan.default.importance == 2.0
-    assert plan.tables["all_layers.q_proj"] == Entry(4, 16.0, 0.2, "a", False, 0.5, False, True)
-    assert plan.tables["all_layers.w1"] == Entry(2, 16.0, 0.1, "a", False)
+    assert plan.tables["all_layers.q_proj"] == AdapterConfig(4, 16.0, 0.2, "a", False, 0.5, False, True)
+    assert plan.tables["all_layers.w1"] == AdapterConfig(2, 16.0, 0.1, "a", False)
 
 
 def test_a_method_and_its_own_keys_are_kept(read):
@@ -161,9 +161,9 @@ def test_disabled_sites_stay_and_sites_of_rank_zero_do_not(read):
     resolution = resolve(
         read(DEFAULT + table("all_layers.w1", 4, off) + table("all_layers.w2", 0)), SIZE, NO_GATE
     )
-    entry = resolution.sites[SiteKey(0, "w1")]
-    assert entry.disabled
-    assert not entry.is_on
+    config = resolution.sites[SiteKey(0, "w1")]
+    assert config.disabled
+    assert not config.is_on
     assert SiteKey(0, "w2") not in resolution.sites
 
 
@@ -260,7 +260,7 @@ def test_a_plan_with_everything_disabled_turns_on_no_site(read):
 
 
 ENTRIES = st.builds(
-    Entry,
+    AdapterConfig,
     rank=st.integers(1, 64),
     alpha=st.floats(1e-3, 1e3),
     dropout=st.floats(0, 1, exclude_max=True),
@@ -283,7 +283,7 @@ def test_a_written_plan_reads_back(read, sites):
 
 
 def test_a_written_plan_turns_off_what_it_does_not_name(read):
-    plan = read(plan_text({SiteKey(1, "w2"): Entry(4, 8.0, 0.0, "a", disabled=False)}, "a"))
+    plan = read(plan_text({SiteKey(1, "w2"): AdapterConfig(4, 8.0, 0.0, "a", disabled=False)}, "a"))
     assert (plan.granularity, plan.default.rank, plan.default.disabled) == ("layer", 0, True)
     assert list(plan.tables) == ["model_layer_1.w2"]
 
@@ -294,7 +294,7 @@ def test_a_written_plan_turns_off_what_it_does_not_name(read):
 )
 def test_a_written_plan_of_heads_reads_back(read, layers, disabled):
     shared = {"dropout": 0.5, "method": "lora", "extra": {}}
-    sites = {SiteKey(1, "w1"): Entry(1, 1.0, 0.0, "a", disabled=False)}
+    sites = {SiteKey(1, "w1"): AdapterConfig(1, 1.0, 0.0, "a", disabled=False)}
     for layer, heads in layers.items():
         manners = [replace(head, **shared, disabled=n % 2 == 1 or disabled) for n, head in enumerate(heads)]
         sites[SiteKey(layer, "q_proj")] = projection(manners)
@@ -302,14 +302,14 @@ def test_a_written_plan_of_heads_reads_back(read, layers, disabled):
     assert {key: (e.rank, e.is_on) for key, e in again.items()} == {
         key: (e.rank, e.is_on) for key, e in sites.items()
     }
-    for key, entry in sites.items():
-        for one, other in zip(apart(entry), apart(again[key]), strict=True):
+    for key, config in sites.items():
+        for one, other in zip(apart(config), apart(again[key]), strict=True):
             assert (one.rank, one.alpha, one.init) == (other.rank, other.alpha, other.init)
             assert one.importance == pytest.approx(other.importance)
 
 
 def test_a_written_plan_is_of_one_granularity():
-    whole, by_head = (Entry(2, 1.0, 0.0, "a", disabled=False) for _ in range(2))
+    whole, by_head = (AdapterConfig(2, 1.0, 0.0, "a", disabled=False) for _ in range(2))
     sites = {SiteKey(0, "q_proj"): whole, SiteKey(0, "k_proj"): projection([by_head])}
     with pytest.raises(ValueError, match="either projections by head or projections as a whole"):
         plan_text(sites)

@@ -7,7 +7,7 @@ import pytest
 
 from configs.runtime.faults import InputFault
 from model.network.family import Dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import read_shortcuts, resolve_shortcuts
 from model.site import EARLIER_NAMES, SHORTCUT_ROLES, SiteKey
 
@@ -33,7 +33,7 @@ def table(name, rank, body=BODY):
 
 
 def ranks(plan):
-    return {str(key): entry.rank for key, entry in resolve_shortcuts(plan, SIZE).sites.items()}
+    return {str(key): config.rank for key, config in resolve_shortcuts(plan, SIZE).sites.items()}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -60,8 +60,10 @@ def test_every_layer_has_four_places_but_the_first(read):
 def test_an_entry_holds_what_its_table_says(read):
     body = BODY.replace("false", "true") + "importance_beta = 0.5\n"
     plan = read(DEFAULT + table("all_layers.residual1", 2, body))
-    assert plan.default == Entry(8, 16.0, 0.1, "a", False, method="shortcut")
-    assert plan.tables == {"all_layers.residual1": Entry(2, 16.0, 0.1, "a", True, 0.5, method="shortcut")}
+    assert plan.default == AdapterConfig(8, 16.0, 0.1, "a", False, method="shortcut")
+    assert plan.tables == {
+        "all_layers.residual1": AdapterConfig(2, 16.0, 0.1, "a", True, 0.5, method="shortcut")
+    }
 
 
 @pytest.mark.parametrize("name", ["residual_1", "residual_2", "shortcut_sa", "shortcut_ffn"])

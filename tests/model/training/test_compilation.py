@@ -10,11 +10,11 @@ from configs.runtime.faults import InputFault
 from configs.schema.options import Options
 from model.injection.attach import attach, locate
 from model.network.family import dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.training.compilation import check_compiler, compiled
 from tests.support.tiny import tiny_network
 
-ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
+ENTRY = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
 
 
 def _network():

@@ -7,15 +7,15 @@ from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
 from model.adapters.adapter import PlannedSite
 from model.adapters.methods.aflora import ADAPTER, AfloraOptions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 
 def _built(d_in=6, d_out=5, *, init=True, **keys):
-    entry = Entry(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=init)
+    config = AdapterConfig(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=init)
     key = SiteKey(0, "w1")
     options = bind(ADAPTER.options, keys, "plan")
-    return ADAPTER.build([PlannedSite(Site(key, "w1", d_in, d_out), entry, options)], 3)[key]
+    return ADAPTER.build([PlannedSite(Site(key, "w1", d_in, d_out), config, options)], 3)[key]
 
 
 def _trains(adapter):

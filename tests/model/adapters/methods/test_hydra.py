@@ -8,15 +8,15 @@ from configs.toml.binding import bind
 from model.adapters.adapter import PlannedSite
 from model.adapters.methods import lora
 from model.adapters.methods.hydra import ADAPTER, HydraOptions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 
 def _built(method=ADAPTER, *, init=True, **keys):
-    entry = Entry(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=init)
+    config = AdapterConfig(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=init)
     key = SiteKey(0, "w1")
     options = bind(method.options, keys, "plan")
-    return method.build([PlannedSite(Site(key, "w1", 6, 5), entry, options)], 3)[key]
+    return method.build([PlannedSite(Site(key, "w1", 6, 5), config, options)], 3)[key]
 
 
 def test_two_heads_and_a_router_unless_told_otherwise():

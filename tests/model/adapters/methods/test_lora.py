@@ -9,7 +9,7 @@ from torch import nn
 
 from model.adapters.adapter import Part, PlannedSite
 from model.adapters.methods.lora import ADAPTER, Lora, joint
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 from model.tensors.random_state import generator
 
@@ -237,14 +237,14 @@ def test_the_start_is_kaiming_uniform_and_zero():
     assert not adapter.B.any()
 
 
-def _entry(**changes):
+def _config(**changes):
     plain = {"rank": 4, "alpha": 8.0, "dropout": 0.1, "adapter_name": "default", "disabled": False}
-    return Entry(**plain | changes)
+    return AdapterConfig(**plain | changes)
 
 
 def _built(*keys, seed=0, **changes):
     sites = [Site(key, f"at.{key}", 6, 5) for key in keys]
-    return ADAPTER.build([PlannedSite(site, _entry(**changes), ADAPTER.options()) for site in sites], seed)
+    return ADAPTER.build([PlannedSite(site, _config(**changes), ADAPTER.options()) for site in sites], seed)
 
 
 def test_a_start_depends_on_seed_and_site_alone():

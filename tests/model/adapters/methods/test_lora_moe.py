@@ -4,14 +4,15 @@ import torch
 
 from model.adapters.adapter import PlannedSite
 from model.adapters.methods.lora_moe import ADAPTER, MoeOptions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 
 def test_the_formula_of_the_ablation():
     key = SiteKey(0, "w1")
-    entry = Entry(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
-    adapter = ADAPTER.build([PlannedSite(Site(key, "w1", 6, 5), entry, MoeOptions(heads=3))], 3)[key].double()
+    config = AdapterConfig(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
+    planned = PlannedSite(Site(key, "w1", 6, 5), config, MoeOptions(heads=3))
+    adapter = ADAPTER.build([planned], 3)[key].double()
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     factors = adapter.factors()
     s = torch.softmax(x @ factors["router"].t(), -1)

@@ -9,14 +9,14 @@ from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
 from model.adapters.adapter import Part, PlannedSite
 from model.adapters.methods.lora_split import ADAPTER, SplitOptions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 
 def _built(**keys):
-    entry = Entry(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
+    config = AdapterConfig(rank=2, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
     key = SiteKey(0, "w1")
-    planned = PlannedSite(Site(key, "w1", 6, 5), entry, bind(SplitOptions, keys, "plan"))
+    planned = PlannedSite(Site(key, "w1", 6, 5), config, bind(SplitOptions, keys, "plan"))
     return ADAPTER.build([planned], 3)[key].double()
 
 

@@ -8,16 +8,16 @@ from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
 from model.adapters.adapter import PlannedSite
 from model.adapters.methods.vera import ADAPTER, VeraOptions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 SHAPES = {SiteKey(0, "q_proj"): (6, 6), SiteKey(0, "w1"): (6, 9), SiteKey(1, "q_proj"): (6, 6)}
 
 
 def _built(seed=3, **keys):
-    entry = Entry(rank=4, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False)
+    config = AdapterConfig(rank=4, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False)
     options = bind(ADAPTER.options, keys, "plan")
-    planned = [PlannedSite(Site(key, str(key), *shape), entry, options) for key, shape in SHAPES.items()]
+    planned = [PlannedSite(Site(key, str(key), *shape), config, options) for key, shape in SHAPES.items()]
     return ADAPTER.build(planned, seed)
 
 
@@ -43,8 +43,8 @@ def test_or_every_site_has_its_own():
 def test_a_site_draws_the_same_whatever_others_there_are():
     alone = {key: shape for key, shape in SHAPES.items() if key.role == "w1"}
     (key,) = alone
-    entry = Entry(rank=4, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False)
-    built = ADAPTER.build([PlannedSite(Site(key, "w1", *alone[key]), entry, VeraOptions())], 3)[key]
+    config = AdapterConfig(rank=4, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False)
+    built = ADAPTER.build([PlannedSite(Site(key, "w1", *alone[key]), config, VeraOptions())], 3)[key]
     assert torch.equal(built.A, _built()[key].A)
     assert torch.equal(built.B, _built()[key].B)
 

@@ -15,11 +15,11 @@ from transformers import AutoModel
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
 from model.network.family import dimensions
-from model.plan.lora_toml import Entry
+from model.plan.lora_toml import AdapterConfig
 from tests.support.tiny import tiny_network
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
-ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
+ENTRY = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
 STAGES = {"2": {"number": 2}, "3": {"number": 3}, "3 offload": {"number": 3, "offload": True}}
 CLIP = 0.01
 

@@ -14,11 +14,11 @@ from transformers import AutoModel
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
 from model.network.family import dimensions
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.training.distributed.sharding import in_step, is_sharded, shard
 from tests.support.tiny import tiny_network
 
-ENTRY = Entry(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
+ENTRY = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
 
 
 def _step(network, adapters, tokens):

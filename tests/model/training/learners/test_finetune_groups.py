@@ -4,7 +4,7 @@ from transformers import AutoModelForSequenceClassification
 
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
-from model.plan.adapter_config import Entry
+from model.plan.adapter_config import AdapterConfig
 from model.training.learners.finetune import FineTuner, Recipe
 from model.training.objective import Classification
 from tests.support.tiny import tiny_network
@@ -15,8 +15,10 @@ def _groups(method, **recipe):
     network = tiny_network(family, AutoModelForSequenceClassification, num_labels=2).requires_grad_(False)
     network.classifier.requires_grad_(True)
     sites = locate(network, family, 1)
-    entry = Entry(rank=2, alpha=4.0, dropout=0.0, adapter_name="default", disabled=False, method=method)
-    attachments = attach(network, sites, dict.fromkeys(sites, entry), 0, "plan")
+    config = AdapterConfig(
+        rank=2, alpha=4.0, dropout=0.0, adapter_name="default", disabled=False, method=method
+    )
+    attachments = attach(network, sites, dict.fromkeys(sites, config), 0, "plan")
     settings = Recipe("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0, **recipe)
     learner = FineTuner(
         network, attachments, head=("classifier",), objective=Classification((), 2), recipe=settings

@@ -11,14 +11,14 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from configs.runtime import kinds
 from configs.schema import base_dtype
-from configs.schema.options import STORAGES
+from configs.schema.options import QUANTIZED_DTYPES
 from configs.toml.writer import toml_text
 from model.assembly.assembly import assemble
 from model.assembly.placement import Plans
 from model.exchange.adapter_directory import base_format, read_files
 from model.exchange.export import collect, export, logits
-from model.network.backbone import load_backbone, stored_as
-from model.network.quantization import StoredWeight, make_dense
+from model.network.backbone import load_backbone, with_quantizer
+from model.network.quantization import QuantizedWeight, dequantize
 from model.network.snapshot import quiet_host
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan
@@ -31,7 +31,7 @@ from tools.count_params import main as count
 from tools.merge import main as merge
 
 HAS_PACKAGE = find_spec("bitsandbytes") is not None
-WORDS = STORAGES if HAS_PACKAGE else STORAGES[-1:]
+WORDS = QUANTIZED_DTYPES if HAS_PACKAGE else QUANTIZED_DTYPES[-1:]
 """One stand-in is enough where the package is not installed."""
 needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="an optional package")
 
@@ -50,7 +50,7 @@ def kind():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("stored")
+    return tmp_path_factory.mktemp("quantized")
 
 
 @pytest.fixture(scope="module")
@@ -202,12 +202,12 @@ def _host(tmp_path):
 
 
 def _exported(tmp_path, host, word, *, wide):
-    """Export a random LoRA over a stored base; return what was assembled and the adapter's directory."""
+    """Export a random LoRA over a quantized base; return what was assembled and the adapter's directory."""
     plan = tmp_path / "plan.toml"
     plan.write_text(toml_text({"default": {**ENTRY, "init_lora_weights": False}}))
     source = resolve(str(host), "--load")
     backbone = load_backbone(source, "language_modeling", base_dtype="float32" if wide else word)
-    made = assemble(stored_as(backbone, word), Plans(read_plan(plan)), None, 0)
+    made = assemble(with_quantizer(backbone, word), Plans(read_plan(plan)), None, 0)
     metadata = {"evaluation": {"task": "causal_language_modeling", "base_dtype": word}}
     file = collect(made.network, made.attachments, made.methods, made.saved, metadata)
     facts = {"task_type": "CAUSAL_LM", "base": str(host), "dropout": 0.0}
@@ -239,8 +239,8 @@ def test_peft_reads_the_adapter_over_the_same_values(tmp_path, word):
     expected = logits(made.network, BATCH)
     for attachment in made.attachments.values():
         attachment.detach()
-    make_dense(made.network)
-    assert not any(isinstance(p, StoredWeight) for p in made.network.parameters())
+    dequantize(made.network)
+    assert not any(isinstance(p, QuantizedWeight) for p in made.network.parameters())
     with quiet_host():
         theirs = peft.PeftModel.from_pretrained(made.network, adapter).eval()
     torch.testing.assert_close(logits(theirs, BATCH), expected, rtol=1e-4, atol=1e-5)
@@ -269,9 +269,9 @@ def test_transformers_holds_the_same_weights_and_peft_reads_the_adapter_over_the
             host, dtype=torch.bfloat16, quantization_config=settings
         ).eval()
         linears = {name: module for name, module in theirs.named_modules() if hasattr(module, "weight")}
-        stored = {n: p for n, p in made.network.named_parameters() if isinstance(p, StoredWeight)}
-        assert len(stored) == 21
-        for name, weight in stored.items():
+        quantized = {n: p for n, p in made.network.named_parameters() if isinstance(p, QuantizedWeight)}
+        assert len(quantized) == 21
+        for name, weight in quantized.items():
             codes = linears[name.removesuffix(".weight")].weight.data
             assert codes.view(torch.uint8).equal(weight.codes.view(torch.uint8)), name
         found = logits(peft.PeftModel.from_pretrained(theirs, adapter).eval(), BATCH)

@@ -68,7 +68,7 @@ def _zero(options: Any, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> 
     # Left alone it would take a GPU that is there, whatever --accelerator says.
     if options.accelerator == "cpu" or not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    stage = kinds.import_late("model.training.trainer.distributed.deepspeed_engine", "Stage")(
+    stage = kinds.import_late("model.training.distributed.deepspeed_engine", "Stage")(
         number=3 if shards_weights(options) else 2,
         offload=options.strategy.endswith("_offload"),
         clip=options.gradient_clip_val,

@@ -164,6 +164,28 @@ def test_only_the_hub_reader_imports_datasets():
     assert set(found) == {"dataset/rows/hub.py"}
 
 
+def test_modules_that_are_imported_late_hold_the_name():
+    def calls(path: Path) -> list[ast.Call]:
+        found = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+        return [call for call in found if ast.unparse(call.func).endswith("import_late")]
+
+    def missing(path: Path) -> list[str]:
+        literal = [call for call in calls(path) if all(isinstance(one, ast.Constant) for one in call.args)]
+        pairs = [(call.args[0].value, call.args[1].value) for call in literal]
+        return [f"{name}.{constant}" for name, constant in pairs if constant not in _top_names(name)]
+
+    assert violations(missing) == {}
+    assert sum(len(calls(path)) for path in TREES) > 3
+
+
+def _top_names(name: str) -> set[str]:
+    """Return what a module defines at its top, or nothing for a name that is no module."""
+    body = TREES[MODULES[name]].body if name in MODULES else []
+    assigned = {ast.unparse(t) for node in body if isinstance(node, ast.Assign) for t in node.targets}
+    defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return assigned | defined
+
+
 def test_imports_stand_at_the_top():
     def inside(path: Path) -> list[str]:
         tools = path.is_relative_to(ROOT / "tools")

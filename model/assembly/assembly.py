@@ -10,8 +10,8 @@ from torch import nn
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.assembly.placement import Plans
-from model.exchange.export import load_adapter, load_head, plan_of
 from model.exchange.extra_adapters import wiring
+from model.exchange.load import load_adapter, load_head, plan_of
 from model.exchange.peft_format import PeftAdapter, read
 from model.injection.attach import attach, check_keys, locate, locate_stream
 from model.injection.attachment import Attachment

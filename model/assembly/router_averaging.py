@@ -19,7 +19,7 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory
 from model.assembly.assembly import Assembled
 from model.assembly.router_usage import RouterRecord, Usage
-from model.exchange.export import attach_peft
+from model.exchange.load import attach_peft
 from model.exchange.peft_format import Factors, PeftAdapter, read, write
 from model.injection.attachment import Attachment
 from model.site import SiteKey

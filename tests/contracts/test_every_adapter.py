@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from configs.runtime import kinds
-from model.exchange.export import attach_peft, collect
+from model.exchange.export import collect
+from model.exchange.load import attach_peft
 from model.exchange.peft_format import read, write
 from model.injection.attach import attach, locate, locate_stream
 from model.injection.attachment import join

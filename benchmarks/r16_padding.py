@@ -17,7 +17,7 @@ from configs.runtime import kinds
 from dataset.batches.sampling import EpochBatches
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import Encoded, encode
-from dataset.rows.task_rows import gather, wanted
+from dataset.rows.gather import gather, needed_splits
 from model.network import source as sources
 
 _GOALS = {"rte": (0.12, "0.24"), "mrpc": (0.095, "0.13"), "sst2": (0.035, "0.056")}
@@ -29,7 +29,7 @@ def split(name: str, folder: Path, tokenizer: object, count: int) -> Encoded:
     """Return the first examples of a training set as tokens."""
     kind = kinds.load(kinds.TASKS, name)
     task = kind.build(kind.options())
-    rows = gather(task, wanted(task, "train", False), folder, max_bad_rows=0)
+    rows = gather(task, needed_splits(task, "train", False), folder, max_bad_rows=0)
     return encode(rows.task, "train", rows.splits["train"].examples[:count], tokenizer, _PADDED)
 
 

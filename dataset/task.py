@@ -136,7 +136,7 @@ class Task:
         hub: (repository, configuration) of the hub copy; None when there is none.
         generation: set when the final score comes from generated answers on `test`.
         template: the prompt template, saved with the adapter; None for classification and running text.
-        rows: split name -> rows made by the project itself (`arithmetic`); then no file is needed.
+        make_rows: split name -> rows made by the project itself (`arithmetic`); then no file is needed.
         folder: the official folder's name in its parent directory (GLUE: `SST-2`), tried in `--dataset-dir`.
         holdout: share (float) or number (int) of training rows held out where there is no `validation`.
         complete: training rows -> the task with what only they tell (`local`: its labels).
@@ -158,7 +158,7 @@ class Task:
     hub: tuple[str, str | None] | None = None
     generation: Generation | None = None
     template: str | None = None
-    rows: Callable[[str], list[Row]] | None = None
+    make_rows: Callable[[str], list[Row]] | None = None
     folder: str | None = None
     holdout: float | int = 0.05
     complete: Callable[[list[Row]], "Task"] | None = None

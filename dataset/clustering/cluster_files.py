@@ -9,7 +9,7 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory, write_text
 from dataset.mixture.parts import Part
 from dataset.rows.plain_texts import RUNNING, Text
-from dataset.rows.row_source import Fetch, source_of
+from dataset.rows.row_source import Fetch, row_source
 from dataset.rows.task_rows import TaskRows
 from dataset.task import Row
 
@@ -53,8 +53,8 @@ def lines_of_set(part: Part, rows: TaskRows, fetch: Fetch | None) -> Lines:
     Raises:
         InputFault: for a row that JSON has no form for.
     """
-    stored = source_of(part.task, part.dataset_dir, fetch)("train")
-    found = [stored.rows.rows[place].row for place in rows.splits["train"].places]
+    stored = row_source(part.task, part.dataset_dir, fetch)("train")
+    found = [stored.rows.rows[index].row for index in rows.splits["train"].row_indices]
     return Lines(_json_lines(stored.where, found), suffix=f"_{part.name}" if part.name else "")
 
 

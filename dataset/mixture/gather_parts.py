@@ -7,8 +7,9 @@ from functools import partial
 
 from configs.runtime.faults import Findings, InputFault
 from dataset.mixture.parts import Part, compose, located
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.rows.row_source import Fetch
-from dataset.rows.task_rows import TaskRows, Wanted, gather, wanted
+from dataset.rows.task_rows import TaskRows
 from dataset.suites.mmlu import Questions, with_questions
 
 
@@ -17,7 +18,7 @@ class Request:
     """What a run needs of its data sets.
 
     Args:
-        action: the word of the command line, or one more of `dataset.rows.task_rows.wanted`.
+        action: the word of the command line, or one more of `dataset.rows.gather.needed_splits`.
         predict: whether predictions for unlabelled splits are written.
         max_bad_rows: how many rows of all parts together may be refused.
         mmlu: the shots of MMLU in place of every evaluation set, a word of `--mmlu-mode`; None without.
@@ -59,9 +60,9 @@ def _gather(part: Part, request: Request, max_bad_rows: int, fetch: Fetch | None
     # Nothing is scored by generation in a mixture, so that training needs no test set.
     is_bare = part.name or request.mmlu
     scored = dataclasses.replace(part.task, generation=None) if is_bare else part.task
-    needed = wanted(scored, request.action, request.predict)
+    needed = needed_splits(scored, request.action, request.predict)
     if request.mmlu and request.action == "test":
-        needed = Wanted(())
+        needed = NeededSplits(())
     try:
         return gather(part.task, needed, part.dataset_dir, max_bad_rows=max_bad_rows, fetch=fetch)
     except InputFault as refusal:

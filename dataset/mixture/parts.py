@@ -77,7 +77,7 @@ class Part:
     @property
     def is_remote(self) -> bool:
         """Tell whether its rows come from the hub."""
-        return self.task.rows is None and self.task.hub is not None and self.dataset_dir is None
+        return self.task.make_rows is None and self.task.hub is not None and self.dataset_dir is None
 
     def split(self, name: str) -> str:
         """Return a split's name in the run: `validation_mismatched` -> `validation_PART_mismatched`."""

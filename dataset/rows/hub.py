@@ -30,7 +30,7 @@ def load(task: Task, split: str, *, offline: bool = False, cache: Path | None = 
         SystemFault: when the hub cannot be reached or does not answer as expected.
     """
     if task.hub is None:
-        raise InputFault(f"--dataset-dir: needed for {task.name}, it has no copy on the hub")
+        raise InputFault(f"--dataset-dir: required for {task.name}, which has no copy on the hub")
     repository, configuration = task.hub
     if offline:
         # Both libraries read these when they are called, not the environment.

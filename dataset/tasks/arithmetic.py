@@ -49,7 +49,7 @@ def build(options: ArithmeticOptions) -> Task:
         selection=Selection("loss", maximise=False),
         generation=Generation(max_new_tokens=48, score=score_number),
         template=_TEMPLATE,
-        rows=partial(_rows, options),
+        make_rows=partial(_rows, options),
     )
 
 

@@ -12,7 +12,7 @@ from configs.runtime import kinds
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import IGNORED, encode
 from dataset.encoding.preview import preview
-from dataset.rows.task_rows import Wanted, gather, wanted
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.task import RowFault
 from tests.support.tiny import byte_tokenizer
 
@@ -60,7 +60,7 @@ def test_facts_agree(case, request):
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_every_action_finds_its_splits(case, action):
-    needed = wanted(case.task, action, predict=True)
+    needed = needed_splits(case.task, action, predict=True)
     rows = case.gather(needed)
     assert set(needed.required) <= set(rows.splits)
     counts = rows.counts()
@@ -72,10 +72,10 @@ def test_every_action_finds_its_splits(case, action):
 
 
 def test_files_and_hub_give_the_same_examples(case):
-    if case.task.rows is not None:
+    if case.task.make_rows is not None:
         pytest.skip("makes its own rows")
     task = case.completed()
-    from_files = gather(task, Wanted(("train",)), case.folder).splits["train"].examples
+    from_files = gather(task, NeededSplits(("train",)), case.folder).splits["train"].examples
     assert from_files == case.examples()
 
 

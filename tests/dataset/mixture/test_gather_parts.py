@@ -107,7 +107,7 @@ def test_a_place_that_lacks_the_set_is_told_with_its_entry(parts, tmp_path):
     lost = (Part(parts[0].task, "", tmp_path / "nowhere", "gsm8k", where=parts[0].where), parts[1])
     with pytest.raises(InputFault) as caught:
         gather_parts(lost, TRAIN, {})
-    expected = f"run.toml: [[data.mix]] 1: dataset_dir: {tmp_path / 'nowhere'} is no directory"
+    expected = f"run.toml: [[data.mix]] 1: dataset_dir: {tmp_path / 'nowhere'} is not a directory"
     assert caught.value.lines == (expected,)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.runtime.faults import InputFault
-from dataset.rows.task_rows import Wanted, gather
+from dataset.rows.gather import NeededSplits, gather
 from dataset.suites.instruction import InstructionOptions
 from dataset.tasks.alpaca import TASK
 
@@ -21,7 +21,7 @@ PUBLISHED = (
     " Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n{?input:### Input:\n{input}\n\n}### Response:"
 )
-BOTH = Wanted(("train", "validation"))
+BOTH = NeededSplits(("train", "validation"))
 
 
 def test_a_tenth_is_held_out_and_never_trained_on(tmp_path):
@@ -39,7 +39,7 @@ def test_a_tenth_is_held_out_and_never_trained_on(tmp_path):
 def test_other_endings_hold_the_same_rows(tmp_path):
     (tmp_path / "alpaca_data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     task = TASK.build(TASK.options())
-    found = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples
+    found = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples
     assert found == [task.example(row) for row in ROWS]
 
 

@@ -6,13 +6,13 @@ from configs.runtime.faults import InputFault
 from dataset.suites.number_answers import score_number
 from dataset.tasks.arithmetic import TASK, ArithmeticOptions
 
-ROWS = TASK.build(ArithmeticOptions()).rows("train")[:4]
+ROWS = TASK.build(ArithmeticOptions()).make_rows("train")[:4]
 FILES = {}
 
 
 def test_splits_are_disjoint_and_of_the_asked_size():
     task = TASK.build(ArithmeticOptions(seed=3, train_examples=500, validation_examples=50, test_examples=70))
-    questions = {name: [row["question"] for row in task.rows(name)] for name in task.splits}
+    questions = {name: [row["question"] for row in task.make_rows(name)] for name in task.splits}
     assert {name: len(held) for name, held in questions.items()} == {
         "train": 500,
         "validation": 50,
@@ -22,13 +22,13 @@ def test_splits_are_disjoint_and_of_the_asked_size():
 
 
 def test_the_seed_alone_decides():
-    first, again, other = (TASK.build(ArithmeticOptions(seed=seed)).rows("test") for seed in (1, 1, 2))
+    first, again, other = (TASK.build(ArithmeticOptions(seed=seed)).make_rows("test") for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_answers_are_right():
-    for row in TASK.build(ArithmeticOptions()).rows("test"):
+    for row in TASK.build(ArithmeticOptions()).make_rows("test"):
         working, gold = row["answer"].split("\n#### ")
         left, result = working.split(" = ")
         first, operator, second = left.split()
@@ -46,4 +46,4 @@ def test_impossible_sizes_are_refused(sizes):
 
 def test_largest_size_is_made():
     task = TASK.build(ArithmeticOptions(train_examples=19_700))
-    assert len(task.rows("train")) == 19_700
+    assert len(task.make_rows("train")) == 19_700

@@ -6,8 +6,8 @@ import pytest
 
 from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
-from dataset.rows.row_source import Missing, source_of
-from dataset.rows.task_rows import Wanted, gather
+from dataset.rows.gather import NeededSplits, gather
+from dataset.rows.row_source import MissingSplit, row_source
 from dataset.tasks.billsum import TASK, BillSumOptions
 
 NAMES = ("school", "river", "forest", "harbor", "museum")
@@ -48,10 +48,10 @@ def test_californian_bills_are_another_test_set(tmp_path):
     (tmp_path / "billsum_v4_1").mkdir()
     (tmp_path / "billsum_v4_1" / "ca_test_data_final_OFFICIAL.jsonl").write_text(json.dumps(row) + "\n")
     task = TASK.build(bind(BillSumOptions, {"test": "ca"}, "[data]"))
-    examples = gather(task, Wanted(("test",)), tmp_path).splits["test"].examples
+    examples = gather(task, NeededSplits(("test",)), tmp_path).splits["test"].examples
     assert [example.gold for example in examples] == ["a summary"]
-    with pytest.raises(Missing, match="holds no us_train_data_final_OFFICIAL.jsonl"):
-        source_of(task, tmp_path, None)("train")
+    with pytest.raises(MissingSplit, match="has no us_train_data_final_OFFICIAL.jsonl"):
+        row_source(task, tmp_path, None)("train")
 
 
 def test_hub_splits_follow_the_option():
@@ -62,7 +62,7 @@ def test_hub_splits_follow_the_option():
         return ROWS
 
     for options in (BillSumOptions(), BillSumOptions(test="ca")):
-        gather(TASK.build(options), Wanted(("train", "validation", "test")), None, fetch=fetch)
+        gather(TASK.build(options), NeededSplits(("train", "validation", "test")), None, fetch=fetch)
     hub = ("FiscalNote/billsum", None)
     assert asked == [(*hub, "train"), (*hub, "test"), (*hub, "train"), (*hub, "ca_test")]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.runtime.faults import InputFault
-from dataset.rows.task_rows import Wanted, gather, wanted
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.tasks.boolq import TASK
 
 ROWS = [
@@ -33,7 +33,7 @@ def test_a_label_that_is_no_truth_value_is_refused_and_named(tmp_path):
         lines([{**ROWS[0], "label": True}, {**ROWS[0], "label": "yes"}, {**ROWS[0], "label": [1]}])
     )
     with pytest.raises(InputFault) as caught:
-        gather(TASK.build(TASK.options()), Wanted(("train",)), tmp_path)
+        gather(TASK.build(TASK.options()), NeededSplits(("train",)), tmp_path)
     assert caught.value.lines == (
         f"{tmp_path / 'train.jsonl'}:2: label 'yes' in 1 of 3 rows, allowed false, true",
         f"{tmp_path / 'train.jsonl'}:3: label '[1]' in 1 of 3 rows, allowed false, true",
@@ -42,10 +42,10 @@ def test_a_label_that_is_no_truth_value_is_refused_and_named(tmp_path):
 
 def test_the_test_split_is_for_predictions_alone(tmp_path):
     task = TASK.build(TASK.options())
-    assert wanted(task, "test").required == ("validation",)
+    assert needed_splits(task, "test").required == ("validation",)
     for row in ({**ROWS[0], "label": -1}, {**ROWS[0], "label": True}):  # as on the hub; with a stray label
         (tmp_path / "test.jsonl").write_text(lines([row]))
-        rows = gather(task, Wanted(("test",)), tmp_path)
+        rows = gather(task, NeededSplits(("test",)), tmp_path)
         assert [example.label for example in rows.splits["test"].examples] == [None]
     assert task.example({**ROWS[0], "label": -1}).label is None
 
@@ -53,5 +53,5 @@ def test_the_test_split_is_for_predictions_alone(tmp_path):
 def test_the_official_folder_is_found_in_its_parent(tmp_path):
     (tmp_path / "BoolQ").mkdir()
     (tmp_path / "BoolQ" / "train.jsonl").write_text(LABELLED)
-    rows = gather(TASK.build(TASK.options()), Wanted(("train",)), tmp_path)
+    rows = gather(TASK.build(TASK.options()), NeededSplits(("train",)), tmp_path)
     assert rows.counts() == {"read": 2, "used": 2, "refused": 0}

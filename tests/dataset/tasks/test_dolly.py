@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.runtime.faults import InputFault
-from dataset.rows.task_rows import Wanted, gather
+from dataset.rows.gather import NeededSplits, gather
 from dataset.tasks.dolly import CATEGORIES, TASK, DollyOptions
 
 ROWS = [
@@ -19,7 +19,7 @@ ROWS = [
 ]
 OPTIONAL = ("context",)
 FILES = {"databricks-dolly-15k.jsonl": "".join(json.dumps(row) + "\n" for row in ROWS)}
-BOTH = Wanted(("train", "validation"))
+BOTH = NeededSplits(("train", "validation"))
 
 
 def written(folder, rows):

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
-from dataset.rows.task_rows import Wanted, gather, wanted
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.tasks.local import TASK, LocalOptions
 
 OPTIONS = LocalOptions(train="a.csv", validation="b.tsv", text="words", label="kind")
@@ -26,7 +26,7 @@ def write(folder, files):
 
 def test_labels_come_sorted_from_the_training_file(tmp_path):
     write(tmp_path, FILES)
-    rows = gather(TASK.build(OPTIONS), Wanted(("train", "validation")), tmp_path)
+    rows = gather(TASK.build(OPTIONS), NeededSplits(("train", "validation")), tmp_path)
     assert rows.task.labels == ("bad", "good")
     assert [example.label for example in rows.splits["validation"].examples] == [1, 0]
     assert rows.task.metrics == ("accuracy", "f1", "macro_f1", "matthews")
@@ -34,7 +34,7 @@ def test_labels_come_sorted_from_the_training_file(tmp_path):
 
 def test_numbers_sort_as_numbers(tmp_path):
     write(tmp_path, {"a.jsonl": "".join(json.dumps({"text": "x", "label": n}) + "\n" for n in (10, 9, 2))})
-    rows = gather(TASK.build(LocalOptions(train="a.jsonl")), Wanted(("train",)), tmp_path)
+    rows = gather(TASK.build(LocalOptions(train="a.jsonl")), NeededSplits(("train",)), tmp_path)
     assert rows.task.labels == ("2", "9", "10")
     assert [example.label for example in rows.splits["train"].examples] == [2, 1, 0]
 
@@ -42,7 +42,7 @@ def test_numbers_sort_as_numbers(tmp_path):
 def test_test_action_takes_labels_from_the_training_file(tmp_path):
     write(tmp_path, FILES | {"c.csv": "words,kind\nz,good\n"})
     task = TASK.build(LocalOptions(train="a.csv", test="c.csv", text="words", label="kind"))
-    rows = gather(task, wanted(task, "test"), tmp_path)
+    rows = gather(task, needed_splits(task, "test"), tmp_path)
     assert list(rows.splits) == ["test"]
     assert rows.splits["test"].examples[0].label == 1
 
@@ -50,10 +50,10 @@ def test_test_action_takes_labels_from_the_training_file(tmp_path):
 def test_given_labels_need_no_training_file(tmp_path):
     write(tmp_path, {"c.csv": "text,label\nz,b\n"})
     task = TASK.build(LocalOptions(test="c.csv", labels=("a", "b")))
-    assert gather(task, wanted(task, "test"), tmp_path).splits["test"].examples[0].label == 1
+    assert gather(task, needed_splits(task, "test"), tmp_path).splits["test"].examples[0].label == 1
     task = TASK.build(LocalOptions(test="c.csv"))
-    with pytest.raises(InputFault, match="data.labels: needed"):
-        gather(task, wanted(task, "test"), tmp_path)
+    with pytest.raises(InputFault, match="data.labels: required"):
+        gather(task, needed_splits(task, "test"), tmp_path)
 
 
 def test_files_are_relative_to_the_current_directory_too(tmp_path, monkeypatch):
@@ -61,14 +61,14 @@ def test_files_are_relative_to_the_current_directory_too(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     for place in (None, tmp_path / "elsewhere"):
-        assert gather(TASK.build(OPTIONS), Wanted(("train",)), place).counts()["used"] == 2
+        assert gather(TASK.build(OPTIONS), NeededSplits(("train",)), place).counts()["used"] == 2
 
 
 def test_language_modelling_from_parquet_with_a_template(tmp_path):
     table = pyarrow.table({"ask": ["Why?", "{input}"], "input": ["", "é"], "answer": ["So.", "Yes."]})
     parquet.write_table(table, tmp_path / "a.parquet")
     options = LocalOptions(train="a.parquet", template="{ask}\n{input}", response="answer")
-    rows = gather(TASK.build(options), Wanted(("train",)), tmp_path)
+    rows = gather(TASK.build(options), NeededSplits(("train",)), tmp_path)
     assert [example.texts[0] for example in rows.splits["train"].examples] == ["Why?\n", "{input}\né"]
     assert rows.task.objective == "language_modeling"
     assert rows.task.selection.name == "perplexity"
@@ -78,7 +78,7 @@ def test_language_modelling_from_parquet_with_a_template(tmp_path):
 def test_prompt_and_response_columns_have_default_names(tmp_path):
     write(tmp_path, {"a.jsonl": '{"prompt": "p", "response": "r"}\n'})
     task = TASK.build(LocalOptions(train="a.jsonl", objective="language_modeling"))
-    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    example = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples[0]
     assert (example.texts, example.response) == (("p",), "r")
 
 
@@ -97,7 +97,7 @@ def test_documents_with_summaries(tmp_path):
         "summarization",
         "Document: {article}\nSummary:",
     )
-    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    example = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples[0]
     assert example.texts == ("Document: A {long} text.\nSummary:",)
     assert (example.response, example.gold) == (" Text", "Text")
     assert example.texts[0][slice(*example.document)] == "A {long} text."
@@ -118,13 +118,13 @@ def test_a_missing_summary_column_is_named(tmp_path):
     write(tmp_path, {"a.csv": "document,sumary\nx,y\n"})
     task = TASK.build(LocalOptions(train="a.csv", task="summarization"))
     with pytest.raises(InputFault, match="no column 'summary'; did you mean 'sumary'"):
-        gather(task, Wanted(("train",)), tmp_path)
+        gather(task, NeededSplits(("train",)), tmp_path)
 
 
 def test_regression_of_pairs(tmp_path):
     write(tmp_path, {"a.tsv": "text\tother\tlabel\nx\ty\t-1.5\n"})
     task = TASK.build(LocalOptions(train="a.tsv", text_pair="other", objective="regression"))
-    example = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples[0]
+    example = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples[0]
     assert (example.texts, example.label) == (("x", "y"), -1.5)
 
 
@@ -158,7 +158,7 @@ def test_options_are_refused(options, message):
 def test_one_label_is_too_few(tmp_path):
     write(tmp_path, {"a.csv": "text,label\nx,1\ny,1\n"})
     with pytest.raises(InputFault, match="must hold at least 2 labels, got 1"):
-        gather(TASK.build(LocalOptions(train="a.csv")), Wanted(("train",)), tmp_path)
+        gather(TASK.build(LocalOptions(train="a.csv")), NeededSplits(("train",)), tmp_path)
 
 
 def test_options_bind_from_toml():
@@ -171,7 +171,7 @@ def test_misspelt_columns_and_files_are_named(tmp_path):
     write(tmp_path, FILES)
     task = TASK.build(LocalOptions(train="a.csv", text="word", label="kid"))
     with pytest.raises(InputFault) as caught:
-        gather(task, Wanted(("train",)), tmp_path)
+        gather(task, NeededSplits(("train",)), tmp_path)
     path = tmp_path / "a.csv"
     assert caught.value.lines == (
         f"{path}: no column 'word'; did you mean 'words'?",
@@ -179,20 +179,20 @@ def test_misspelt_columns_and_files_are_named(tmp_path):
     )
     task = TASK.build(LocalOptions(train="none.csv"))
     with pytest.raises(InputFault, match=f"data.train: no file none.csv in {tmp_path} or ."):
-        gather(task, Wanted(("train",)), tmp_path)
+        gather(task, NeededSplits(("train",)), tmp_path)
 
 
 def test_a_missing_validation_file_means_the_training_rows(tmp_path):
     write(tmp_path, {"a.tsv": "text\tlabel\n" + "x\t0\ny\t1\n" * 20})
     task = TASK.build(LocalOptions(train="a.tsv"))
-    rows = gather(task, wanted(task, "test"), tmp_path)
+    rows = gather(task, needed_splits(task, "test"), tmp_path)
     assert {name: len(split.examples) for name, split in rows.splits.items()} == {
         "train": 38,
         "validation": 2,
     }
     task = TASK.build(LocalOptions(test="a.tsv", labels=("0", "1")))
-    with pytest.raises(InputFault, match="data.train: 'train' of local is needed, but no file is named"):
-        gather(task, wanted(task, "train"), tmp_path)
+    with pytest.raises(InputFault, match="data.train: 'train' of local is needed, but no file is given"):
+        gather(task, needed_splits(task, "train"), tmp_path)
 
 
 INSTRUCTIONS = [
@@ -207,7 +207,7 @@ def test_instruction_rows_become_prompts_and_responses(tmp_path, ending):
     lines = "".join(json.dumps(row) + "\n" for row in INSTRUCTIONS)
     write(tmp_path, {f"a.{ending}": lines if ending == "jsonl" else json.dumps(INSTRUCTIONS)})
     task = TASK.build(LocalOptions(train=f"a.{ending}", form="instruction"))
-    examples = gather(task, Wanted(("train",)), tmp_path).splits["train"].examples
+    examples = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples
     assert [example.texts[0] for example in examples] == ["Add.\n1 2", "Say hi.", "Say ho."]
     assert [example.response for example in examples] == ["3", "hi", "ho"]
     assert [example.task_type for example in examples] == ["math", "chat", ""]
@@ -227,7 +227,7 @@ def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
     write(tmp_path, {"a.jsonl": json.dumps(INSTRUCTIONS[0]) + "\n"})
     task = TASK.build(LocalOptions(train="a.jsonl", task="causal_language_modeling"))
     with pytest.raises(InputFault) as caught:
-        gather(task, Wanted(("train",)), tmp_path)
+        gather(task, NeededSplits(("train",)), tmp_path)
     assert [line.partition("no column ")[2] for line in caught.value.lines] == [
         "'prompt'; `form = \"instruction\"` reads instruction, input, output",
         "'response'; `form = \"instruction\"` reads instruction, input, output",
@@ -252,11 +252,13 @@ def test_a_column_of_task_types_is_read_where_it_is_named(tmp_path):
     for options in ({"train": "a.tsv"}, {"train": "a.tsv", "labels": ("no", "yes")}, {"prompt": "text"}):
         named = {"train": "a.tsv", "response": "label" if "prompt" in options else None, **options}
         for column, kinds in ((None, ["", ""]), ("sort", ["first", "2"])):
-            rows = gather(TASK.build(LocalOptions(**named, task_type=column)), Wanted(("train",)), tmp_path)
+            rows = gather(
+                TASK.build(LocalOptions(**named, task_type=column)), NeededSplits(("train",)), tmp_path
+            )
             assert [example.task_type for example in rows.splits["train"].examples] == kinds
     task = TASK.build(LocalOptions(train="a.tsv", task_type="srt"))
     with pytest.raises(InputFault, match="no column 'srt'; did you mean 'sort'"):
-        gather(task, Wanted(("train",)), tmp_path)
+        gather(task, NeededSplits(("train",)), tmp_path)
 
 
 def test_an_instructions_type_may_stand_in_another_column():

@@ -1,6 +1,6 @@
 """MNLI has two evaluation sets and two test sets."""
 
-from dataset.rows.task_rows import wanted
+from dataset.rows.gather import needed_splits
 from dataset.tasks.mnli import TASK
 
 ROWS = [
@@ -41,8 +41,8 @@ FILES = {
 
 def test_both_evaluation_sets_are_wanted():
     task = TASK.build(TASK.options())
-    assert wanted(task, "train").required == ("train", "validation", "validation_mismatched")
-    assert wanted(task, "test", predict=True).required == (
+    assert needed_splits(task, "train").required == ("train", "validation", "validation_mismatched")
+    assert needed_splits(task, "test", predict=True).required == (
         "validation",
         "validation_mismatched",
         "test",

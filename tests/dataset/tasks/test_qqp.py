@@ -3,7 +3,7 @@
 import pytest
 
 from configs.runtime.faults import InputFault
-from dataset.rows.task_rows import Wanted, gather
+from dataset.rows.gather import NeededSplits, gather
 from dataset.tasks.qqp import TASK
 
 ROWS = [
@@ -19,7 +19,7 @@ def test_short_rows_are_refused_and_counted(tmp_path):
     (tmp_path / "train.tsv").write_text(LABELLED + "2\t5\t6\tCut\n")
     task = TASK.build(TASK.options())
     with pytest.raises(InputFault, match=r"train.tsv:4: 4 fields instead of 6 \(1 of 3 rows\)"):
-        gather(task, Wanted(("train",)), tmp_path)
-    rows = gather(task, Wanted(("train",)), tmp_path, max_bad_rows=1)
+        gather(task, NeededSplits(("train",)), tmp_path)
+    rows = gather(task, NeededSplits(("train",)), tmp_path, max_bad_rows=1)
     assert rows.counts() == {"read": 3, "used": 2, "refused": 1}
     assert rows.reasons() == ["train train.tsv:4: 4 fields instead of 6"]

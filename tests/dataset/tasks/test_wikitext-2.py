@@ -4,7 +4,7 @@ import pyarrow
 from pyarrow import parquet
 
 from configs.runtime import kinds
-from dataset.rows.task_rows import Wanted, gather, wanted
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 
 TASK = kinds.load(kinds.TASKS, "wikitext-2")
 ROWS = [
@@ -21,7 +21,7 @@ FILES = {f"wiki.{part}.raw": RAW for part in ("train", "valid", "test")}
 def test_blank_lines_are_not_selected(tmp_path):
     for name in ("wiki.train.raw", "wiki.train.tokens"):
         (tmp_path / name).write_text(RAW)
-        rows = gather(TASK.build(TASK.options()), Wanted(("train",)), tmp_path)
+        rows = gather(TASK.build(TASK.options()), NeededSplits(("train",)), tmp_path)
         assert rows.counts() == {"read": 5, "used": 3, "refused": 0, "not_selected": 2}
         assert rows.splits["train"].source == name
         (tmp_path / name).unlink()
@@ -32,11 +32,11 @@ def test_parquet_holds_the_same_text(tmp_path):
     path = tmp_path / "wikitext-2-raw-v1" / "validation-00000-of-00001.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     (tmp_path / "wiki.train.raw").write_text(RAW)
-    rows = gather(TASK.build(TASK.options()), Wanted(("train", "validation")), tmp_path)
+    rows = gather(TASK.build(TASK.options()), NeededSplits(("train", "validation")), tmp_path)
     assert rows.splits["train"].examples == rows.splits["validation"].examples
 
 
 def test_its_own_splits_are_used():
     task = TASK.build(TASK.options())
-    assert wanted(task, "train").required == ("train", "validation")
-    assert wanted(task, "test").required == ("test",)
+    assert needed_splits(task, "train").required == ("train", "validation")
+    assert needed_splits(task, "test").required == ("test",)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from configs.runtime.faults import InputFault, SystemFault
+from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.rows.readers import read_jsonl
-from dataset.rows.task_rows import Wanted, gather, wanted
 from dataset.tasks.gsm8k import TASK as GSM8K
 from dataset.tasks.gsm8k import Gsm8kOptions
 from dataset.tasks.mrpc import TASK as MRPC
 from dataset.tasks.sst2 import TASK as SST2
 from tests.dataset.tasks import test_gsm8k, test_mrpc, test_sst2
 
-TRAIN = Wanted(("train",))
+TRAIN = NeededSplits(("train",))
 
 
 def sst2(folder, content):
@@ -54,7 +54,7 @@ def test_very_many_wrong_labels_are_summed_up(tmp_path):
     with pytest.raises(InputFault) as caught:
         sst2(tmp_path, f"sentence\tlabel\n{rows}".encode())
     assert len(caught.value.lines) == 9
-    assert caught.value.lines[-1].endswith("train.tsv: 12 further labels are not allowed either")
+    assert caught.value.lines[-1].endswith("train.tsv: 12 more labels are not allowed")
 
 
 def test_crlf_quotes_and_null_change_nothing(tmp_path):
@@ -85,9 +85,9 @@ def test_allowed_bad_rows_count_over_all_splits(tmp_path):
         (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\na\t1\nb\n")
     task = SST2.build(SST2.options())
     with pytest.raises(InputFault) as caught:
-        gather(task, wanted(task, "train"), tmp_path, max_bad_rows=1)
+        gather(task, needed_splits(task, "train"), tmp_path, max_bad_rows=1)
     assert len(caught.value.lines) == 2
-    rows = gather(task, wanted(task, "train"), tmp_path, max_bad_rows=2)
+    rows = gather(task, needed_splits(task, "train"), tmp_path, max_bad_rows=2)
     assert rows.counts() == {"read": 4, "used": 2, "refused": 2}
     assert rows.reasons()[1] == "validation dev.tsv:3: 1 fields instead of 2"
 
@@ -99,44 +99,44 @@ def test_folder_its_parent_and_the_task_name_are_found(tmp_path, place):
     (folder / "train.tsv").write_text(test_sst2.LABELLED)
     task = SST2.build(SST2.options())
     assert gather(task, TRAIN, tmp_path).counts()["used"] == 2
-    with pytest.raises(InputFault, match=r"holds no dev.tsv, needed for 'validation' of sst2"):
-        gather(task, wanted(task, "train"), tmp_path)
+    with pytest.raises(InputFault, match=r"has no dev.tsv, needed for 'validation' of sst2"):
+        gather(task, needed_splits(task, "train"), tmp_path)
 
 
 def test_missing_directories_and_files_are_named(tmp_path):
     task = SST2.build(SST2.options())
-    with pytest.raises(InputFault, match="--dataset-dir: .*none is no directory"):
+    with pytest.raises(InputFault, match="--dataset-dir: .*none is not a directory"):
         gather(task, TRAIN, tmp_path / "none")
     with pytest.raises(InputFault, match="looked for train.tsv, dev.tsv, test.tsv there and in SST-2, sst2"):
         gather(task, TRAIN, tmp_path)
-    with pytest.raises(InputFault, match="--dataset-dir: needed for sst2"):
+    with pytest.raises(InputFault, match="--dataset-dir: required for sst2"):
         gather(task, TRAIN, None)
 
 
 def test_validation_is_the_last_twentieth_in_stored_order(tmp_path):
     (tmp_path / "train.jsonl").write_text(test_gsm8k.LINES)
     task = GSM8K.build(GSM8K.options())
-    rows = gather(task, wanted(task, "train"), tmp_path)
+    rows = gather(task, needed_splits(task, "train"), tmp_path)
     train, validation = rows.splits["train"].examples, rows.splits["validation"].examples
     whole = [task.example(row) for row in test_gsm8k.ROWS]
     assert (len(train), len(validation)) == (38, 2)
     assert sorted(train + validation, key=whole.index) == whole
     assert train == sorted(train, key=whole.index)
     assert rows.counts() == {"read": 40, "used": 40, "refused": 0}
-    assert gather(task, wanted(task, "train"), tmp_path).digests() == rows.digests()
+    assert gather(task, needed_splits(task, "train"), tmp_path).digests() == rows.digests()
     counted = GSM8K.build(Gsm8kOptions(validation_examples=7))
-    assert len(gather(counted, wanted(counted, "train"), tmp_path).splits["validation"].examples) == 7
-    with pytest.raises(InputFault, match="40 rows are too few to hold 40 out"):
+    assert len(gather(counted, needed_splits(counted, "train"), tmp_path).splits["validation"].examples) == 7
+    with pytest.raises(InputFault, match="40 rows are too few to hold out 40"):
         task = GSM8K.build(Gsm8kOptions(validation_examples=40))
-        gather(task, wanted(task, "train"), tmp_path)
+        gather(task, needed_splits(task, "train"), tmp_path)
 
 
 def test_generated_answers_need_the_test_file_only_in_test(tmp_path):
     (tmp_path / "train.jsonl").write_text(test_gsm8k.LINES)
     task = GSM8K.build(GSM8K.options())
-    assert "test" not in gather(task, wanted(task, "train"), tmp_path).splits
-    with pytest.raises(InputFault, match="holds no test.jsonl"):
-        gather(task, wanted(task, "test"), tmp_path)
+    assert "test" not in gather(task, needed_splits(task, "train"), tmp_path).splits
+    with pytest.raises(InputFault, match="has no test.jsonl"):
+        gather(task, needed_splits(task, "test"), tmp_path)
 
 
 def test_hub_rows_come_through_the_given_function():
@@ -162,7 +162,7 @@ def test_unlabelled_test_rows_have_no_label(tmp_path):
     for name, text in test_sst2.FILES.items():
         (tmp_path / name).write_text(text)
     task = SST2.build(SST2.options())
-    rows = gather(task, wanted(task, "test", predict=True), tmp_path)
+    rows = gather(task, needed_splits(task, "test", predict=True), tmp_path)
     assert list(rows.splits) == ["validation", "test"]
     assert rows.splits["test"].examples[0].label is None
 
@@ -177,10 +177,10 @@ def test_bad_files_are_refused_without_torch(tmp_path):
     (tmp_path / "train.tsv").write_text("sentence\n")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from configs.runtime import kinds\nfrom dataset.rows.task_rows import Wanted, gather\n"
+        "from configs.runtime import kinds\nfrom dataset.rows.gather import NeededSplits, gather\n"
         "for kind in kinds.names(kinds.TASKS):\n    kinds.load(kinds.TASKS, kind)\n"
         "kind = kinds.load(kinds.TASKS, 'sst2')\ntask = kind.build(kind.options())\n"
-        "try:\n    gather(task, Wanted(('train',)), Path(sys.argv[1]))\n"
+        "try:\n    gather(task, NeededSplits(('train',)), Path(sys.argv[1]))\n"
         "except Exception as fault:\n    print(fault)\n"
         "print({'torch', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules))"
     )
@@ -196,10 +196,10 @@ def test_examples_know_their_rows(tmp_path):
     lines = [line if n % 5 else "{}" for n, line in enumerate(test_gsm8k.LINES.splitlines())]
     (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
     task = GSM8K.build(GSM8K.options())
-    rows = gather(task, Wanted(("train", "validation")), tmp_path, max_bad_rows=len(lines))
+    rows = gather(task, NeededSplits(("train", "validation")), tmp_path, max_bad_rows=len(lines))
     stored = read_jsonl(tmp_path / "train.jsonl").rows
     held = rows.splits.values()
-    places = sorted(place for split in held for place in split.places)
+    places = sorted(place for split in held for place in split.row_indices)
     assert places == [n for n in range(len(lines)) if n % 5]
     for split in held:
-        assert split.examples == [task.example(stored[place].row) for place in split.places]
+        assert split.examples == [task.example(stored[place].row) for place in split.row_indices]

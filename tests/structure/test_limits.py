@@ -29,7 +29,7 @@ WRITERS = {
 
 
 NO_MIRROR = {"configs/test_startup.py"}  # about all of configs at once
-ABOUT_MORE = ("structure", "end_to_end")  # folders of tests that are about more than one module
+ABOUT_MORE = ("structure", "end_to_end", "golden")  # folders of tests that are about more than one module
 SECTION_10 = {"E", "F", "I", "UP", "B", "ANN", "D", "C901", "PLR0913", "T20", "ERA", "SIM"}
 
 

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from tests.model.tensors.test_weights import Payload
 from tests.support.tiny import save_host
 
 FAMILIES = ("bert", "llama", "opt", "roberta")
-GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).resolve().parents[2] / "data" / "golden"))
 
 
 @pytest.fixture(scope="module")
@@ -274,13 +271,3 @@ def test_a_directory_without_tokenizer_loads_without_one(tmp_path):
     host = save_host("opt", tmp_path)
     (host / "tokenizer.json").unlink()
     assert _load(host).tokenizer is None
-
-
-@pytest.mark.golden
-@pytest.mark.parametrize("model", sorted(GOLDEN.glob("saliency_*/model")), ids=lambda path: path.parent.name)
-def test_golden_saliency_models_load(model):
-    config = json.loads((model / "config.json").read_text())
-    causal = config["architectures"][0].endswith("CausalLM")
-    labels = () if causal else tuple(config.get("id2label", {0: "0", 1: "1"}).values())
-    backbone = _load(model, "language_modeling" if causal else "classification", labels)
-    assert backbone.new_modules == ()

@@ -11,7 +11,6 @@ all experts meets all of their B's in one product. Experts that share one A have
 The router reads x itself, not the dropped one, and computes in float32 under any precision.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapters.adapter import PlannedSite
+from model.adapters.initialisation import kaiming_uniform_
 from model.tensors.random_state import generator
 
 UNMERGEABLE = (
@@ -153,9 +153,9 @@ class Experts(nn.Module):
 
     def reset(self, source: torch.Generator, routing: torch.Generator) -> None:
         """Draw A and the router Kaiming uniform (a = sqrt 5), each from its generator; set B to zero."""
-        uniform(self.A, self.A.shape[1], source)
+        kaiming_uniform_(self.A, self.A.shape[1], source)
         if self.router is not None:
-            uniform(self.router, self.router.shape[1], routing)
+            kaiming_uniform_(self.router, self.router.shape[1], routing)
         with torch.no_grad():
             self.B.zero_()
 
@@ -225,7 +225,7 @@ def started(adapter: Experts, seed: int, site: str, *, draws_both: bool) -> Expe
     source = generator(seed, "lora", site)
     adapter.reset(source, generator(seed, "router", site))
     if draws_both:
-        uniform(adapter.B, adapter.rank, source)
+        kaiming_uniform_(adapter.B, adapter.rank, source)
     return adapter
 
 
@@ -243,10 +243,3 @@ def averaged(adapter: Any, weights: Tensor | None) -> tuple[Tensor, Tensor, floa
 def product(mixture: Mixture, scale: float) -> Tensor:
     """Return scale B A of a plain LoRA: (D_out, D_in)."""
     return scale * (mixture.B.t() @ mixture.A)
-
-
-def uniform(tensor: Tensor, fan_in: int, source: torch.Generator) -> None:
-    """Fill a tensor from +-sqrt(1 / fan_in): Kaiming uniform with a = sqrt 5."""
-    bound = math.sqrt(1.0 / fan_in)
-    with torch.no_grad():
-        tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=source))

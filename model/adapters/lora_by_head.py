@@ -6,7 +6,6 @@ Differs: one dropout draw serves all heads, as they read one input. All A_j are 
 transposed as another, so that the projection is a LoRA of rank R_1 + .. + R_H whose B is block-diagonal.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapters.block_diagonal import tiled
+from model.adapters.initialisation import kaiming_uniform_
 
 
 class Head(NamedTuple):
@@ -54,12 +54,12 @@ class HeadLora(nn.Module):
             sources: a generator for each head.
             both: whether the head's B_j is drawn too.
         """
-        with torch.no_grad():
+        with torch.no_grad():  # views of a parameter that trains may be written only so
+            self.B.zero_()
             for a, b, source, draws in zip(self.A.split(self.ranks), self.B.split(self.ranks), sources, both):
-                bound = math.sqrt(1.0 / a.shape[1])
-                a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=source))
-                bound = math.sqrt(1.0 / len(b)) if draws and len(b) else 0.0
-                b.copy_(torch.empty(b.shape).uniform_(-bound, bound, generator=source) if bound else b * 0)
+                kaiming_uniform_(a, a.shape[1], source)
+                if draws and len(b):
+                    kaiming_uniform_(b, len(b), source)
 
     @property
     def drops(self) -> bool:

@@ -9,7 +9,6 @@ It is one matrix, s diag(v_b) B diag(v_d) A, so a LoRA of the same effect always
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapters.adapter import PlannedSite
+from model.adapters.initialisation import kaiming_uniform_
 from model.tensors.random_state import generator
 
 MATRICES = ("A", "B")
@@ -68,8 +68,8 @@ class Vectors(nn.Module):
             inner: every number of v_d.
             draws_b: draw v_b too, from -1 to 1, so that the delta is not zero.
         """
-        kaiming(self.A, self.A.shape[1], source)
-        kaiming(self.B, self.rank, source)
+        kaiming_uniform_(self.A, self.A.shape[1], source, a_squared=0)
+        kaiming_uniform_(self.B, self.rank, source, a_squared=0)
         self.start(source, inner=inner, draws_b=draws_b)
 
     def start(self, source: torch.Generator, *, inner: float, draws_b: bool) -> None:
@@ -133,7 +133,7 @@ class Vectors(nn.Module):
 
     def _fill(self, seed: int) -> None:
         for name, fan_in in (("A", self.A.shape[1]), ("B", self.rank)):
-            kaiming(getattr(self, name), fan_in, generator(seed, self.purposes[name]))
+            kaiming_uniform_(getattr(self, name), fan_in, generator(seed, self.purposes[name]), a_squared=0)
         self.origin.copy_(torch.tensor([seed, _checksum(self.A, self.B)]))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -168,13 +168,6 @@ def vectors(planned: PlannedSite) -> Vectors:
     )
     adapter.options = options
     return adapter
-
-
-def kaiming(tensor: Tensor, fan_in: int, source: torch.Generator) -> None:
-    """Fill a tensor from +-sqrt(6 / fan_in): Kaiming uniform with a = 0."""
-    bound = math.sqrt(6.0 / fan_in)
-    with torch.no_grad():
-        tensor.copy_(torch.empty(tensor.shape).uniform_(-bound, bound, generator=source))
 
 
 def _checksum(*tensors: Tensor) -> int:

@@ -6,7 +6,6 @@ backward pass run along rows; one autograd node computes base and delta of all l
 A projection planned by head gets `model.adapters.lora_by_head`, whose B is block-diagonal, and the same node.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from model.adapters.adapter import AdapterKind, Part, PlannedSite
 from model.adapters.block_diagonal import Block, factor_gradient, input_gradient, joined, scale_rows, tiled
+from model.adapters.initialisation import kaiming_uniform_
 from model.adapters.lora_by_head import Head, HeadLora
 from model.adapters.rematerialisation import flat_remake_of, noise_for
 from model.site import SiteKey
@@ -48,9 +48,8 @@ class Lora(nn.Module):
 
     def reset(self, source: torch.Generator) -> None:
         """Draw A Kaiming uniform (a = sqrt 5) from the generator and set B to zero."""
+        kaiming_uniform_(self.A, self.A.shape[1], source)
         with torch.no_grad():
-            bound = math.sqrt(1.0 / self.A.shape[1])
-            self.A.copy_(torch.empty(self.A.shape).uniform_(-bound, bound, generator=source))
             self.B.zero_()
 
     @property
@@ -232,9 +231,7 @@ def _by_head(planned: PlannedSite, seed: int) -> HeadLora:
 def _draw_both(adapter: Lora, source: torch.Generator) -> None:
     """Fill A and B at random: what PEFT users know as `init_lora_weights = false`, a start for tests."""
     adapter.reset(source)
-    with torch.no_grad():
-        bound = math.sqrt(1.0 / adapter.rank)
-        adapter.B.copy_(torch.empty(adapter.B.shape).uniform_(-bound, bound, generator=source))
+    kaiming_uniform_(adapter.B, adapter.rank, source)
 
 
 ADAPTER = AdapterKind(

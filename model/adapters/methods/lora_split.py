@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from configs.schema.number_values import Whole
 from model.adapters.adapter import AdapterKind, PlannedSite
-from model.adapters.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product, uniform
+from model.adapters.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product
 from model.adapters.fused_experts import joint
+from model.adapters.initialisation import kaiming_uniform_
 from model.site import SiteKey
 from model.tensors.random_state import generator
 
@@ -97,10 +98,10 @@ class Split(nn.Module):
         """Draw every A_i Kaiming uniform (a = sqrt 5) from its generator; set B_i to zero, or draw it too."""
         with torch.no_grad():
             for a, b, source in zip(self.A, self.B, sources):
-                uniform(a, a.shape[1], source)
+                kaiming_uniform_(a, a.shape[1], source)
                 b.zero_()
                 if draws_both:
-                    uniform(b, self.rank, source)
+                    kaiming_uniform_(b, self.rank, source)
 
     @property
     def drops(self) -> bool:

@@ -6,7 +6,6 @@ Differs: the base maps (identity and zero) are not stored as dense matrices; the
 pretrained one.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.initialisation import kaiming_uniform_
 from model.site import SHORTCUT, SiteKey
 from model.tensors.random_state import generator
 
@@ -39,9 +39,8 @@ class Shortcut(nn.Module):
 
     def reset(self, source: torch.Generator) -> None:
         """Draw A Kaiming uniform (a = sqrt 5) from the generator and set B to zero."""
+        kaiming_uniform_(self.A, self.A.shape[1], source)
         with torch.no_grad():
-            bound = math.sqrt(1.0 / self.A.shape[1])
-            self.A.copy_(torch.empty(self.A.shape).uniform_(-bound, bound, generator=source))
             self.B.zero_()
 
     def forward(self, h: Tensor) -> Tensor:

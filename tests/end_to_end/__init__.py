@@ -1,1 +1,1 @@
-"""Tests that run whole commands and read what they leave."""
+"""Whole runs from the command line to the run directory, in folders by subject."""

@@ -1,7 +1,5 @@
 """Files of the earlier HeteroLoRA implementation: what they mean here, and what is refused with advice."""
 
-from pathlib import Path
-
 import pytest
 
 from configs.command_line.cli import parse
@@ -10,8 +8,9 @@ from configs.schema.batch_limit import BatchLimit
 from model.network.family import Dimensions
 from model.plan.lora_toml import read_plan, resolve
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
+from tests.support.tree import ROOT
 
-OLD = Path(__file__).resolve().parents[1] / "data" / "migration"
+OLD = ROOT / "tests" / "data" / "migration"
 SIZE = Dimensions(layers=3, heads=4, key_value_heads=4)
 OPT_ROLES = tuple(role for role in LINEAR_ROLES if role != "gate")
 

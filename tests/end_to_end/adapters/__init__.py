@@ -1,0 +1,1 @@
+"""Whole runs of each kind of adapter: files, counts, resumption, other readers."""

@@ -1,0 +1,1 @@
+"""Runs in two processes: DDP, FSDP, DeepSpeed, searches."""

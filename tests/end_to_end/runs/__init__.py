@@ -1,0 +1,1 @@
+"""Whole runs of `train` and `test`: files, families, tasks, mixtures, real networks."""

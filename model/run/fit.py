@@ -10,7 +10,7 @@ from configs.runtime import console, slurm
 from configs.runtime.console import is_quiet
 from model.run.job import Job
 from model.training.callbacks.checkpoints import Checkpoints, place
-from model.training.callbacks.metrics_record import MetricsRecord
+from model.training.callbacks.metrics_record import MetricsRecord, check_length
 from model.training.compilation import compiled
 from model.training.learners.finetune import FineTuner
 from model.training.mixed_precision import frozen_stored_for
@@ -46,7 +46,7 @@ def fit(
         layers=job.assembled.layers,
     )
     if position is not None:
-        _go_on(job, trainer, position)
+        _go_on(job, trainer, position, resumed["callbacks"][record.state_key]["offset"])
     if options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     _say_dropped(job, trainer.world_size)
@@ -80,9 +80,10 @@ def _keepers(job: Job) -> tuple[MetricsRecord, Checkpoints]:
     return record, saver
 
 
-def _go_on(job: Job, trainer: L.Trainer, position: Mapping[str, Any]) -> None:
-    """Set trainer and data to a checkpoint's position."""
+def _go_on(job: Job, trainer: L.Trainer, position: Mapping[str, Any], recorded: int) -> None:
+    """Set trainer and data to a checkpoint's position, of which `recorded` bytes of metrics are a part."""
     if console.rank() == 0:
+        check_length(job.directory.metrics, recorded)
         job.directory.clear_leftovers()
     place(trainer, position)
     job.data.resume(position["epoch"], position["batches"])

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from configs.runtime.faults import NonFiniteFault
+from configs.runtime.faults import InputFault, NonFiniteFault
 from configs.runtime.files import write_text
 
 HEADER = "step,epoch,name,value\n"
@@ -44,12 +44,17 @@ class MetricsRecord(L.Callback):
         self.offset = state_dict["offset"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the file, or cut it back to the checkpoint."""
+        """Begin the file, or cut it back to the checkpoint.
+
+        Raises:
+            InputFault: when the file lacks rows that the checkpoint counts.
+        """
         if self.offset is None:
             self.offset = len(HEADER)
             if trainer.is_global_zero:
                 write_text(self.path, HEADER)
         elif trainer.is_global_zero:
+            check_length(self.path, self.offset)
             os.truncate(self.path, self.offset)
 
     def on_train_batch_end(
@@ -102,6 +107,24 @@ class MetricsRecord(L.Callback):
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
+
+
+def check_length(path: Path, length: int) -> None:
+    """Refuse a `metrics.csv` that is shorter than a checkpoint knows it; truncating would fill it with NULs.
+
+    Args:
+        path: the file.
+        length: its bytes when the checkpoint was written.
+
+    Raises:
+        InputFault: naming the file.
+    """
+    size = path.stat().st_size if path.is_file() else None
+    if size is None or size < length:
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise InputFault(
+            f"{path}: {found}, but the checkpoint was written after {length}; restore the file to resume the run"
+        )
 
 
 def close_metrics(path: Path, step: int, epoch: int, values: Mapping[str, float]) -> None:

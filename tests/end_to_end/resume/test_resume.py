@@ -114,6 +114,17 @@ def test_a_run_goes_on_twice_and_where_it_lies_now(place, words, whole, tmp_path
     assert not directory.exists()
 
 
+def test_a_shortened_record_is_refused_before_training(place, words, capsys):
+    directory = _interrupted(place / "shortened", words, "step", 4)
+    record = directory / "metrics.csv"
+    record.write_bytes(record.read_bytes()[:-20])
+    kept = {name: (directory / name).read_bytes() for name in files(directory)}
+    capsys.readouterr()
+    assert launch(*_resume_words(directory)) == 2
+    assert f"error: {record}: has {len(kept['metrics.csv'])} bytes" in capsys.readouterr().err
+    assert {name: (directory / name).read_bytes() for name in files(directory)} == kept
+
+
 @pytest.mark.slow  # the killed run's loading processes notice it after five seconds
 def test_a_run_with_loading_processes_goes_on_exactly(place, words, whole):
     directory = _interrupted(place / "workers", [*words, "--num-workers", "2"], "step", 4)

@@ -76,6 +76,10 @@ class TaskData(LightningDataModule):
         batches.resume(*self._resumed)
         return batches
 
+    def epoch_length(self, world: int) -> int:
+        """Return how many batches an epoch of `world` processes has on each of them."""
+        return len(EpochBatches(len(self.splits["train"]), self.batch_size, self.seed, world=world))
+
     def left_out(self, world: int) -> int:
         """Return how many training examples an epoch of `world` processes leaves out."""
         return EpochBatches(len(self.splits["train"]), self.batch_size, self.seed, world=world).dropped

@@ -71,8 +71,8 @@ def _is_trained(job: Job) -> bool:
 
 def _train(job: Job, learner: FineTuner) -> None:
     """Train the adapters for the zero-proxy metric: every epoch its first batches only, no evaluation."""
-    whole = len(job.data.epoch_batches())
-    batches = job.options.alpha_limit_zptrain_batches.of(whole)
+    devices = job.options.num_devices * job.options.nodes
+    batches = job.options.alpha_limit_zptrain_batches.of(job.data.epoch_length(devices))
     fit(job, learner, limits={"limit_train_batches": batches, "limit_val_batches": 0})
 
 

@@ -82,18 +82,24 @@ class Job:
         """The metric that chooses the best step, with its split."""
         return f"val/{self.task.selection}"
 
+    def freeze_inactive(self) -> None:
+        """Freeze the adapters that stay off in this run: no gradient, no update, no decay.
+
+        A checkpoint decides by its switches, since in a search modules train that are off at the moment;
+        without one the modules that are off now are frozen. A second call changes nothing more.
+        """
+        known = None if self.checkpoint is None else self.checkpoint["switches"]
+        for key, attachment in self.assembled.attachments.items():
+            trains = attachment.active if known is None else str(key) in known
+            if not trains:
+                attachment.adapter.requires_grad_(False)
+
     def learner(self, evaluations: Sequence[str]) -> FineTuner:
-        """Return the learner of this run.
+        """Return the learner of this run; it trains what requires a gradient, see `freeze_inactive`.
 
         Args:
             evaluations: names of the sets it is evaluated on.
         """
-        # A checkpoint tells what trains: in a search modules do that are off at the moment.
-        known = None if self.checkpoint is None else self.checkpoint["switches"]
-        for key, attachment in self.assembled.attachments.items():
-            trains = attachment.active if known is None else str(key) in known
-            if not trains:  # what stays off gets no gradient, no update and no decay
-                attachment.adapter.requires_grad_(False)
         options = self.options
         head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
         recipe = Recipe(
@@ -132,6 +138,7 @@ class Job:
             require_base(self.assembled.backbone, self.checkpoint["facts"])
             if self.options.resume_training:
                 self._require_data(self.checkpoint["facts"]["data_digests"])
+            self.freeze_inactive()
             self.learner(()).adopt(self.checkpoint, self.options.load)
             if not self.options.resume_training:  # a history given now says more than the checkpoint
                 for key, on in self.assembled.switches.items():

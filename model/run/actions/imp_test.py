@@ -30,6 +30,7 @@ _SHOWN = 8
 
 def run(job: Job) -> int:
     """Score; a heuristic that needs trained adapters trains them first, unless a checkpoint holds them."""
+    job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
     if not begin(job, learner):
         return 0

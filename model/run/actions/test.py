@@ -13,6 +13,7 @@ from model.training.trainer import build_trainer
 
 def run(job: Job) -> int:
     """Score the model on the test set, or on the validation sets of a task whose test set has no labels."""
+    job.freeze_inactive()
     learner = job.learner(job.data.test_names)
     show_start(job, learner)
     if job.directory is None:

@@ -18,6 +18,7 @@ from model.training.learners.finetune import FineTuner
 
 def run(job: Job) -> int:
     """Train from the beginning or from the checkpoint of `--resume-training`."""
+    job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
     rule = job.assembled.freezing
     if not begin(job, learner, [("freezing", rule.words())] if rule is not None else []):

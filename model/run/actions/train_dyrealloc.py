@@ -24,6 +24,7 @@ def run(job: Job) -> int:
     if not job.options.resume_training:
         for key in budget.sizes:  # all of them train, whatever the configuration switches off
             job.assembled.attachments[key].enabled = True
+    job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
     search = search_of(job, budget)
     rows = [

@@ -123,7 +123,8 @@ def check_length(path: Path, length: int) -> None:
     if size is None or size < length:
         found = "is missing" if size is None else f"has {size} bytes"
         raise InputFault(
-            f"{path}: {found}, but the checkpoint was written after {length}; restore the file to resume the run"
+            f"{path}: {found}, but the checkpoint was written after {length};"
+            " restore the file to resume the run"
         )
 
 

@@ -9,7 +9,9 @@ from configs.schema.options import Options
 from model.run.job import Job
 from tests.support.switching import scene
 
-TASK = SimpleNamespace(objective="classification", metrics=("accuracy",), classes=("no", "yes"), selection="f1")
+TASK = SimpleNamespace(
+    objective="classification", metrics=("accuracy",), classes=("no", "yes"), selection="accuracy"
+)
 
 
 @pytest.fixture

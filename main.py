@@ -96,10 +96,9 @@ def _prepare(bound: Bound) -> Prepared:
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)
     rows = read_rows(parts, request, options.mmlu_dir, findings)
     run = None
-    if options.resume_training and not findings.lines:
-        run = findings.attempt(partial(run_directory.of_checkpoint, Path(options.load), console.rank()))
-    findings.settle()
-    return Prepared(bound, name, rows, source, plans, run)
+    if options.resume_training and options.checkpoint is not None and not findings.lines:
+        run = findings.attempt(partial(run_directory.of_checkpoint, options.checkpoint, console.rank()))
+    return Prepared(bound, name, rows, findings.settled(source), plans, run)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
@@ -113,8 +112,9 @@ def _source(options: Options, name: ModelName) -> sources.Source:
     """Return where network and tokenizer come from, after checking the files that are there."""
     source = sources.of_base(options, is_plain=name.method == "full")
     sources.check(source, pretrained=options.pretrained)
-    if options.load_type != "hf" and not Path(options.load).is_file():
-        raise InputFault(f"--load: no file '{options.load}'")
+    file = options.state_dict or options.checkpoint
+    if file is not None and not file.is_file():
+        raise InputFault(f"--load: no file '{file}'")
     return source
 
 
@@ -175,7 +175,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans),
         base=str(prepared.source.path or prepared.source.word),
-        checkpoint=load_checkpoint(Path(options.load)) if options.load_type == "pl" else None,
+        checkpoint=None if options.checkpoint is None else load_checkpoint(options.checkpoint),
         preview=served.example,
         directory=None,
         command=arguments,

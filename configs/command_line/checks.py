@@ -74,9 +74,9 @@ def _adapter(case: Case) -> Iterator[str]:
 
 def _dataset(case: Case) -> Iterator[str]:
     word, known = case.options.dataset, (*kinds.names(kinds.TASKS), MIXTURE)
-    if word is None and case.is_sound("dataset"):
+    if not word and case.is_sound("dataset"):
         yield "--dataset: required"
-    elif word is not None and word not in known:
+    elif word and word not in known:
         yield f"{case.where('dataset')}: {unknown('data set', word, known)}"
     directory = case.options.mmlu_dir
     if directory is not None and case.options.mmlu_mode is None:
@@ -87,7 +87,7 @@ def _dataset(case: Case) -> Iterator[str]:
 
 def _model(case: Case) -> Iterator[str]:
     word = case.options.model
-    if word is None:
+    if not word:
         if case.is_sound("model"):
             yield "--model: required"
         return

@@ -107,13 +107,13 @@ def _options(settings: Mapping[str, Setting]) -> Options:
     values = {name: setting.value for name, setting in settings.items()}
     for name in _PATHS_OR_NAMES:
         word = values.get(name)
-        if word is not None and os.path.exists(word) and not word.endswith(("_lora", "_lora_ags")):
+        if word and os.path.exists(word) and not word.endswith(("_lora", "_lora_ags")):
             values[name] = str(Path(word).absolute())
+    if values.get("pretrained") is None:
+        weights = values.get("load") or values.get("backbone_model")
+        values["pretrained"] = recorded_options.names_weights(weights, values.get("model"))
     options = Options(**values)
-    pretrained = options.pretrained
-    if pretrained is None:
-        pretrained = recorded_options.names_weights(options.load or options.backbone_model, options.model)
-    return dataclasses.replace(options, pretrained=pretrained, project_dir=options.project_dir.absolute())
+    return dataclasses.replace(options, project_dir=options.project_dir.absolute())
 
 
 def _is_one_run(action: str | None, settings: Mapping[str, Setting]) -> bool:

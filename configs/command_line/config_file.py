@@ -66,10 +66,10 @@ def config_text(bound: Bound) -> str:
     Fed back with `--config` it gives the same options; without `project` it makes a new directory.
     """
     lines = []
-    for name in entries():
+    for name, entry in entries().items():
         value = getattr(bound.options, name)
-        # A later `--load` over this file must still turn `pretrained` on, as over the default.
-        is_derived = name == "pretrained" and bound.sources[name] == "default"
+        # What follows from other options must follow anew from those given over this file.
+        is_derived = entry.option.derived and bound.sources[name] == "default"
         if name not in ("config", "project") and not is_derived and value is not None and value != ():
             lines.append(f"{name} = {value_text(_plain(value))}  # {bound.sources[name]}")
     if bound.tables:

@@ -40,7 +40,7 @@ def _entry(entry: Entry) -> list[str]:
 
 
 def _default(entry: Entry) -> str:
-    if entry.default is None or entry.default == ():
+    if entry.default in (None, "", ()):
         return "none"
     if isinstance(entry.default, bool):
         return "on" if entry.default else "off"

@@ -1,7 +1,7 @@
 """Look up the schema: an option by its field, flag or TOML key."""
 
 import ast
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from inspect import cleandoc
 from pathlib import Path
@@ -46,7 +46,7 @@ def entries() -> dict[str, Entry]:
     found = {}
     for one in fields(Options):
         _, kind, option = get_args(hints[one.name])
-        default = None if one.default is MISSING else one.default
+        default = None if option.derived else one.default
         found[one.name] = Entry(one.name, kind, option, default)
     return found
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from configs.runtime import kinds
 from configs.schema.batch_limit import BatchLimit
@@ -14,6 +14,8 @@ MIXTURE = "mix"
 """The word of `--dataset` for several data sets in one run."""
 DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
 """Words of `--strategy` that need the optional package `deepspeed`."""
+ShortcutNorm = Literal["exact", "renorm"]
+ReallocationMode = Literal["off", "combined", "separated"]
 FREE_TABLES = ("data",)
 """TOML tables users may write beside the options; they are bound later, by the data set's own options."""
 
@@ -40,12 +42,14 @@ class Option:
         actions: the actions that use it; the others accept it and say so in a note.
         flags: further spellings on the command line, without dashes.
         keys: further spellings in TOML.
+        derived: where nothing is given, the value follows from other options, not from a fixed default.
     """
 
     group: str
     actions: tuple[str, ...] = ACTIONS
     flags: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    derived: bool = False
 
 
 _RUN = Option("What runs")
@@ -65,14 +69,14 @@ _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True)
 class Options:
-    """Every option; paths are absolute once the options are parsed."""
+    """Every option as `parse` completes them: paths are absolute, `model` and `dataset` are not empty."""
 
     config: Annotated[tuple[Path, ...], Repeated(PathText()), _RUN] = field(default=(), compare=False)
     """TOML file with options; later files win, the command line wins over all of them."""
-    model: Annotated[str | None, Word(), _RUN] = None
+    model: Annotated[str, Word(), _RUN] = ""
     """FAMILY_lora, FAMILY_lora_ags (with shortcuts; FAMILY auto: the network's own), or a hub name or
     directory (plain model, trained as a whole). Required."""
-    dataset: Annotated[str | None, Word(), _RUN] = None
+    dataset: Annotated[str, Word(), _RUN] = ""
     """Data set, local (columns described in the TOML table [data]), or mix (several, each a TOML table
     [[data.mix]]). Required."""
     dataset_dir: Annotated[
@@ -119,7 +123,7 @@ class Options:
     """hf: saved model, hub name or GGUF; pt: state dict; pl: checkpoint of this project."""
     backbone_model: Annotated[str | None, Word(), _WEIGHTS] = None
     """Hub name or directory of the frozen base when --load is pt or pl. Not given: that of its run."""
-    pretrained: Annotated[bool | None, Switch(), Option("Weights", keys=("is_pretrained",))] = None
+    pretrained: Annotated[bool, Switch(), Option("Weights", keys=("is_pretrained",), derived=True)] = False
     """Load weights, or draw them at random from the config. Not given: on when --load is given."""
     adapter: Annotated[tuple[Path, ...], Repeated(PathText()), _WEIGHTS] = ()
     """Directory in PEFT format whose A and B are loaded into the injected adapters."""
@@ -127,7 +131,9 @@ class Options:
     """TOML file that says where adapters sit and what rank they have."""
     shortcut_config: Annotated[Path | None, PathText(), _WEIGHTS] = None
     """TOML file of the low-rank shortcuts."""
-    shortcut_norm: Annotated[str, Choice("shortcut norm", ("exact", "renorm")), _WEIGHTS] = "exact"
+    shortcut_norm: Annotated[ShortcutNorm, Choice("shortcut norm", get_args(ShortcutNorm)), _WEIGHTS] = (
+        "exact"
+    )
     """Shortcut terms join the sum before the norm that follows it, or get one more norm of their own."""
     resume_training: Annotated[bool, Switch(), _TRAIN] = False
     """Go on where the checkpoint of --load stopped, in its run directory; needs --load-type pl."""
@@ -234,7 +240,7 @@ class Options:
     realloc_N: Annotated[BatchLimit, Batches(), _DYNAMIC] = BatchLimit(ratio=0.1)  # noqa: N815 (published name)
     """Batches between two reallocations."""
     dyrealloc_ags_mode: Annotated[
-        str, Choice("reallocation mode", ("off", "combined", "separated")), _DYNAMIC
+        ReallocationMode, Choice("reallocation mode", get_args(ReallocationMode)), _DYNAMIC
     ] = "off"
     """Whether shortcuts are reallocated: not at all, from one budget with the adapters, or from their own."""
     constant_warmup_epochs: Annotated[int, Whole(0), _DYNAMIC] = 0
@@ -262,3 +268,13 @@ class Options:
     """Print the effective configuration and stop."""
     dry_run: Annotated[bool, Switch(), _RECORD] = False
     """Check and build everything, train nothing."""
+
+    @property
+    def state_dict(self) -> Path | None:
+        """The file of `--load` with `--load-type pt`."""
+        return Path(self.load) if self.load is not None and self.load_type == "pt" else None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The file of `--load` with `--load-type pl`."""
+        return Path(self.load) if self.load is not None and self.load_type == "pl" else None

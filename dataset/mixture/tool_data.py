@@ -29,11 +29,11 @@ def told(given: SimpleNamespace) -> Bound:
         layer = read_options(read_document(given.config, "--config"), str(given.config))
     words = {name: getattr(given, name) for name in _NAMES if f"--{name.replace('_', '-')}" in given.given}
     layer.settings |= {name: Setting(value, "command line", f"--{name}") for name, value in words.items()}
-    word = layer.settings["dataset"].value if "dataset" in layer.settings else None
+    word = layer.settings["dataset"].value if "dataset" in layer.settings else ""
     known = [MIXTURE, *kinds.names(kinds.TASKS)]
-    if word is not None and word not in known:
+    if word and word not in known:
         layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
-    if word is None and given.config is not None:
+    if not word and given.config is not None:
         layer.faults.append(f"--dataset: required, '{given.config}' names none")
     if layer.faults:
         raise InputFault(*layer.faults)

@@ -1,7 +1,6 @@
 """Load the base that the options name and attach what its plans or its adapter say."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from configs.schema.model_name import ModelName
 from configs.schema.options import Options
@@ -36,7 +35,9 @@ def load_base(
         base_dtype=options.base_dtype,
         attention=options.attention,
     )
-    return load_from_state_dict(backbone, Path(options.load)) if options.load_type == "pt" else backbone
+    if options.state_dict is None:
+        return backbone
+    return load_from_state_dict(backbone, options.state_dict)
 
 
 def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: Plans) -> Assembled:

@@ -22,7 +22,8 @@ from model.network.modules_to_save import find, is_within, let_train
 from model.network.quantization import quantize
 from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import Freezing
-from model.plan.lora_toml import Plan, resolve
+from model.plan.lora_toml import Plan
+from model.plan.resolution import resolve
 from model.plan.shortcut_toml import resolve_shortcuts
 from model.site import Site, SiteKey
 

@@ -23,7 +23,8 @@ from model.network.family import Family, dimensions
 from model.network.modules_to_save import find, is_within, let_train
 from model.network.snapshot import quiet_host
 from model.plan.adapter_config import AdapterConfig
-from model.plan.lora_toml import Plan, resolve
+from model.plan.lora_toml import Plan
+from model.plan.resolution import resolve
 from model.plan.shortcut_toml import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
 

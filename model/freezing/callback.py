@@ -16,7 +16,7 @@ from torch import nn
 from configs.runtime.files import write_text
 from model.freezing.record import Course, Decision, Matrix, decisions_of, freezing_text, plain
 from model.freezing.sensitivity import Sensitivity, Stop, decide
-from model.plan.freezing_rule import Freezing, Length
+from model.plan.freezing_rule import Freezing, RunLength
 from model.training.distributed.agreement import agree
 
 
@@ -53,7 +53,7 @@ class Freezings(L.Callback):
         self.start = start
         self.folder = folder
         self.decided: tuple[Decision, ...] = ()
-        self.length: Length | None = None
+        self.length: RunLength | None = None
         self._sensitivities = {
             matrix: Sensitivity.of(held.parameter) for matrix, held in self.matrices.items() if rule.by_score
         }
@@ -81,7 +81,7 @@ class Freezings(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them over, and freeze what is frozen."""
-        self.length = None if state_dict["length"] is None else Length(*state_dict["length"])
+        self.length = None if state_dict["length"] is None else RunLength(*state_dict["length"])
         self.decided = decisions_of(state_dict["decisions"])
         for one in self.decided:
             for matrix in one.stopped:
@@ -93,7 +93,7 @@ class Freezings(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Learn how long the run is; cut the file back to the checkpoint."""
         if self.length is None:
-            self.length = Length(int(trainer.estimated_stepping_batches), int(trainer.max_epochs))
+            self.length = RunLength(int(trainer.estimated_stepping_batches), int(trainer.max_epochs))
         for matrix, one in self._sensitivities.items():
             for name, tensor in vars(one).items():
                 setattr(one, name, tensor.to(self.matrices[matrix].parameter.device))

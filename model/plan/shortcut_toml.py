@@ -1,7 +1,7 @@
-"""The shortcut TOML: read it without a model, resolve it against one.
+"""The shortcut TOML: reading it, and resolving it against a model.
 
-It has the form of the LoRA TOML (`model.plan.lora_toml`) with the roles of the residual stream and its own
-keys.
+It is laid out like the LoRA TOML (`model.plan.lora_toml`), with keys of its own and the roles of the residual
+stream.
 """
 
 from pathlib import Path
@@ -10,7 +10,9 @@ from configs.runtime.faults import InputFault
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Switch, Word
 from model.network.family import Dimensions
-from model.plan.lora_toml import Plan, Resolution, lookup, outside, read_plan
+from model.plan.adapter_config import AdapterConfig
+from model.plan.lora_toml import Plan, read_plan
+from model.plan.resolution import Resolution, lookup, range_faults
 from model.plan.toml_tables import Form
 from model.site import EARLIER_NAMES, SHORTCUT, SHORTCUT_ROLES, SiteKey
 
@@ -32,43 +34,48 @@ FORM = Form(
     required=("r", "shortcut_alpha", "proj_dropout", "projector_name", "disable_projector"),
     strength="importance_beta",
 )
-"""The shortcut TOML."""
+"""The form of the shortcut TOML."""
 
 
 def read_shortcuts(path: Path, where: str = "--shortcut-config") -> Plan:
-    """Read a shortcut TOML and check all that needs no model.
+    """Read a shortcut TOML and check everything that can be checked without a model.
+
+    Args:
+        path: the file.
+        where: the flag that named the file, for the message when it cannot be read.
 
     Raises:
-        InputFault: a line for each fault, naming file, table and key.
+        InputFault: with one line for each fault, naming file, table and key.
     """
     return read_plan(path, where, FORM)
 
 
 def exists(key: SiteKey) -> bool:
-    """Tell whether a network has this place: nothing comes before layer 0 that could be passed to it."""
+    """Tell whether a network has this site: no layer precedes layer 0, so it has no shortcut2."""
     return key.role != "shortcut2" or key.layer > 0
 
 
 def resolve_shortcuts(plan: Plan, dimensions: Dimensions) -> Resolution:
-    """Lay a shortcut plan over a model: 4 L - 1 places in all.
+    """Resolve a shortcut plan against a model of L layers, which has 4 L - 1 shortcut sites.
 
     Raises:
-        InputFault: for a layer outside the model, for the place that layer 0 lacks, and for a plan that turns
-            on no place.
+        InputFault: for a layer that the model does not have, for shortcut2 of layer 0, and for a plan that
+            turns on no shortcut.
     """
-    faults = outside(plan, dimensions)
+    faults = range_faults(plan, dimensions)
     named = plan.tables.get("model_layer_0.shortcut2")
     if named is not None and named.rank:
-        faults.append(f"{plan.path}: [model_layer_0.shortcut2]: no layer before layer 0; it has no shortcut2")
-    layers, sites = [], {}
-    for layer in range(dimensions.layers):
-        keys = [key for key in (SiteKey(layer, role) for role in SHORTCUT_ROLES) if exists(key)]
-        found = {key.role: lookup(plan, layer, key.role, 0)[1] for key in keys}
-        sites |= {key: found[key.role] for key in keys if found[key.role].rank}
-        layers.append(found)
+        faults.append(
+            f"{plan.path}: [model_layer_0.shortcut2]: layer 0 has no shortcut2, as no layer precedes it"
+        )
+    sites: dict[SiteKey, AdapterConfig] = {}
+    for key in (SiteKey(layer, role) for layer in range(dimensions.layers) for role in SHORTCUT_ROLES):
+        config = lookup(plan, key)[1]
+        if exists(key) and config.rank:
+            sites[key] = config
     if not faults and not any(config.is_on for config in sites.values()):
         what = f"every one is disabled, or has r = 0 or {FORM.strength} = 0"
         faults.append(f"{plan.path}: turns on no shortcut: {what}")
     if faults:
         raise InputFault(*faults)
-    return Resolution(tuple(layers), sites)
+    return Resolution(sites)

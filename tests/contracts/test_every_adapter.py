@@ -18,7 +18,7 @@ from model.injection.attachment import join
 from model.injection.residual_stream import Stream
 from model.network.family import dimensions, model_types
 from model.plan.adapter_config import AdapterConfig
-from model.plan.attention_heads import projection
+from model.plan.attention_heads import projection_config
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from tests.support.tiny import tiny_network
 
@@ -96,7 +96,7 @@ class Guests:
 def _by_head(config, key, size):
     """Plan the heads of a projection with ranks 2, 1, 0, 2, 1, 0, ..."""
     count = size.heads if key.role == "q_proj" else size.key_value_heads
-    return projection(
+    return projection_config(
         [replace(config, rank=2 - n % 3, alpha=4.0 - n % 2, importance=0.5) for n in range(count)]
     )
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from model.freezing.sensitivity import Sensitivity, decide, matrix_score
 from model.plan.adapter_config import AdapterConfig
-from model.plan.freezing_rule import ByScore, Length
+from model.plan.freezing_rule import ByScore, RunLength
 from tests.support.golden import LinearCase, case_paths, cases, described, every_dtype, every_way
 
 pytestmark = pytest.mark.golden
@@ -57,7 +57,7 @@ def _freezing_rule(meta):
         final_share=config["final_threshold"],
         **{f"{name}_{units}": config[name] for name in ("initial_warmup", "final_warmup")},
     )
-    return rule, Length(config["total_steps"], config["num_train_epochs"])
+    return rule, RunLength(config["total_steps"], config["num_train_epochs"])
 
 
 def _freezing_steps(rule, length, tensors, names, magnitude):

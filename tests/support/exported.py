@@ -14,7 +14,7 @@ from model.network.family import dimensions
 from model.network.snapshot import quiet_host
 from model.network.source import resolve
 from model.plan.adapter_config import AdapterConfig
-from model.plan.attention_heads import projection
+from model.plan.attention_heads import projection_config
 from model.site import HEAD_ROLES
 
 LABELS = ("a", "b", "c")
@@ -82,7 +82,7 @@ def adapter_configs(sites, manner):
 def of_heads(number):
     """Plan two heads: every tiny host has a multiple of two at every projection."""
     one = adapter_config(rank=1 + number % 3, alpha=3.0)
-    return projection([one, adapter_config(rank=number % 2, importance=-0.5)])
+    return projection_config([one, adapter_config(rank=number % 2, importance=-0.5)])
 
 
 def batch(length=9):

@@ -6,7 +6,8 @@ import pytest
 
 from configs.runtime import kinds
 from model.network.family import Dimensions
-from model.plan.lora_toml import read_plan, resolve
+from model.plan.lora_toml import read_plan
+from model.plan.resolution import resolve
 from model.plan.shortcut_toml import exists, read_shortcuts, resolve_shortcuts
 from model.search.allocation import rounded
 from model.search.score_file import Scores, read_scores, write_scores

@@ -21,7 +21,7 @@ def run(job: Job) -> int:
     job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
     rule = job.assembled.freezing
-    if not begin(job, learner, [("freezing", rule.words())] if rule is not None else []):
+    if not begin(job, learner, [("freezing", rule.description())] if rule is not None else []):
         return 0
     freezings = [] if rule is None else [_freezings(job, learner)]
     trainer, saver = fit(job, learner, freezings)

@@ -6,7 +6,8 @@ from configs.command_line.cli import parse
 from configs.runtime.faults import InputFault
 from configs.schema.batch_limit import BatchLimit
 from model.network.family import Dimensions
-from model.plan.lora_toml import read_plan, resolve
+from model.plan.lora_toml import read_plan
+from model.plan.resolution import resolve
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
 from tests.support.tree import ROOT
 
@@ -93,7 +94,8 @@ def test_a_plan_by_head():
     wanted = {(layer, role): 4 * rank for layer in range(3) for role, rank in each.items()}
     wanted |= {(layer, role): rank for layer in range(3) for role, rank in {"w1": 3, "w2": 2}.items()}
     assert _ranks(resolution) == wanted | {(1, "q_proj"): 4 * 5, (2, "w1"): 7}
-    assert all(len(layer[role]) == 4 for layer in resolution.layers for role in HEAD_ROLES)
+    by_head = {key for key, config in resolution.sites.items() if key.role in HEAD_ROLES}
+    assert all(len(resolution.sites[key].heads) == 4 for key in by_head)
 
 
 def test_both_spellings_of_a_key_mean_the_same(tmp_path):
@@ -124,7 +126,7 @@ def test_heads_that_differ_in_what_they_share_are_refused(tmp_path):
         resolve(read_plan(path), SIZE, OPT_ROLES)
     (line,) = refusal.value.lines
     assert line.startswith(f"{path}: [model_layer_1.q_proj.head_3] lora_dropout: ")
-    assert line.endswith("the heads of one projection share it")
+    assert line.endswith("the heads of one projection share this setting")
 
 
 def test_what_is_refused_says_what_to_write():

@@ -15,7 +15,7 @@ from model.exchange.load import attach_peft, load_head, load_peft, plan_of
 from model.exchange.peft_format import METADATA, read
 from model.injection.attach import attach, locate
 from model.network.snapshot import quiet_host
-from model.plan.attention_heads import projection
+from model.plan.attention_heads import projection_config
 from model.site import SiteKey
 from tests.support.exported import (
     CASES,
@@ -142,7 +142,7 @@ def test_a_plain_adapter_is_refused_where_the_plan_has_heads(hosts, exported):
     backbone = load_host(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
     configs = {key: adapter_config() for key in sites if key.role == "w2"}
-    configs |= {key: projection([adapter_config(rank=2)] * 2) for key in sites if key.role == "q_proj"}
+    configs |= {key: projection_config([adapter_config(rank=2)] * 2) for key in sites if key.role == "q_proj"}
     attachments = attach(backbone.network, sites, configs, 0, "plan")
     with pytest.raises(InputFault) as caught:
         load_peft(attachments, dict.fromkeys(configs, "lora"), read(exported), "here")

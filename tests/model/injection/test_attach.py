@@ -11,7 +11,7 @@ from configs.runtime.faults import InputFault
 from model.injection.attach import attach, check_keys, locate
 from model.network.family import dimensions
 from model.plan.adapter_config import AdapterConfig
-from model.plan.attention_heads import projection
+from model.plan.attention_heads import projection_config
 from model.site import SHARED_INPUT, SiteKey
 from tests.support.tiny import tiny_network
 
@@ -109,7 +109,7 @@ def test_a_key_that_the_kind_does_not_know_is_refused():
 
 def test_heads_are_refused_for_a_kind_without_adapters_for_them(monkeypatch):
     key, kind = SiteKey(0, "q_proj"), kinds.load(kinds.ADAPTERS, "lora")
-    configs = {key: projection([_config(), _config(rank=0)])}
+    configs = {key: projection_config([_config(), _config(rank=0)])}
     check_keys(configs, "lora.toml")
     monkeypatch.setattr(kinds, "load", lambda *words: replace(kind, by_head=False))
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_heads_have_starts_of_their_own():
     key = SiteKey(1, "q_proj")
     starts = []
     for ranks in ((2, 0, 3, 1), (2, 4, 3, 1)):
-        config = projection([_config(rank=rank, init=rank != 1) for rank in ranks])
+        config = projection_config([_config(rank=rank, init=rank != 1) for rank in ranks])
         adapter = attach(network, sites, {key: config}, 0, "plan")[key].adapter
         assert adapter.ranks == ranks
         starts.append([*zip(adapter.A.split(ranks), adapter.B.split(ranks))])

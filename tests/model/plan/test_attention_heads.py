@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from model.plan.adapter_config import AdapterConfig
-from model.plan.attention_heads import apart, disagreement, projection
+from model.plan.attention_heads import head_configs, head_conflicts, projection_config
 
 HEAD = AdapterConfig(rank=2, alpha=4.0, dropout=0.1, adapter_name="a", disabled=False)
 
@@ -31,39 +31,39 @@ PROJECTIONS = [
 
 @pytest.mark.parametrize(("heads", "ranks", "on", "importance", "own"), PROJECTIONS)
 def test_a_projection_is_made_of_its_heads(heads, ranks, on, importance, own):
-    made = projection(heads)
+    made = projection_config(heads)
     assert (made.rank, made.is_on, made.importance) == (sum(ranks), on, importance)
     assert [head.rank for head in made.heads] == ranks
     assert [head.importance for head in made.heads if head.rank] == own
     assert not any(head.disabled for head in made.heads)
-    again = apart(made)
+    again = head_configs(made)
     assert [head.rank for head in again] == ranks
     if on:
         assert [h.importance for h in again if h.rank] == [h.importance for h in heads if h.is_on]
-        assert projection(again) == replace(made, heads=projection(again).heads)
+        assert projection_config(again) == replace(made, heads=projection_config(again).heads)
 
 
 def test_a_transposed_layout_is_passed_on():
-    assert projection([_head(), _head(fan_in_fan_out=True)]).fan_in_fan_out
-    assert not projection([_head(), _head(0, fan_in_fan_out=True)]).fan_in_fan_out
+    assert projection_config([_head(), _head(fan_in_fan_out=True)]).fan_in_fan_out
+    assert not projection_config([_head(), _head(0, fan_in_fan_out=True)]).fan_in_fan_out
 
 
 def test_heads_may_differ_in_all_that_is_their_own():
     heads = [_head(), _head(5, alpha=1.0, importance=2.0, init=False, adapter_name="b"), OFF]
-    assert disagreement("q", [(f"t{number}", head) for number, head in enumerate(heads)]) == []
+    assert head_conflicts("q", [(f"t{number}", head) for number, head in enumerate(heads)]) == []
 
 
 DISAGREEMENTS = [
     ({"dropout": 0.2}, "[own] lora_dropout: head 1 of q has 0.2, head 0 ([first]) has 0.1; the heads of one"),
     ({"method": "hydra"}, "[own] method: head 1 of q has hydra, head 0 ([first]) has lora; the heads of one"),
-    ({"extra": {"n": 2}}, "[own]: head 1 of q and head 0 ([first]) differ in keys of their method"),
+    ({"extra": {"n": 2}}, "[own]: head 1 of q and head 0 ([first]) differ in the keys of their method"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), DISAGREEMENTS)
 def test_heads_agree_in_what_they_share(change, message):
-    (text,) = disagreement("q", [("first", HEAD), ("own", _head(**change))])
+    (text,) = head_conflicts("q", [("first", HEAD), ("own", _head(**change))])
     assert text.startswith(message)
-    assert disagreement("q", [("first", HEAD), ("own", _head(0, **change))]) == []
-    assert disagreement("q", [("first", HEAD), ("own", _head(disabled=True, **change))]) == []
-    assert disagreement("q", [("first", _head(0))]) == []
+    assert head_conflicts("q", [("first", HEAD), ("own", _head(0, **change))]) == []
+    assert head_conflicts("q", [("first", HEAD), ("own", _head(disabled=True, **change))]) == []
+    assert head_conflicts("q", [("first", _head(0))]) == []

@@ -49,15 +49,15 @@ def test_shipped_plans_are_of_both_granularities():
     assert {read_shortcuts(path).granularity for path in SHIPPED} == {"network", "layer"}
 
 
-def test_every_layer_has_four_places_but_the_first(read):
+def test_every_layer_has_four_sites_but_the_first(read):
     found = resolve_shortcuts(read(DEFAULT), SIZE)
     assert len(found.sites) == 4 * SIZE.layers - 1
     assert SiteKey(0, "shortcut2") not in found.sites
     assert list(found.sites) == sorted(found.sites)
-    assert [tuple(layer) for layer in found.layers] == [SHORTCUT_ROLES[:3], *[SHORTCUT_ROLES] * 2]
+    assert [key.role for key in found.sites] == [*SHORTCUT_ROLES[:3], *SHORTCUT_ROLES * 2]
 
 
-def test_an_entry_holds_what_its_table_says(read):
+def test_a_configuration_holds_what_its_table_says(read):
     body = BODY.replace("false", "true") + "importance_beta = 0.5\n"
     plan = read(DEFAULT + table("all_layers.residual1", 2, body))
     assert plan.default == AdapterConfig(8, 16.0, 0.1, "a", False, method="shortcut")
@@ -85,7 +85,7 @@ def test_layer_granularity(read):
 
 def test_tables_of_another_granularity_are_noted(read):
     plan = read(DEFAULT + table("model_layer_0.residual_1", 2))
-    expected = "granularity is network; ignored, of another one: [model_layer_0.residual_1]"
+    expected = "granularity is network; tables of another one are ignored: [model_layer_0.residual_1]"
     assert plan.notes == (f"{plan.path}: {expected}",)
 
 
@@ -129,10 +129,10 @@ def test_all_faults_are_told_at_once(read):
             table("model_layer_3.residual1", 2),
             "[model_layer_3.residual1]: no layer 3, the model has layers 0 to 2",
         ),
-        (table("model_layer_0.shortcut_ffn", 2), "[model_layer_0.shortcut2]: no layer before layer 0"),
+        (table("model_layer_0.shortcut_ffn", 2), "[model_layer_0.shortcut2]: layer 0 has no shortcut2"),
     ],
 )
-def test_a_place_outside_the_model_is_refused(read, text, words):
+def test_a_site_outside_the_model_is_refused(read, text, words):
     with pytest.raises(InputFault, match=re.escape(words)):
         resolve_shortcuts(read(LAYERED + text), SIZE)
 

@@ -261,7 +261,7 @@ def block_steps(
         site = Site(SiteKey(0, role), role, width, out)
         adapter = Lora(width, out, rank=rank, alpha=2.0 * rank, dropout=0.0)
         adapter.reset(torch.Generator().manual_seed(0))
-        attachments[site.key] = Attachment(site, getattr(ours, role), adapter, ADAPTER.joint)
+        attachments[site.key] = Attachment(site, getattr(ours, role), adapter, ADAPTER.fused_forward)
     join(attachments, SHARED_INPUT)
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(BLOCK))
     model = peft.get_peft_model(theirs, config)

@@ -36,7 +36,7 @@ class Loop(nn.Module):
 
 
 def _adapter(site: Site, manner: str, heads: int, rank: int) -> tuple[nn.Module, Callable | None]:
-    """Return an adapter and the joint form it runs in."""
+    """Return an adapter and the fused forward it runs with."""
     if manner == "loop":
         return Loop(site.in_features, site.out_features, heads, rank), None
     method = "lora" if manner == "lora" else "hydra"
@@ -45,7 +45,7 @@ def _adapter(site: Site, manner: str, heads: int, rank: int) -> tuple[nn.Module,
     config = AdapterConfig(total, 2.0 * total, 0.0, "default", disabled=False, method=method)
     options = kind.options(**({"heads": heads} if method == "hydra" else {}))
     adapter = kind.build([PlannedSite(site, config, options)], 0)[site.key]
-    return adapter, None if manner == "plain" else kind.joint
+    return adapter, None if manner == "plain" else kind.fused_forward
 
 
 def _step(manner: str, heads: int, rank: int, autocast: bool) -> Callable[[], None]:
@@ -56,8 +56,8 @@ def _step(manner: str, heads: int, rank: int, autocast: bool) -> Callable[[], No
         linears[role] = nn.Linear(d_in, d_out, bias=False).requires_grad_(False)
         if manner != "floor":
             site = Site(SiteKey(0, role), role, d_in, d_out)
-            adapter, joint = _adapter(site, manner, heads, rank)
-            attachments[site.key] = Attachment(site, linears[role], adapter, joint)
+            adapter, fused = _adapter(site, manner, heads, rank)
+            attachments[site.key] = Attachment(site, linears[role], adapter, fused)
     join(attachments, SHARED_INPUT)
     parameters = [p for one in attachments.values() for p in one.adapter.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None

@@ -57,7 +57,7 @@ def _step(shape: Shape, manner: str, autocast: bool) -> Callable[[], None]:
         linears.append(nn.Linear(shape.width, outputs, bias=False).requires_grad_(False))
         site = Site(SiteKey(0, role), role, shape.width, outputs)
         adapter = _adapter(shape, count, manner)
-        attachments[site.key] = Attachment(site, linears[-1], adapter, ADAPTER.joint)
+        attachments[site.key] = Attachment(site, linears[-1], adapter, ADAPTER.fused_forward)
     join(attachments, SHARED_INPUT)
     parameters = [p for one in attachments.values() for p in one.adapter.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)

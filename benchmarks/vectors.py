@@ -49,7 +49,9 @@ def ours(
         if still:
             adapter.frozen.update(MATRICES)
         site = next(one.site for one in planned if one.site.key == key)
-        attachments[key] = Attachment(site, getattr(block, key.role), adapter, None if plain else kind.joint)
+        attachments[key] = Attachment(
+            site, getattr(block, key.role), adapter, None if plain else kind.fused_forward
+        )
     join(attachments, SHARED_INPUT)
     return block_step(block, trained(block, attachments), torch.randn(TOKENS, 576), autocast)
 

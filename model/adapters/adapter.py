@@ -36,8 +36,8 @@ def is_mixing(name: str) -> bool:
     return not _MIXING.isdisjoint(name.split("."))
 
 
-class Part(NamedTuple):
-    """One adapted linear of a joint computation.
+class AdaptedLinear(NamedTuple):
+    """One adapted linear of a fused computation.
 
     Args:
         weight: (D_out, D_in), frozen; a plain tensor or a stored one, whose `to` and products do as if.
@@ -52,6 +52,10 @@ class Part(NamedTuple):
     adapter: Any
     strength: float
     epsilons: Epsilons | None = None
+
+
+FusedForward = Callable[[Tensor, Sequence[AdaptedLinear]], list[Tensor]]
+"""(x: (..., D_in), linears that read x) -> base output plus delta of each, (..., D_out)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class AdapterKind:
         build: (all planned sites, run seed) -> one adapter for each site; it sees all sites at once so that
             tensors may be shared between them.
         options: the dataclass that a table's further TOML keys are bound to.
-        joint: (x, parts) -> base and delta of several linears with one input, in as few operations as the
+        fused_forward: computes base and delta of several linears with one input in as few operations as the
             kind knows; None to add the delta to the stock output.
         export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
         load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors. A ValueError says
@@ -98,7 +102,7 @@ class AdapterKind:
 
     build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
     options: type = NoOptions
-    joint: Callable[[Tensor, Sequence[Part]], list[Tensor]] | None = None
+    fused_forward: FusedForward | None = None
     export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
     load: Callable[[Any, Tensor, Tensor, float], None] | None = None
     keys: Callable[[Any], Mapping[str, Any]] = lambda adapter: {}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear
 from model.adapters.block_diagonal import joined, tiled
 from model.adapters.experts import Observer, router_logits, wide
 from model.adapters.rematerialisation import Remake, flat_remake_of
@@ -34,7 +34,7 @@ _Known = tuple[tuple[_Form, ...], tuple[Remake | None, Remake | None]]
 """The forms, and how to make x and the dropped x again where they need not be kept."""
 
 
-class _JointExperts(torch.autograd.Function):
+class _FusedExperts(torch.autograd.Function):
     """y_i = x W_i^T + b_i + weighted(s_i d A_i^T, softmax(x R_i^T)) B_i for linears i that read the same x.
 
     d is x itself, or the dropped x of a single linear.
@@ -174,13 +174,13 @@ def _fifths(tensors: Sequence[Any]) -> tuple[Sequence[Any], ...]:
     return tuple(tensors[k * count : (k + 1) * count] for k in range(5))
 
 
-def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+def fused_experts_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor]:
     """Return base plus experts of linears with one input. x: (..., D_in) -> one (..., D_out) each.
 
     Under autocast the products run in its type, but those of routers in float32.
     """
     if any(part.adapter.drops for part in parts) and len(parts) > 1:
-        return [output for part in parts for output in joint(x, [part])]
+        return [output for part in parts for output in fused_experts_forward(x, [part])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
@@ -198,7 +198,7 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
             )
             for part, mixture in zip(parts, mixtures)
         )
-        outputs = _JointExperts.apply(
+        outputs = _FusedExperts.apply(
             flat,
             dropped,
             (forms, (remake, remake_dropped)),

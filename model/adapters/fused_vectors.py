@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear
 from model.adapters.block_diagonal import is_coarse, joined, tiled
 from model.adapters.rematerialisation import flat_remake_of
 
@@ -45,7 +45,7 @@ class _Form(NamedTuple):
     remake: Callable[[], Tensor] | None
 
 
-class _JointVectors(torch.autograd.Function):
+class _FusedVectors(torch.autograd.Function):
     """y_i = x W_i^T + bias_i + (z_i * s_i v_d) B_i * v_b with z_i = x' A_i^T, for linears i that read one x.
 
     x' is x itself, or the dropped x of a single linear.
@@ -191,13 +191,13 @@ def _vector_gradients(
     return {name: value for name, value in found.items() if _needs(ctx, number, name)}
 
 
-def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+def fused_vectors_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor]:
     """Return base plus delta of linears with one input. x: (..., D_in) -> one (..., D_out) each.
 
     Under autocast the products run in its type; matrices and vectors stay as stored.
     """
     if any(part.adapter.drops for part in parts) and len(parts) > 1:
-        return [output for part in parts for output in joint(x, [part])]
+        return [output for part in parts for output in fused_vectors_forward(x, [part])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
@@ -213,5 +213,5 @@ def joint(x: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         )
     ]
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _JointVectors.apply(flat, dropped, form, *tensors)
+        outputs = _FusedVectors.apply(flat, dropped, form, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]

@@ -67,7 +67,7 @@ def attach(
                 attachment = StreamAttachment(sites[key], stream.layers[key.layer], adapter)
             else:
                 linear = network.get_submodule(sites[key].path)
-                attachment = Attachment(sites[key], linear, adapter, kind.joint, epsilons)
+                attachment = Attachment(sites[key], linear, adapter, kind.fused_forward, epsilons)
             attachment.enabled = not chosen[key].disabled
             attachment.strength = chosen[key].importance
             attachments[key] = attachment

@@ -5,11 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear, FusedForward
 from model.adapters.rematerialisation import Epsilons
 from model.site import Site, SiteKey
-
-Joint = Callable[[Tensor, Sequence[Part]], list[Tensor]]
 
 
 class Attachment(nn.Module):
@@ -24,8 +22,8 @@ class Attachment(nn.Module):
         site: where it sits.
         linear: the host module; kept as a plain reference, not as a submodule.
         adapter: the delta.
-        joint: computes base and delta of several attachments that share an input, or None.
-        epsilons: the network's, so that `joint` need not keep what a layer norm put out.
+        fused_forward: computes base and delta of several attachments that share an input, or None.
+        epsilons: the network's, so that `fused_forward` need not keep what a layer norm put out.
     """
 
     def __init__(
@@ -33,7 +31,7 @@ class Attachment(nn.Module):
         site: Site,
         linear: nn.Linear,
         adapter: nn.Module,
-        joint: Joint | None = None,
+        fused_forward: FusedForward | None = None,
         epsilons: Epsilons | None = None,
     ) -> None:
         super().__init__()
@@ -41,8 +39,8 @@ class Attachment(nn.Module):
         self.epsilons = epsilons
         self.adapter = adapter
         self.__dict__["linear"] = linear
-        self.__dict__["companions"] = SharedInput([self])
-        self.joint = joint
+        self.__dict__["shared_input"] = SharedInput([self])
+        self.fused_forward = fused_forward
         self._enabled = True
         self._strength = 1.0
         self._merged: Tensor | None = None
@@ -82,23 +80,25 @@ class Attachment(nn.Module):
         return self._enabled and self._strength != 0 and not self.merged
 
     @property
-    def joins(self) -> bool:
+    def is_fused(self) -> bool:
         """Whether base and delta are computed together; a host weight that trains needs the plain way."""
-        return self.joint is not None and not self.linear.weight.requires_grad
+        return self.fused_forward is not None and not self.linear.weight.requires_grad
 
-    def part(self) -> Part:
-        """Return what a joint computation needs of this site."""
+    def adapted_linear(self) -> AdaptedLinear:
+        """Return what a fused computation needs of this site."""
         self._follow()
-        return Part(self.linear.weight, self.linear.bias, self.adapter, self._strength, self.epsilons)
+        return AdaptedLinear(
+            self.linear.weight, self.linear.bias, self.adapter, self._strength, self.epsilons
+        )
 
     def compute(self, x: Tensor, members: "Sequence[Attachment]") -> list[Tensor]:
         """Return the outputs of the members, which all read x: (..., D_in) -> (..., D_out) each."""
-        return self.joint(x, [member.part() for member in members])
+        return self.fused_forward(x, [member.adapted_linear() for member in members])
 
     def adapted(self, x: Tensor) -> Tensor:
         """Stand in for the host's forward. x: (..., D_in) -> (..., D_out)."""
-        if self.joins:
-            return self.companions.output(self, x)
+        if self.is_fused:
+            return self.shared_input.output(self, x)
         self._follow()
         return type(self.linear).forward(self.linear, x) + self._strength * self.adapter(x)
 
@@ -143,7 +143,7 @@ class Attachment(nn.Module):
             self.adapter.train(self.linear.training)
 
     def _install(self) -> None:
-        self.companions.forget()
+        self.shared_input.forget()
         if self.active:
             around = self._around
             self.linear.__dict__["forward"] = self.adapted if around is None else around(self.adapted)
@@ -172,7 +172,7 @@ class SharedInput:
             return output
         # A tensor of inference mode does not count its changes, so nothing can vouch for it later.
         alone = x.is_inference()
-        members = [m for m in self.members if m is caller or (m.active and m.joins and not alone)]
+        members = [m for m in self.members if m is caller or (m.active and m.is_fused and not alone)]
         outputs = dict(zip(map(id, members), caller.compute(x, members)))
         mine = outputs.pop(id(caller))
         self._pending = outputs
@@ -219,7 +219,7 @@ def join(attachments: Mapping[SiteKey, Attachment], groups: Sequence[Sequence[st
             members = [
                 attachments[key] for key in (SiteKey(layer, role) for role in group) if key in attachments
             ]
-            for kind in {member.joint for member in members if member.joint is not None}:
-                shared = SharedInput([member for member in members if member.joint is kind])
+            for kind in {member.fused_forward for member in members if member.fused_forward is not None}:
+                shared = SharedInput([member for member in members if member.fused_forward is kind])
                 for member in shared.members:
-                    member.__dict__["companions"] = shared
+                    member.__dict__["shared_input"] = shared

@@ -89,7 +89,7 @@ class Guests:
     def apart(self):
         """Let every site add its delta to the stock output, the plain way."""
         for attachment in self.attachments.values():
-            attachment.joint = None
+            attachment.fused_forward = None
             join({attachment.site.key: attachment}, SHARED_INPUT)
 
 
@@ -161,10 +161,10 @@ def test_off_is_the_base_bit_for_bit(method, host):
 
 
 @everywhere
-def test_its_joint_form_is_base_plus_delta(method, host):
+def test_its_fused_forward_is_base_plus_delta(method, host):
     guests, plain = Guests(method, host), Guests(method, host)
-    if guests.kind.joint is None:
-        pytest.skip(f"{method} has no joint form")
+    if guests.kind.fused_forward is None:
+        pytest.skip(f"{method} has no fused forward")
     plain.apart()
     values = []
     for one in (guests, plain):

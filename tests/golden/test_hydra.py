@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from configs.runtime import kinds
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear
 from model.plan.adapter_config import AdapterConfig
 from tests.support.golden import LinearCase, cases, every_dtype, every_way
 
@@ -42,8 +42,8 @@ def test_hydra_is_what_a_router_over_equal_as_computes(path):
     options = {"heads": len(experts), "combine": "routed"}
     _, adapter = case.adapter("w2", _config(case, "lora_split"), options, {**names, "router": "router"})
     x = case.tensors["input.x"].requires_grad_()
-    part = Part(case.tensors["param.weight"], case.tensors.get("param.bias"), adapter, 1.0)
-    (y,) = kinds.load(kinds.ADAPTERS, "lora_split").joint(x, [part])
+    part = AdaptedLinear(case.tensors["param.weight"], case.tensors.get("param.bias"), adapter, 1.0)
+    (y,) = kinds.load(kinds.ADAPTERS, "lora_split").fused_forward(x, [part])
     (y * case.tensors["input.g"]).sum().backward()
     case.close(y, "y")
     case.close(x.grad, "grad.x")

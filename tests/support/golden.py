@@ -154,11 +154,11 @@ class LinearCase:
             options: keys of the method.
             names: factor -> the case's name of it.
         """
-        joint = None if way == "plain" else kinds.load(kinds.ADAPTERS, config.method).joint
+        fused = None if way == "plain" else kinds.load(kinds.ADAPTERS, config.method).fused_forward
         attachments = {}
         for role in roles if way == "joint" else ("w2",):
             site, adapter = self.adapter(role, config, options, names)
-            attachments[site.key] = Attachment(site, self.linear, adapter, joint)
+            attachments[site.key] = Attachment(site, self.linear, adapter, fused)
         join(attachments, SHARED_INPUT)
         return list(attachments.values())
 

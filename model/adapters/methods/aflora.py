@@ -13,7 +13,7 @@ from typing import Literal
 from torch import nn
 
 from model.adapters.adapter import AdapterKind, PlannedSite
-from model.adapters.fused_vectors import joint
+from model.adapters.fused_vectors import fused_vectors_forward
 from model.adapters.vector_scaled import MATRICES, Vectors, vectors
 from model.site import SiteKey
 from model.tensors.random_state import generator
@@ -49,7 +49,7 @@ def _one(planned: PlannedSite, seed: int) -> Vectors:
 ADAPTER = AdapterKind(
     build=_build,
     options=AfloraOptions,
-    joint=joint,
+    fused_forward=fused_vectors_forward,
     export=lambda adapter: adapter.export(),
     load=lambda adapter, a, b, scale: adapter.load(a, b, scale),
     keys=lambda adapter: vars(adapter.options),

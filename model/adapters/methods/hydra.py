@@ -17,7 +17,7 @@ from torch import nn
 from configs.schema.number_values import Whole
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.experts import UNMERGEABLE, averaged, experts
-from model.adapters.fused_experts import joint
+from model.adapters.fused_experts import fused_experts_forward
 from model.site import SiteKey
 
 
@@ -38,7 +38,7 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 ADAPTER = AdapterKind(
     build=_build,
     options=HydraOptions,
-    joint=joint,
+    fused_forward=fused_experts_forward,
     keys=lambda adapter: {
         "heads": adapter.heads,
         "router": "uniform" if adapter.router is None else "token",

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from configs.schema.number_values import Whole
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product
-from model.adapters.fused_experts import joint
+from model.adapters.fused_experts import fused_experts_forward
 from model.adapters.initialisation import kaiming_uniform_
 from model.site import SiteKey
 from model.tensors.random_state import generator
@@ -173,7 +173,7 @@ def _fresh(adapter: Split, keys: Mapping[str, Any]) -> tuple[str, ...]:
 ADAPTER = AdapterKind(
     build=_build,
     options=SplitOptions,
-    joint=joint,
+    fused_forward=fused_experts_forward,
     keys=_keys,
     fresh=_fresh,
     unmergeable=UNMERGEABLE,

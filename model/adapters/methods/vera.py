@@ -16,7 +16,7 @@ from torch import nn
 
 from configs.schema.number_values import Real
 from model.adapters.adapter import AdapterKind, PlannedSite
-from model.adapters.fused_vectors import joint
+from model.adapters.fused_vectors import fused_vectors_forward
 from model.adapters.vector_scaled import MATRICES, Vectors, vectors
 from model.site import SiteKey
 from model.tensors.random_state import generator
@@ -58,7 +58,7 @@ def _one(planned: PlannedSite, seed: int, drawn: dict[str, nn.Parameter]) -> Vec
 ADAPTER = AdapterKind(
     build=_build,
     options=VeraOptions,
-    joint=joint,
+    fused_forward=fused_vectors_forward,
     export=lambda adapter: adapter.export(),
     keys=lambda adapter: vars(adapter.options),
     converts=True,

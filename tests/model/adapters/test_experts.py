@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear
 from model.adapters.experts import Experts, router_logits, router_weights, started, weighted
-from model.adapters.fused_experts import joint
+from model.adapters.fused_experts import fused_experts_forward
 
 MANNERS = [(True, True), (False, True), (True, False), (False, False)]
 """(one A for all, a router)."""
@@ -33,7 +33,7 @@ def _experts(shares, routes, *, heads=3, rank=2, d_out=5, seed=0, dropout=0.0, d
 def _part(adapter, *, seed, bias=True, strength=0.7):
     d_out = adapter.B.shape[1]
     weight, offset = _tensor(d_out, 6, seed=seed), _tensor(d_out, seed=seed + 1) if bias else None
-    return Part(weight.to(adapter.A.dtype), offset, adapter, strength)
+    return AdaptedLinear(weight.to(adapter.A.dtype), offset, adapter, strength)
 
 
 def _loop(x, adapter):
@@ -81,7 +81,7 @@ def test_the_node_is_the_formula_for_unlike_neighbours(shape, count):
     parts = [_part(one, seed=70 + i, bias=i != 1) for i, one in enumerate(adapters)]
     x = _tensor(*shape, seed=80).requires_grad_()
     tensors = [x, *(p for one in adapters for p in one.parameters())]
-    ours = joint(x, parts)
+    ours = fused_experts_forward(x, parts)
     expected = [_base(x, part) + part.strength * _loop(x, part.adapter) for part in parts]
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
@@ -98,7 +98,7 @@ def test_gradcheck_of_the_node(shares, routes):
     def compute(x, *factors):
         for (adapter, name, _), factor in zip(named, factors):
             adapter._parameters[name] = factor
-        return tuple(joint(x, parts))
+        return tuple(fused_experts_forward(x, parts))
 
     assert torch.autograd.gradcheck(compute, (_tensor(3, 6, seed=1).requires_grad_(), *factors))
 
@@ -111,7 +111,7 @@ def test_dropout_is_drawn_once_and_the_router_reads_what_was_not_dropped(shares,
     drawn = []
     monkeypatch.setattr(F, "dropout", lambda t, p=0.5, training=True: drawn.append(p) or t * keep)
     part = _part(adapter, seed=70)
-    ours = adapter(x) if manner == "plain" else joint(x, [part])[0]
+    ours = adapter(x) if manner == "plain" else fused_experts_forward(x, [part])[0]
     assert drawn == [0.5]
     mixture = adapter.mixture()
     z = (x * keep) @ mixture.A.t() * adapter.scale
@@ -151,10 +151,10 @@ def test_autocast_stays_close_to_float32(shares, routes):
     part = _part(_experts(shares, routes, dtype=torch.float32), seed=70, bias=False)
     x = _tensor(7, 6, seed=80, dtype=torch.float32).requires_grad_()
     tensors = [x, *part.adapter.parameters()]
-    expected = joint(x, [part])
+    expected = fused_experts_forward(x, [part])
     wanted = _gradients(expected, tensors)
     with torch.autocast("cpu", torch.bfloat16):
-        ours = joint(x, [part])
+        ours = fused_experts_forward(x, [part])
         plain = part.adapter(x)
     assert ours[0].dtype == plain.dtype == torch.bfloat16
     torch.testing.assert_close(ours[0].float(), expected[0], rtol=0.05, atol=0.2)
@@ -199,10 +199,10 @@ def test_its_start_is_loras_own_and_the_router_has_another_source():
 def test_weights_are_shown_to_an_observer_alone():
     adapters, x = [_experts(True, True, seed=s) for s in (0, 9)], _tensor(2, 4, 6, seed=80)
     parts = [_part(one, seed=70) for one in adapters]
-    before, seen = joint(x, parts), {0: [], 1: []}
+    before, seen = fused_experts_forward(x, parts), {0: [], 1: []}
     for number, one in enumerate(adapters):
         one.observer = seen[number].append
-    torch.testing.assert_close(joint(x, parts), before, rtol=0, atol=0)
+    torch.testing.assert_close(fused_experts_forward(x, parts), before, rtol=0, atol=0)
     adapters[1](x)
     assert [len(seen[number]) for number in seen] == [1, 2]
     for number, one in enumerate(adapters):

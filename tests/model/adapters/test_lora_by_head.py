@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model.adapters.adapter import Part
+from model.adapters.adapter import AdaptedLinear
+from model.adapters.fused_lora import fused_lora_forward
 from model.adapters.lora_by_head import Head, HeadLora
-from model.adapters.methods.lora import ADAPTER, Lora, joint
+from model.adapters.methods.lora import ADAPTER, Lora
 
 D_IN, D_HEAD = 6, 3
 HEADS = {
@@ -33,7 +34,7 @@ def _part(heads, *, seed=0, strength=1.0, dtype=torch.float64, **options):
     adapter = _adapter(heads, seed=seed, dtype=dtype, **options)
     outputs = D_HEAD * len(heads)
     weight, bias = _tensor(outputs, D_IN, seed=seed + 2), _tensor(outputs, seed=seed + 3)
-    return Part(weight.to(dtype), bias.to(dtype), adapter, strength)
+    return AdaptedLinear(weight.to(dtype), bias.to(dtype), adapter, strength)
 
 
 def _factors(heads, adapter):
@@ -69,7 +70,7 @@ def test_values_and_gradients_are_the_formula(heads, shape):
     base = F.linear(x, part.weight, part.bias)
     for ours, expected in (
         (part.adapter(x), _formula(heads, x, part.adapter)),
-        (joint(x, [part])[0], base + 0.7 * _formula(heads, x, part.adapter)),
+        (fused_lora_forward(x, [part])[0], base + 0.7 * _formula(heads, x, part.adapter)),
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(_gradients(ours, tensors), _gradients(expected, tensors))
@@ -88,7 +89,9 @@ def test_it_equals_a_plain_lora_with_a_block_diagonal_b(heads):
         b_j * (h.strength * h.alpha / max(h.rank, 1)) for h, (_, b_j) in zip(heads, _factors(heads, adapter))
     ]
     torch.testing.assert_close(b, torch.block_diag(*blocks))
-    torch.testing.assert_close(joint(x, [part._replace(adapter=plain)]), joint(x, [part]))
+    torch.testing.assert_close(
+        fused_lora_forward(x, [part._replace(adapter=plain)]), fused_lora_forward(x, [part])
+    )
     torch.testing.assert_close(adapter.merged_delta(), plain.merged_delta())
     torch.testing.assert_close(_formula(heads, x, adapter), x @ adapter.merged_delta().t())
     again = _adapter(heads, seed=5)
@@ -101,7 +104,7 @@ def test_gradcheck():
 
     def compute(x, a, b):
         part.adapter.__dict__["_parameters"] = {"A": a, "B": b}
-        return tuple(joint(x, [part]))
+        return tuple(fused_lora_forward(x, [part]))
 
     factors = [tensor.detach().requires_grad_() for tensor in (part.adapter.A, part.adapter.B)]
     assert torch.autograd.gradcheck(compute, (_tensor(3, D_IN, seed=1).requires_grad_(), *factors))
@@ -111,7 +114,7 @@ def test_projections_of_one_input_are_computed_together():
     parts = [_part(HEADS[name], seed=10 * n) for n, name in enumerate(("mixed", "equal", "one"))]
     x = _tensor(2, 3, D_IN, seed=80).requires_grad_()
     tensors = [x] + [t for part in parts for t in (part.adapter.A, part.adapter.B)]
-    together, apart = joint(x, parts), [joint(x, [part])[0] for part in parts]
+    together, apart = fused_lora_forward(x, parts), [fused_lora_forward(x, [part])[0] for part in parts]
     assert len({y.grad_fn.next_functions[0][0] for y in together}) == 1
     torch.testing.assert_close(together, apart)
     torch.testing.assert_close(
@@ -126,8 +129,8 @@ def test_one_draw_of_dropout_serves_all_heads():
     with torch.no_grad():
         adapter.A.copy_(eye.repeat(2, 1))
         adapter.B.copy_(eye[:, :D_HEAD].repeat(2, 1))
-    part = Part(torch.zeros(2 * D_HEAD, D_IN, dtype=torch.float64), None, adapter, 1.0)
-    for compute in (lambda x: joint(x, [part])[0], adapter):
+    part = AdaptedLinear(torch.zeros(2 * D_HEAD, D_IN, dtype=torch.float64), None, adapter, 1.0)
+    for compute in (lambda x: fused_lora_forward(x, [part])[0], adapter):
         y = compute(torch.ones(50, D_IN, dtype=torch.float64))
         assert set(y.unique().tolist()) == {0.0, 2.0}
         assert torch.equal(y[:, :D_HEAD], y[:, D_HEAD:])
@@ -142,7 +145,7 @@ def test_autocast_gives_the_formula_in_its_type(stored):
     x = _tensor(8, D_IN, seed=80, dtype=torch.float32).requires_grad_()
     tensors = [x, part.adapter.A, part.adapter.B]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (ours,) = joint(x, [part])
+        (ours,) = fused_lora_forward(x, [part])
     expected = F.linear(x, part.weight.float(), part.bias.float()) + _formula(HEADS["mixed"], x, part.adapter)
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), expected, rtol=4e-2, atol=1e-1)

@@ -12,8 +12,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from model.adapters import fused_experts, rematerialisation
-from model.adapters.methods import lora
+from model.adapters import fused_experts, fused_lora, rematerialisation
+from model.adapters.methods.lora import Lora
 from model.adapters.rematerialisation import Epsilons, flat_remake_of, noise_for, remake_of
 from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment, SharedInput
@@ -79,7 +79,7 @@ def test_gradients_are_those_of_kept_inputs_bit_for_bit(family, overrides, preci
     host.network.train(drops != "evaluation")
     with torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else nullcontext():
         found = host.gradients()
-        monkeypatch.setattr(lora, "flat_remake_of", _never)
+        monkeypatch.setattr(fused_lora, "flat_remake_of", _never)
         wanted = host.gradients()
     assert max(float(gradient.abs().max()) for gradient in wanted) > 0
     assert _equal(found, wanted)
@@ -132,7 +132,7 @@ def test_inputs_are_kept_only_where_that_costs_nothing(family, overrides, attent
     for key, site in host.sites.items():
         linear = host.network.get_submodule(site.path)
         linear.register_forward_pre_hook(lambda module, args, role=key.role: entered.append(role))
-    monkeypatch.setattr(lora, "flat_remake_of", watch)
+    monkeypatch.setattr(fused_lora, "flat_remake_of", watch)
     host.loss()
     free = _KEPT.get(family.name, {"o_proj"}) | ({"q_proj"} if overrides else set())
     assert set(kept) == (free if attention == "sdpa" else free - {"o_proj"})
@@ -287,7 +287,7 @@ def _held(host):
 
 
 def test_nothing_else_holds_an_input_that_is_not_kept():
-    adapter = lora.Lora(8, 4, rank=2, alpha=2.0, dropout=0.0)
+    adapter = Lora(8, 4, rank=2, alpha=2.0, dropout=0.0)
     shared = SharedInput([_attachment(adapter), _attachment(copy.deepcopy(adapter))])
     x = F.gelu(_H.clone().requires_grad_())
     outputs = [shared.output(member, x) for member in shared.members]
@@ -300,7 +300,7 @@ def test_nothing_else_holds_an_input_that_is_not_kept():
 
 def _attachment(adapter):
     site = Site(SiteKey(0, "q_proj"), "q_proj", 8, 4)
-    return Attachment(site, nn.Linear(8, 4).requires_grad_(False), adapter, lora.joint)
+    return Attachment(site, nn.Linear(8, 4).requires_grad_(False), adapter, fused_lora.fused_lora_forward)
 
 
 @pytest.mark.parametrize(("family", "overrides"), _CASES)
@@ -310,7 +310,7 @@ def test_adapters_hold_little_beyond_the_frozen_network(family, overrides, dropo
         pytest.skip("its attention keeps more once relative keys have gradients")
     host = Hosted(family, dropout=dropout, **overrides)
     ours = _held(host)
-    monkeypatch.setattr(lora, "flat_remake_of", _never)
+    monkeypatch.setattr(fused_lora, "flat_remake_of", _never)
     kept = _held(host)
     for attachment in host.attachments.values():
         attachment.enabled = False

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from model.adapters import fused_vectors, rematerialisation
-from model.adapters.adapter import Part
-from model.adapters.fused_vectors import joint
+from model.adapters.adapter import AdaptedLinear
+from model.adapters.fused_vectors import fused_vectors_forward
 from model.adapters.vector_scaled import Vectors
 
 D_IN, D_OUT, R = 7, 5, 3
@@ -56,8 +56,8 @@ def _gradients(x, adapters, linears, strength, g, form):
     for adapter in adapters:
         adapter.zero_grad(set_to_none=True)
     if form == "node":
-        parts = [Part(w.weight, w.bias, a, strength) for a, w in zip(adapters, linears)]
-        outputs = joint(x, parts)
+        parts = [AdaptedLinear(w.weight, w.bias, a, strength) for a, w in zip(adapters, linears)]
+        outputs = fused_vectors_forward(x, parts)
     else:
         outputs = [w(x) + _written_out(x, a, strength) for a, w in zip(adapters, linears)]
     sum((y * one).sum() for y, one in zip(outputs, g)).backward()
@@ -117,7 +117,7 @@ def _saved(x, adapter):
     """Return the shapes of what a forward pass of the node keeps for the backward pass."""
     linear, kept = nn.Linear(D_IN, D_OUT, dtype=torch.float64).requires_grad_(False), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        joint(x.requires_grad_(), [Part(linear.weight, linear.bias, adapter, 1.0)])
+        fused_vectors_forward(x.requires_grad_(), [AdaptedLinear(linear.weight, linear.bias, adapter, 1.0)])
     return [t for t in kept if t.shape[0] == len(x)]
 
 
@@ -138,7 +138,7 @@ def _made(source, adapter):
     adapter.zero_grad(set_to_none=True)
     x = nn.functional.gelu(source)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
-        (output,) = joint(x, [Part(linear.weight, linear.bias, adapter, 1.0)])
+        (output,) = fused_vectors_forward(x, [AdaptedLinear(linear.weight, linear.bias, adapter, 1.0)])
     (output * _draw(*output.shape, seed=4)).sum().backward()
     return [p.grad for p in adapter.parameters()], kept.count(x.shape)
 

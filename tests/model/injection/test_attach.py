@@ -76,7 +76,7 @@ def test_roles_of_one_input_are_joined():
     attachments = attach(network, sites, {key: _config() for key in sites}, 0, "plan")
     for key, attachment in attachments.items():
         group = next((g for g in SHARED_INPUT if key.role in g), (key.role,))
-        members = {member.site.key for member in attachment.companions.members}
+        members = {member.site.key for member in attachment.shared_input.members}
         assert members == {SiteKey(key.layer, role) for role in group}
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from model.adapters.methods.lora import Lora, joint
+from model.adapters.fused_lora import fused_lora_forward
+from model.adapters.methods.lora import Lora
 from model.injection.attachment import Attachment, join
 from model.site import SHARED_INPUT, Site, SiteKey
 
@@ -31,7 +32,7 @@ class Layer(nn.Module):
 
 
 class Shifted(nn.Module):
-    """A kind without a joint form; `merges` says whether its delta is a matrix."""
+    """A kind without a fused forward; `merges` says whether its delta is a matrix."""
 
     rank = 1
 
@@ -73,7 +74,7 @@ class Host:
 
     def _counted(self, x, parts):
         self.calls.append(len(parts))
-        return joint(x, parts)
+        return fused_lora_forward(x, parts)
 
     def __getitem__(self, role):
         return self.attachments[SiteKey(0, role)]
@@ -223,8 +224,8 @@ def test_an_input_changed_in_place_is_computed_afresh():
     host, x = Host(), _x()
     host.layer.q_proj(x)
     x.add_(1.0)
-    part = host["k_proj"].part()
-    torch.testing.assert_close(host.layer.k_proj(x), joint(x, [part])[0])
+    part = host["k_proj"].adapted_linear()
+    torch.testing.assert_close(host.layer.k_proj(x), fused_lora_forward(x, [part])[0])
 
 
 @pytest.mark.parametrize("first", [torch.no_grad, torch.inference_mode, nullcontext])
@@ -236,7 +237,7 @@ def test_a_change_of_gradient_mode_is_computed_afresh(first, second):
     with second():
         output = host.layer.k_proj(x)
     assert output.requires_grad == (second is nullcontext)
-    torch.testing.assert_close(output, joint(x, [host["k_proj"].part()])[0])
+    torch.testing.assert_close(output, fused_lora_forward(x, [host["k_proj"].adapted_linear()])[0])
 
 
 def test_inference_mode_serves_inputs_made_within_it():
@@ -246,7 +247,9 @@ def test_inference_mode_serves_inputs_made_within_it():
         torch.testing.assert_close(host.layer(x), _plain(host, x))
         host.layer.q_proj(x)
         x.add_(1.0)
-        torch.testing.assert_close(host.layer.k_proj(x), joint(x, [host["k_proj"].part()])[0])
+        torch.testing.assert_close(
+            host.layer.k_proj(x), fused_lora_forward(x, [host["k_proj"].adapted_linear()])[0]
+        )
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -268,14 +271,16 @@ def test_a_member_of_another_strength_between_calls_is_computed_afresh():
     host, x = Host(), _x()
     host.layer.q_proj(x)
     host["k_proj"].strength = 2.0
-    torch.testing.assert_close(host.layer.k_proj(x), joint(x, [host["k_proj"].part()])[0])
+    torch.testing.assert_close(
+        host.layer.k_proj(x), fused_lora_forward(x, [host["k_proj"].adapted_linear()])[0]
+    )
 
 
 def test_a_member_called_twice():
     host, x = Host(), _x()
     one, two, other = host.layer.q_proj(x), host.layer.q_proj(x), host.layer.k_proj(x)
     assert torch.equal(one, two)
-    torch.testing.assert_close(other, joint(x, [host["k_proj"].part()])[0])
+    torch.testing.assert_close(other, fused_lora_forward(x, [host["k_proj"].adapted_linear()])[0])
 
 
 def test_a_host_weight_that_trains_gets_its_gradient():
@@ -314,7 +319,7 @@ def test_nothing_leaks(checkpointed):
     hidden = x * 1.0
     gone = [weakref.ref(hidden)]
     output = checkpoint(host.layer, hidden, use_reentrant=False) if checkpointed else host.layer(hidden)
-    for group in {id(a.companions): a.companions for a in host.attachments.values()}.values():
+    for group in {id(a.shared_input): a.shared_input for a in host.attachments.values()}.values():
         assert group._pending == {}
     gone.append(weakref.ref(output))
     output.sum().backward()
@@ -341,7 +346,7 @@ def test_evaluation_mode_of_the_host_silences_dropout():
 def test_copies_are_consistent_with_themselves(duplicate, in_flight):
     host, x = Host(), _x()
     for attachment in host.attachments.values():
-        attachment.joint = joint
+        attachment.fused_forward = fused_lora_forward
     before = host.layer(x)
     if in_flight:
         host.layer.q_proj(x.clone())
@@ -352,7 +357,7 @@ def test_copies_are_consistent_with_themselves(duplicate, in_flight):
     for role in ROLES:
         assert attachments[role].linear is getattr(layer, role)
         assert getattr(layer, role).__dict__["forward"].__self__ is attachments[role]
-        assert attachments[role].companions.members == list(attachments.values())
+        assert attachments[role].shared_input.members == list(attachments.values())
         with torch.no_grad():
             attachments[role].adapter.B.zero_()
     torch.testing.assert_close(layer(x), _stock()(x))
@@ -367,9 +372,11 @@ def test_only_roles_that_share_an_input_are_joined():
     attachments = {}
     for number, linear in enumerate(layer):
         key = SiteKey(number // 5, roles[number % 5])
-        attachments[key] = Attachment(Site(key, str(number), 6, 4), linear, _adapter(number), joint)
+        attachments[key] = Attachment(
+            Site(key, str(number), 6, 4), linear, _adapter(number), fused_lora_forward
+        )
     join(attachments, SHARED_INPUT)
-    groups = {key: [m.site.key for m in a.companions.members] for key, a in attachments.items()}
+    groups = {key: [m.site.key for m in a.shared_input.members] for key, a in attachments.items()}
     for key, members in groups.items():
         together = [SiteKey(key.layer, role) for role in ("gate", "w1")]
         assert members == (together if key in together else [key])

@@ -36,7 +36,7 @@ def adapted(network):
     adapter = Lora(8, 8, rank=2, alpha=4.0, dropout=0.0)
     for factor in adapter.parameters():
         nn.init.normal_(factor)
-    Attachment(Site(SiteKey(0, "q_proj"), "q_proj", 8, 8), network.q_proj, adapter, ADAPTER.joint)
+    Attachment(Site(SiteKey(0, "q_proj"), "q_proj", 8, 8), network.q_proj, adapter, ADAPTER.fused_forward)
     return adapter
 
 

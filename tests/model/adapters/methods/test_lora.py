@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.adapters.adapter import Part, PlannedSite
-from model.adapters.methods.lora import ADAPTER, Lora, joint
+from model.adapters.adapter import AdaptedLinear, PlannedSite
+from model.adapters.fused_lora import fused_lora_forward
+from model.adapters.methods.lora import ADAPTER, Lora
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 from model.tensors.random_state import generator
 
 WIDTHS = ((5, 3), (7, 2), (5, 4))
-"""(D_out, R) of the linears in a joint; D_in is 6."""
+"""(D_out, R) of the linears in a fused computation; D_in is 6."""
 
 
 def _tensor(*shape, seed, dtype=torch.float64):
@@ -32,7 +33,7 @@ def _lora(d_out, rank, *, seed, d_in=6, alpha=3.0, dropout=0.0, dtype=torch.floa
 def _part(d_out, rank, *, seed, bias=True, strength=1.0, dtype=torch.float64, **options):
     weight = _tensor(d_out, 6, seed=seed + 2).to(dtype)
     offset = _tensor(d_out, seed=seed + 3).to(dtype) if bias else None
-    return Part(weight, offset, _lora(d_out, rank, seed=seed, dtype=dtype, **options), strength)
+    return AdaptedLinear(weight, offset, _lora(d_out, rank, seed=seed, dtype=dtype, **options), strength)
 
 
 def _parts(count, **options):
@@ -56,7 +57,7 @@ def _gradients(outputs, tensors):
 def test_values_and_gradients_are_the_formula(count, shape):
     parts, x = _parts(count, strength=0.7), _tensor(*shape, seed=80).requires_grad_()
     tensors = [x] + [t for part in parts for t in (part.adapter.A, part.adapter.B)]
-    ours, expected = joint(x, parts), [_formula(x, part) for part in parts]
+    ours, expected = fused_lora_forward(x, parts), [_formula(x, part) for part in parts]
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         _gradients(ours, tensors), _gradients(expected, tensors), rtol=1e-11, atol=1e-11
@@ -66,7 +67,7 @@ def test_values_and_gradients_are_the_formula(count, shape):
 def test_a_bias_that_trains_gets_its_gradient():
     parts, x = _parts(3), _tensor(4, 6, seed=80)
     parts[2].bias.requires_grad_()
-    ours = _gradients(joint(x, parts), [parts[2].bias])
+    ours = _gradients(fused_lora_forward(x, parts), [parts[2].bias])
     expected = _gradients([_formula(x, part) for part in parts], [parts[2].bias])
     torch.testing.assert_close(ours, expected)
 
@@ -79,7 +80,7 @@ def test_gradcheck(count):
     def compute(x, *factors):
         for i, part in enumerate(parts):
             part.adapter.__dict__["_parameters"] = {"A": factors[2 * i], "B": factors[2 * i + 1]}
-        return tuple(joint(x, parts))
+        return tuple(fused_lora_forward(x, parts))
 
     assert torch.autograd.gradcheck(compute, (_tensor(3, 6, seed=1).requires_grad_(), *factors))
 
@@ -87,7 +88,7 @@ def test_gradcheck(count):
 def test_a_joint_equals_its_linears_apart():
     parts, x = _parts(3), _tensor(2, 3, 6, seed=80).requires_grad_()
     tensors = [x] + [t for part in parts for t in (part.adapter.A, part.adapter.B)]
-    together, apart = joint(x, parts), [joint(x, [part])[0] for part in parts]
+    together, apart = fused_lora_forward(x, parts), [fused_lora_forward(x, [part])[0] for part in parts]
     torch.testing.assert_close(together, apart, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(
         _gradients(together, tensors), _gradients(apart, tensors), rtol=1e-12, atol=1e-12
@@ -97,7 +98,8 @@ def test_a_joint_equals_its_linears_apart():
 def test_a_strided_input_is_taken():
     parts = _parts(3)
     x = _tensor(6, 3, 2, seed=80).requires_grad_()
-    ours, expected = joint(x.transpose(0, 2), parts), joint(x.transpose(0, 2).contiguous(), parts)
+    turned = x.transpose(0, 2)
+    ours, expected = (fused_lora_forward(t, parts) for t in (turned, turned.contiguous()))
     torch.testing.assert_close(ours, expected, rtol=0, atol=0)
     torch.testing.assert_close(_gradients(ours, [x]), _gradients(expected, [x]), rtol=0, atol=0)
 
@@ -110,7 +112,7 @@ def test_gradients_come_only_where_they_are_wanted(wants):
     wanted = [name for i, name in enumerate(("x", "A", "B")) if wants >> i & 1]
     for name, tensor in named.items():
         tensor.requires_grad_(name[0] in wanted)
-    outputs = joint(x, parts)
+    outputs = fused_lora_forward(x, parts)
     assert all(y.requires_grad == bool(wanted) for y in outputs)
     if wanted:
         sum(y.square().sum() for y in outputs).backward()
@@ -121,7 +123,7 @@ def test_one_frozen_factor_of_a_joint_stays_without_gradient():
     parts, x = _parts(2), _tensor(4, 6, seed=80)
     parts[0].adapter.A.requires_grad_(False)
     parts[1].adapter.B.requires_grad_(False)
-    ours = joint(x, parts)
+    ours = fused_lora_forward(x, parts)
     sum(y.sum() for y in ours).backward()
     assert parts[0].adapter.A.grad is None
     assert parts[1].adapter.B.grad is None
@@ -136,13 +138,14 @@ def test_x_is_kept_for_the_backward_pass_only_while_an_a_trains(frozen):
     for part in parts:
         part.adapter.A.requires_grad_(not frozen)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
-        joint(x, parts)
+        fused_lora_forward(x, parts)
     assert (x.data_ptr() in saved) == (not frozen)
 
 
 def test_strength_multiplies_the_delta_alone():
     x = _tensor(4, 6, seed=80)
-    (zero,), (one,), (two,) = (joint(x, [_part(5, 3, seed=0, strength=s)]) for s in (0.0, 1.0, 2.0))
+    parts = [_part(5, 3, seed=0, strength=s) for s in (0.0, 1.0, 2.0)]
+    (zero,), (one,), (two,) = (fused_lora_forward(x, [part]) for part in parts)
     part = _part(5, 3, seed=0)
     torch.testing.assert_close(zero, F.linear(x, part.weight, part.bias))
     torch.testing.assert_close(two - zero, 2 * (one - zero))
@@ -161,7 +164,7 @@ def test_autocast_is_that_of_stock_layers(stored):
     x = _tensor(8, 6, seed=80, dtype=torch.float32).requires_grad_()
     tensors = [x, adapter.A, adapter.B]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        (ours,) = joint(x, [Part(linear.weight, linear.bias, adapter, 1.0)])
+        (ours,) = fused_lora_forward(x, [AdaptedLinear(linear.weight, linear.bias, adapter, 1.0)])
         theirs = _peft_like(x, linear, adapter)
     assert ours.dtype == theirs.dtype == torch.bfloat16
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=4e-2)
@@ -174,7 +177,7 @@ def test_autocast_is_that_of_stock_layers(stored):
 def test_the_output_has_the_inputs_type_whatever_is_stored(dtype):
     part = _part(5, 3, seed=0, dtype=torch.float32)
     x = _tensor(8, 6, seed=80, dtype=dtype).requires_grad_()
-    (y,) = joint(x, [part])
+    (y,) = fused_lora_forward(x, [part])
     y.float().sum().backward()
     assert (y.dtype, x.grad.dtype, part.adapter.A.grad.dtype) == (dtype, dtype, torch.float32)
 
@@ -184,11 +187,11 @@ def test_dropout_is_drawn_once_for_values_and_gradients():
     with torch.no_grad():
         adapter.A.copy_(torch.eye(6))
         adapter.B.copy_(torch.eye(6))
-    part = Part(torch.zeros(6, 6, dtype=torch.float64), None, adapter, 1.0)
+    part = AdaptedLinear(torch.zeros(6, 6, dtype=torch.float64), None, adapter, 1.0)
     x = torch.ones(50, 6, dtype=torch.float64, requires_grad=True)
-    (y,) = joint(x, [part])
+    (y,) = fused_lora_forward(x, [part])
     assert set(y.unique().tolist()) == {0.0, 2.0}
-    (y,) = joint(x, [part])
+    (y,) = fused_lora_forward(x, [part])
     y.sum().backward()
     torch.testing.assert_close(x.grad, y.detach())
     torch.testing.assert_close(adapter.A.grad, y.detach().sum(0).expand(6, 6))
@@ -197,23 +200,23 @@ def test_dropout_is_drawn_once_for_values_and_gradients():
 def test_dropout_leaves_the_base_alone_and_is_off_in_evaluation():
     part = _part(5, 3, seed=0, dropout=0.5)
     x = _tensor(8, 6, seed=80)
-    noisy = joint(x, [part])[0]
+    noisy = fused_lora_forward(x, [part])[0]
     with torch.no_grad():
         part.adapter.B.zero_()
-    torch.testing.assert_close(joint(x, [part])[0], F.linear(x, part.weight, part.bias))
+    torch.testing.assert_close(fused_lora_forward(x, [part])[0], F.linear(x, part.weight, part.bias))
     part = _part(5, 3, seed=0, dropout=0.5)
     part.adapter.eval()
-    quiet = joint(x, [part])[0]
+    quiet = fused_lora_forward(x, [part])[0]
     torch.testing.assert_close(quiet, _formula(x, part))
     assert not torch.equal(quiet, noisy)
     state = torch.get_rng_state()
-    joint(x, [part])
+    fused_lora_forward(x, [part])
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_each_linear_of_a_joint_draws_its_own_dropout():
     parts = [_part(5, 3, seed=0, dropout=0.5), _part(5, 3, seed=0, dropout=0.5)]
-    one, two = joint(_tensor(8, 6, seed=80), parts)
+    one, two = fused_lora_forward(_tensor(8, 6, seed=80), parts)
     assert not torch.equal(one, two)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
-from model.adapters.adapter import Part, PlannedSite
+from model.adapters.adapter import AdaptedLinear, PlannedSite
 from model.adapters.methods.lora_split import ADAPTER, SplitOptions
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
@@ -34,7 +34,9 @@ def test_all_parts_are_joined(combine, factor):
     torch.testing.assert_close(adapter(X), expected)
     torch.testing.assert_close(X @ adapter.merged_delta().t(), expected)
     weight = torch.zeros(5, 6, dtype=torch.float64)
-    torch.testing.assert_close(ADAPTER.joint(X, [Part(weight, None, adapter, 1.0)])[0], expected)
+    torch.testing.assert_close(
+        ADAPTER.fused_forward(X, [AdaptedLinear(weight, None, adapter, 1.0)])[0], expected
+    )
     assert ADAPTER.keys(adapter) == {"heads": 3, "combine": combine}
 
 
@@ -45,7 +47,7 @@ def test_one_component_computes_and_trains_alone_at_its_own_scale():
     assert list(adapter.factors()) == ["A1", "B1"]
     assert ADAPTER.keys(adapter) == {"heads": 3, "combine": "average", "component": 1}
     weight = torch.zeros(5, 6, dtype=torch.float64)
-    ADAPTER.joint(X, [Part(weight, None, adapter, 1.0)])[0].sum().backward()
+    ADAPTER.fused_forward(X, [AdaptedLinear(weight, None, adapter, 1.0)])[0].sum().backward()
     assert [name for name, p in adapter.named_parameters() if p.grad is not None] == ["A.1", "B.1"]
 
 
@@ -72,7 +74,11 @@ def _loop(adapter, x):
 def test_a_router_weighs_the_parts_token_by_token_and_trains_alone(manner):
     adapter, x = _routed(), X.clone().requires_grad_()
     weight = torch.zeros(5, 6, dtype=torch.float64)
-    ours = adapter(x) if manner == "plain" else ADAPTER.joint(x, [Part(weight, None, adapter, 1.0)])[0]
+    ours = (
+        adapter(x)
+        if manner == "plain"
+        else ADAPTER.fused_forward(x, [AdaptedLinear(weight, None, adapter, 1.0)])[0]
+    )
     torch.testing.assert_close(ours, _loop(adapter, X))
     assert [name for name, p in adapter.named_parameters() if p.requires_grad] == ["router"]
     wanted = torch.softmax(x @ adapter.router.t(), -1)
@@ -91,7 +97,7 @@ def test_a_router_weighs_the_parts_token_by_token_and_trains_alone(manner):
 
 def test_frozen_parts_leave_the_gradients_of_their_neighbours_alone():
     weight, one, two = torch.zeros(5, 6, dtype=torch.float64), _routed(), _built(heads=2)
-    outputs = ADAPTER.joint(X, [Part(weight, None, adapter, 1.0) for adapter in (one, two)])
+    outputs = ADAPTER.fused_forward(X, [AdaptedLinear(weight, None, adapter, 1.0) for adapter in (one, two)])
     sum(y.square().sum() for y in outputs).backward()
     found = [p.grad for p in two.parameters()]
     two.zero_grad()

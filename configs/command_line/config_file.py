@@ -7,6 +7,7 @@ from configs.command_line.bound import Bound
 from configs.runtime import console
 from configs.runtime.faults import suggestion
 from configs.schema.batch_limit import BatchLimit
+from configs.schema.foreign_names import foreign_advice
 from configs.schema.lookup import entries, keys
 from configs.schema.options import FREE_TABLES, RETIRED
 from configs.schema.settings import NONE_WORD, Layer, Setting
@@ -41,6 +42,9 @@ def _refusal(key: str, value: Any) -> str:
         return "config: stands on the command line only"
     if key in RETIRED:
         return f"{key}: no longer an option; {RETIRED[key]}"
+    advice = foreign_advice(key, dashes=False)
+    if advice is not None:
+        return f"unknown key '{key}'; {advice}"
     what = "table" if isinstance(value, dict) else "key"
     return f"unknown {what} '{key}'{suggestion(key, [*keys(), *FREE_TABLES])}"
 

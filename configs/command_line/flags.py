@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from configs.runtime.faults import suggestion, unknown
-from configs.schema.lookup import Entry, entries, flags
+from configs.schema.foreign_names import FOREIGN_NAMES, foreign_advice
+from configs.schema.lookup import Entry, entries, flags, keys
 from configs.schema.options import ACTIONS, RETIRED
 from configs.schema.settings import NONE_WORD, Layer, Setting
 from configs.schema.values import Repeated
@@ -58,8 +59,25 @@ def _read_positionals(line: CommandLine, words: list[str]) -> None:
     else:
         line.layer.faults.insert(0, f"ACTION: {unknown('action', words[0], ACTIONS)}")
     for name, word in zip(_POSITIONALS, words[1:]):
-        _store(line.layer, entries()[name], word)
-    line.layer.faults.extend(f"{word}: unexpected word" for word in words[1 + len(_POSITIONALS) :])
+        if _as_flag(word):
+            line.layer.faults.append(f"{word}: unexpected word{_as_flag(word)}")
+        else:
+            _store(line.layer, entries()[name], word)
+    line.layer.faults.extend(
+        f"{word}: unexpected word{_as_flag(word)}" for word in words[1 + len(_POSITIONALS) :]
+    )
+
+
+def _as_flag(word: str) -> str:
+    """Return advice for `key=value`, the form of Hydra and OmegaConf; empty for every other word."""
+    key, equals, value = word.partition("=")
+    key = key.rpartition(".")[2]
+    if not equals:
+        return ""
+    advice = foreign_advice(key, dashes=True)
+    if key in keys():
+        return f"; write {keys()[key].flag} {value}"
+    return f"; {advice}" if advice else ""
 
 
 def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
@@ -84,11 +102,11 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
 
 
 def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
-    retired = RETIRED.get(flag[2:].replace("-", "_"))
+    retired = RETIRED.get(flag[2:].replace("-", "_")) or foreign_advice(flag, dashes=True)
     near = "" if retired else _nearest(flag)
     hint = f"; did you mean '{near}'?" if near else f"; {retired}" if retired else ""
     layer.faults.append(f"{flag}: unknown option{hint}")
-    entry = flags()[near][0] if near else None
+    entry = flags()[near][0] if near else keys().get(FOREIGN_NAMES.get(flag[2:].replace("-", "_"), ""))
     if entry:
         layer.touched.add(entry.name)
     # Its value must not pass for MODEL or DATASET.

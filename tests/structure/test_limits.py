@@ -142,7 +142,8 @@ def test_devices_come_from_lightning():
         texts = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
         return [n.value for n in texts if "cuda" in n.value.lower() and id(n) not in documents]
 
-    assert violations(named) == {}
+    # Words of other programs name theirs.
+    assert set(violations(named)) <= {"configs/schema/foreign_names.py"}
 
 
 def test_nobody_asks_for_the_class_of_a_kind():

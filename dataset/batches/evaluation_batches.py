@@ -1,4 +1,4 @@
-"""The validation examples of a data set as batches, for tools that measure on them."""
+"""The validation examples of a data set as batches, for tools that evaluate on them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +19,15 @@ def validation_batches(
     Args:
         rows: the data set, or the parts of a mixture.
         tokenizer: a fast tokenizer of transformers, with a pad token.
-        length: a set's own longest input in tokens -> the one that is used.
-        most: examples of each set.
-        batch_size: examples of a batch.
+        length: a data set's own longest input in tokens -> the one that is used.
+        most: largest number of examples of each set.
+        batch_size: examples per batch.
 
     Raises:
         InputFault: when no example keeps a target.
     """
-    found, collate = [], Collate(tokenizer.pad_token_id)
+    found: list[dict[str, Tensor]] = []
+    collate = Collate(tokenizer.pad_token_id)
     for name, split in rows.splits.items():
         if name.partition("_")[0] == "validation":
             task = rows.tasks.get(name, rows.task)

@@ -1,6 +1,7 @@
-"""Which examples stand in which batch: pure functions of seed, epoch, rank and world.
+"""Which examples form which batch: pure functions of seed, epoch, rank and number of processes.
 
-Data order belongs to the run, not to the loader: resuming needs only an epoch and a number of batches done.
+Data order belongs to the run, not to the loader: resuming needs only the epoch and the number of batches
+done.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,22 +10,22 @@ from random import Random
 import torch
 
 from configs.runtime.seeds import derive
-from dataset.mixture.epochs import Draw
+from dataset.encoding.encoded_split import Draw
 
 _CHUNK_BATCHES = 50
 
 
 class EpochBatches:
-    """Batches of a training epoch; global batch k is cut in rank order.
+    """Batches of a training epoch; each global batch is split among the processes in rank order.
 
     Args:
-        count: examples in the training set.
-        batch_size: examples a batch and rank.
+        count: number of examples in the training set.
+        batch_size: examples per batch and process.
         seed: the run's seed.
-        rank: this process.
+        rank: number of this process.
         world: number of processes.
-        lengths: token counts; given, batches hold examples of like length.
-        draw: the `count` examples of an epoch; without it every epoch holds each example once.
+        lengths: number of tokens of each example, to group examples of similar length; None does not group.
+        draw: epoch -> its `count` examples; without it every epoch holds each example once.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class EpochBatches:
 
     @property
     def dropped(self) -> int:
-        """Examples an epoch leaves out: a tail that does not fill every rank of a distributed run."""
+        """Examples that an epoch leaves out: a rest that does not fill every process of a distributed run."""
         return self.count % (self.batch_size * self.world) if self.world > 1 else 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -59,12 +60,12 @@ class EpochBatches:
         self.epoch = epoch
 
     def resume(self, epoch: int, done_batches: int) -> None:
-        """Begin at `epoch` behind the batches that are done; every other epoch is whole."""
+        """Begin `epoch` after the batches that are done; every other epoch is complete."""
         self.epoch = epoch
         self._resumed = (epoch, done_batches)
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """Return all batches of this rank in an epoch."""
+        """Return all batches of this process in an epoch, as lists of example indices."""
         begin, end = self.rank * self.batch_size, (self.rank + 1) * self.batch_size
         return [part for batch in self._global_batches(epoch) if (part := batch[begin:end])]
 
@@ -94,17 +95,17 @@ class EpochBatches:
 
 
 class EvalBatches:
-    """Batches of an evaluation set: every example once over all ranks, in stored order, nothing padded.
+    """Batches of an evaluation set: every example once over all processes, in stored order, no duplicates.
 
-    Global batches are cut in rank order as in training; the tail is shared out evenly, so that the number of
-    batches may differ by one between ranks.
+    Global batches are split in rank order as in training; the last one is split evenly, so that the number of
+    batches may differ by one between processes.
 
     Args:
-        count: examples.
-        batch_size: examples a batch and rank.
-        rank: this process.
+        count: number of examples.
+        batch_size: examples per batch and process.
+        rank: number of this process.
         world: number of processes.
-        choose: which global batches are used, given how many there are; without it all of them.
+        choose: number of global batches -> the indices of those that are used; None for all.
     """
 
     def __init__(
@@ -123,12 +124,12 @@ class EvalBatches:
         self.sampler = self
 
     def batches(self) -> list[list[int]]:
-        """Return all batches of this rank."""
+        """Return all batches of this process, as lists of example indices."""
         size = self.batch_size * self.world
         begins, cuts = range(0, self.count, size), []
         for begin in begins if self.choose is None else (begins[k] for k in self.choose(len(begins))):
             held = min(size, self.count - begin)
-            # Rounded up: what is too short for all ranks falls to the first, which reports.
+            # Rounded up: a batch too short for all processes goes to the first one, which reports.
             first, last = (-(-held * rank // self.world) for rank in (self.rank, self.rank + 1))
             cuts.append((begin + first, begin + last))
         return [list(range(first, last)) for first, last in cuts if last > first]
@@ -141,27 +142,27 @@ class EvalBatches:
 
 
 def first(most: int, count: int) -> range:
-    """Return the first places of a row, at most `most` of `count`."""
+    """Return the first indices below `count`, at most `most` of them."""
     return range(min(most, count))
 
 
-def spread(most: int, count: int) -> list[int]:
-    """Return places spread evenly over a row, at most `most` of `count`."""
-    return list(range(count)) if count <= most else [place * count // most for place in range(most)]
+def evenly_spaced(most: int, count: int) -> list[int]:
+    """Return evenly spaced indices below `count`, at most `most` of them."""
+    return list(range(count)) if count <= most else [index * count // most for index in range(most)]
 
 
 class ScoringBatches:
-    """The first batches of the training set in stored order, whole global batches dealt out to the ranks.
+    """The first batches of the training set in stored order; the processes take whole global batches in turn.
 
-    Rank r takes the global batches r, r + world, ... and computes each alone, at its full size. Thus the very
-    same batches are computed on any number of processes, and sums over all of them agree to the last digits;
-    a batch cut in rank order would be rounded differently.
+    Process r computes the global batches r, r + world, ..., each at its full size. Thus the same batches are
+    computed on any number of processes, and sums over all of them agree to the last digits; a batch that is
+    split in rank order would be rounded differently.
 
     Args:
-        order: the examples of an epoch in stored order.
-        batch_size: examples a batch and rank.
-        limit: how many global batches are used, given how many an epoch has.
-        rank: this process.
+        order: example indices of an epoch in stored order.
+        batch_size: examples per batch and process.
+        limit: number of global batches of an epoch -> number that are used.
+        rank: number of this process.
         world: number of processes.
     """
 
@@ -175,7 +176,7 @@ class ScoringBatches:
     ) -> None:
         self.order = order
         self.size = batch_size * world
-        # At least one: an epoch may have none, where the examples do not fill every rank.
+        # At least one: an epoch has none where the examples do not fill every process.
         self.total = limit(max(1, len(EpochBatches(len(order), batch_size, 0, world=world))))
         self.examples = min(len(order), self.total * self.size)
         self.rank = rank
@@ -183,7 +184,7 @@ class ScoringBatches:
         self.sampler = self
 
     def batches(self) -> list[list[int]]:
-        """Return all batches of this rank."""
+        """Return all batches of this process, as lists of example indices."""
         begins = range(self.rank * self.size, self.examples, self.world * self.size)
         return [list(self.order[begin : min(begin + self.size, self.examples)]) for begin in begins]
 
@@ -195,15 +196,14 @@ class ScoringBatches:
 
 
 def mixed_order(train: int, validation: int, draws: Random) -> list[int]:
-    """Return training and validation examples in turn, each in a random order, training first.
+    """Return alternating training and validation examples, each in random order, a training example first.
 
-    Training examples beyond the number of validation examples are left out; validation examples beyond that
-    of training examples follow at the end.
+    Surplus training examples are left out; surplus validation examples follow at the end.
 
     Args:
-        train: number of training examples; they are numbered from 0.
-        validation: number of validation examples, numbered behind the training ones.
-        draws: generator of this order alone.
+        train: number of training examples, whose indices begin at 0.
+        validation: number of validation examples, whose indices follow those of the training examples.
+        draws: generator used for this order only.
     """
     first = sorted(range(train), key=lambda _: draws.random())[:validation]
     second = sorted(range(train, train + validation), key=lambda _: draws.random())

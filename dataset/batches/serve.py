@@ -1,13 +1,14 @@
-"""Encode the rows of a run and make the data module that serves them."""
+"""Encode the examples of a run and make the data module that serves them as batches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs.schema.options import Options
 from dataset.batches.data_module import TaskData
-from dataset.encoding.encode import Encoded, encode
+from dataset.encoding.encode import encode
+from dataset.encoding.encoded_split import EncodedSplit
 from dataset.encoding.preview import preview
-from dataset.mixture.mixed_training_set import blend
+from dataset.mixture.mixed_training_set import mix_training_splits
 from dataset.mixture.parts import Part
 from dataset.rows.task_rows import TaskRows
 
@@ -17,8 +18,8 @@ class Served(NamedTuple):
 
     Args:
         data: its batches.
-        shares: part of a mixture -> examples it gives to an epoch.
-        example: one decoded example of each part with its loss mask.
+        shares: part of a mixture -> number of examples it contributes to an epoch.
+        example: the first example of each part as text, with its targets marked (`preview`).
     """
 
     data: TaskData
@@ -29,27 +30,28 @@ class Served(NamedTuple):
 def serve(
     rows: TaskRows, parts: Sequence[Part], options: Options, tokenizer: Any, limit: Callable[..., int]
 ) -> Served:
-    """Encode every split.
+    """Encode every split and combine the training splits of a mixture.
 
     Args:
         rows: all rows of the run.
         parts: the data set, or those of a mixture.
         options: the effective options.
-        tokenizer: that of the network.
-        limit: (wanted, given=...) -> the longest input in tokens; `given` tells whether a user asked for it.
+        tokenizer: the network's, a fast tokenizer of transformers.
+        limit: (length, given=...) -> the longest input in tokens; `given` says whether a user asked for it.
 
     Raises:
-        InputFault: for a split whose rows all lose their target, and a length the network cannot take.
+        InputFault: for a split without any target after truncation, and a length that the network cannot
+            take.
     """
     given = options.max_token_len is not None
-    splits: dict[str, Encoded] = {}
+    splits: dict[str, EncodedSplit] = {}
     for name, split in rows.splits.items():
         task = rows.tasks.get(name, rows.task)
         longest = limit(options.max_token_len if given else task.length, given=given)
         splits[name] = encode(task, name, split.examples, tokenizer, longest)
-    blended, shares = blend(splits, parts)
+    mixed, shares = mix_training_splits(splits, parts)
     data = TaskData(
-        blended,
+        mixed,
         options.batch_size,
         options.seed,
         tokenizer.pad_token_id,
@@ -60,8 +62,8 @@ def serve(
     return Served(data, shares, _examples(rows, splits, tokenizer))
 
 
-def _examples(rows: TaskRows, splits: Mapping[str, Encoded], tokenizer: Any) -> str:
-    """Return the first example of each part as it is learned, a line each."""
+def _examples(rows: TaskRows, splits: Mapping[str, EncodedSplit], tokenizer: Any) -> str:
+    """Return the first example of each part as it is learned, one line each."""
     firsts = {f"{part}: ": names[0] for part, names in rows.parts.items()} or {"": next(iter(splits))}
     lines = (begin + preview(splits[name], 0, tokenizer, rows.task.labels) for begin, name in firsts.items())
     return "\n".join(lines)

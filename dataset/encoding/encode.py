@@ -1,90 +1,89 @@
-"""Tokenise a split in batched calls and know which tokens are learned.
+"""Tokenise the examples of a split and mark which tokens are targets.
 
-Language modelling: prompt ids (with the start token the tokenizer would add, and an end token where the
-example is closed), then response ids, then the end token; prompt and response are tokenised apart, so that
-the border is exact. Cutting drops from the end, but a prompt that holds a document is cut inside it, alike
-for learning and for generation: what is asked and the answer stay whole. Running text is packed into blocks
-(`encode_blocks`).
+Language modelling: prompt ids (with the start token that the tokenizer would add, and an end-of-sequence
+token where the template asks for it), response ids, end-of-sequence token. Prompt and response are tokenised
+separately, so that the border between them is exact. Truncation drops tokens from the end; a prompt that
+holds a document is truncated inside the document instead, in training and generation alike, so that the
+question and the answer stay complete. Running text is packed into blocks (`encode_blocks`).
 """
 
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from configs.runtime.faults import InputFault
-from dataset.encoding.multiple_choice import EncodedChoices, encode_choices
+from configs.schema.batch_keys import IGNORE_INDEX
+from dataset.encoding.encoded_split import EncodedSplit, Item, Purpose
+from dataset.encoding.multiple_choice import encode_choices
 from dataset.task import CHOICES, Example, Task
-
-IGNORED = -100
-Purpose = Literal["learn", "predict", "generate"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One split as tokens; item i is a dictionary of tensors for `dataset.encoding.collate`.
+    """Texts, or prompts and responses, as tokens; an `EncodedSplit`.
 
     Args:
-        tokens: (total,) int32, all examples one after the other.
-        starts: (N + 1,) int64, where each example begins.
+        tokens: (total,) int32, the ids of all examples, concatenated.
+        starts: (N + 1,) int64, where each example begins in `tokens`.
         rows: (N,) int64, the example's number in its split.
         purpose: learn (with labels), predict (no labels), generate (prompts alone).
-        borders: (N,) int64, the length of the prompt; None for classification.
+        prompt_lengths: (N,) int64, number of tokens of the prompt; None for classification.
         labels: (N,) int64 or float32; None for language modelling and predictions.
-        segments: (total,) int32 token type ids, when the tokenizer makes them.
-        cut: examples that were shortened.
-        dropped: examples left out because cutting left no target.
-        types: (N,) what sort of task each example is, where the split tells; no batch holds it.
+        token_type_ids: (total,) int32, when the tokenizer makes them.
+        cut: number of examples that were truncated.
+        dropped: number of examples left out because truncation left no target.
+        task_types: (N,) type of task of each example; empty where the rows do not state it.
     """
 
     tokens: Tensor
     starts: Tensor
     rows: Tensor
     purpose: Purpose
-    borders: Tensor | None = None
+    prompt_lengths: Tensor | None = None
     labels: Tensor | None = None
-    segments: Tensor | None = None
+    token_type_ids: Tensor | None = None
     cut: int = 0
     dropped: int = 0
-    types: Sequence[str] = ()
+    task_types: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Item:
         begin, end = int(self.starts[index]), int(self.starts[index + 1])
         item = {"input_ids": self.tokens[begin:end].long()}
-        if self.segments is not None:
-            item["token_type_ids"] = self.segments[begin:end].long()
+        if self.token_type_ids is not None:
+            item["token_type_ids"] = self.token_type_ids[begin:end].long()
         if self.labels is not None:
             item["labels"] = self.labels[index]
-        elif self.purpose == "learn" and self.borders is not None:
+        elif self.purpose == "learn" and self.prompt_lengths is not None:
             item["labels"] = item["input_ids"].clone()
-            item["labels"][: int(self.borders[index])] = IGNORED
+            item["labels"][: int(self.prompt_lengths[index])] = IGNORE_INDEX
         if self.purpose != "learn":
             item["index"] = self.rows[index]
         return item
 
     @property
     def lengths(self) -> list[int]:
-        """Token counts of the examples."""
+        """Number of tokens of each example."""
         return (self.starts[1:] - self.starts[:-1]).tolist()
 
     def draw(self, seed: int) -> None:
-        """Return how an epoch chooses its examples: None, it holds each of them once."""
+        """Return None: an epoch holds each example once."""
 
     def stored_order(self) -> Sequence[int]:
-        """Return the examples in the order importance tests read them."""
+        """Return the examples in file order."""
         return range(len(self))
 
 
 def encode(
     task: Task, name: str, examples: Sequence[Example], tokenizer: Any, max_token_len: int
-) -> Encoded | EncodedChoices:
-    """Encode a split as its task and its place ask for: labelled texts, bare texts, pairs, or prompts.
+) -> EncodedSplit:
+    """Encode a split by its task's objective: texts, prompts with responses, blocks, prompts, or questions.
 
     Args:
         task: the data set, completed by its rows.
@@ -92,13 +91,16 @@ def encode(
         examples: the split's examples.
         tokenizer: a fast tokenizer of transformers.
         max_token_len: longest example in tokens.
+
+    Raises:
+        InputFault: when the tokenizer lacks what the objective needs, or running text leaves no target.
     """
     if task.objective == CHOICES:
         return encode_choices(examples, tokenizer, start_tokens(tokenizer), max_token_len)
     encoded = _encode(task, name, examples, tokenizer, max_token_len)
     if task.packed or not any(example.task_type for example in examples):
         return encoded
-    return replace(encoded, types=[examples[row].task_type for row in encoded.rows.tolist()])
+    return replace(encoded, task_types=[examples[row].task_type for row in encoded.rows.tolist()])
 
 
 def _encode(
@@ -116,7 +118,13 @@ def _encode(
 
 
 def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
-    """Encode classification or regression examples of one or two segments, the longest cut first."""
+    """Encode classification or regression examples of one or two segments; the longer one is truncated first.
+
+    Args:
+        examples: the split's examples; all have a label, or none has.
+        tokenizer: a fast tokenizer of transformers.
+        max_token_len: longest example in tokens.
+    """
     segments = list(zip(*(example.texts for example in examples), strict=True))
     encoded = tokenizer(
         *[list(segment) for segment in segments],
@@ -133,7 +141,7 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
         range(len(ids)),
         purpose="learn" if is_labelled else "predict",
         labels=labels,
-        segments=_flat(encoded["token_type_ids"]) if "token_type_ids" in encoded else None,
+        token_type_ids=_flat(encoded["token_type_ids"]) if "token_type_ids" in encoded else None,
         cut=_count_cut(examples, ids, tokenizer, max_token_len),
     )
 
@@ -141,13 +149,13 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
 def encode_pairs(
     examples: Sequence[Example], tokenizer: Any, max_token_len: int, prompt_len: int | None = None
 ) -> Encoded:
-    """Encode prompts and responses; an example that keeps no target after cutting is dropped and counted.
+    """Encode prompts and responses; an example without a target after truncation is dropped and counted.
 
     Args:
         examples: the split's examples.
         tokenizer: a fast tokenizer of transformers.
         max_token_len: longest example in tokens.
-        prompt_len: longest prompt that holds a document; None does not cut documents.
+        prompt_len: longest prompt that holds a document; None does not truncate documents.
     """
     end = end_token(tokenizer)
     prompts, shortened = _prompts(examples, tokenizer, prompt_len)
@@ -162,20 +170,22 @@ def encode_pairs(
         cut += row in shortened or len(whole) > max_token_len
         ids.append(whole[:max_token_len])
         rows.append(row)
-    borders = torch.tensor([len(prompts[row]) for row in rows], dtype=torch.int64)
-    return _encoded(ids, rows, purpose="learn", borders=borders, cut=cut, dropped=len(prompts) - len(rows))
+    prompt_lengths = torch.tensor([len(prompts[row]) for row in rows], dtype=torch.int64)
+    return _encoded(
+        ids, rows, purpose="learn", prompt_lengths=prompt_lengths, cut=cut, dropped=len(prompts) - len(rows)
+    )
 
 
 def encode_prompts(
     examples: Sequence[Example], tokenizer: Any, max_token_len: int, prompt_len: int | None = None
 ) -> Encoded:
-    """Encode prompts for generation; a long one keeps its end, where the answer is asked for.
+    """Encode prompts for generation; one that is too long keeps its end, where the answer is requested.
 
     Args:
         examples: the split's examples.
         tokenizer: a fast tokenizer of transformers.
         max_token_len: longest prompt in tokens.
-        prompt_len: longest prompt that holds a document; None does not cut documents.
+        prompt_len: longest prompt that holds a document; None does not truncate documents.
     """
     start = start_tokens(tokenizer)
     prompts, shortened = _prompts(examples, tokenizer, prompt_len)
@@ -184,15 +194,21 @@ def encode_prompts(
         is_long = len(prompt) > max_token_len
         cut += row in shortened or is_long
         ids.append([*start, *prompt[len(prompt) - max_token_len + len(start) :]] if is_long else prompt)
-    borders = torch.tensor([len(prompt) for prompt in ids], dtype=torch.int64)
-    return _encoded(ids, range(len(ids)), purpose="generate", borders=borders, cut=cut)
+    prompt_lengths = torch.tensor([len(prompt) for prompt in ids], dtype=torch.int64)
+    return _encoded(ids, range(len(ids)), purpose="generate", prompt_lengths=prompt_lengths, cut=cut)
 
 
 def encode_blocks(examples: Sequence[Example], tokenizer: Any, max_token_len: int) -> Encoded:
-    """Encode running text: all lines' tokens in one row, cut into blocks that begin with the start token.
+    """Encode running text: the tokens of all lines are concatenated and cut into blocks.
 
-    Every text token is a target once; without a start token a block's first one has nothing before it and is
-    none. No end token is added, and the last block is as long as what is left.
+    Each block begins with the start token. Every token of the text is a target once, except that without a
+    start token the first one of a block has no token before it. No end-of-sequence token is added; the last
+    block may be shorter.
+
+    Args:
+        examples: the lines, in their responses.
+        tokenizer: a fast tokenizer of transformers.
+        max_token_len: tokens of a block, the start token included.
 
     Raises:
         InputFault: when the text has no token that could be a target.
@@ -205,14 +221,14 @@ def encode_blocks(examples: Sequence[Example], tokenizer: Any, max_token_len: in
         raise InputFault(f"--max-token-len: {max_token_len}, {len(text)} tokens of text leave no target")
     cuts = [*range(0, len(text), size), len(text)]
     if cuts[-1] - cuts[-2] < least:
-        cuts[-2] -= 1  # one token alone has nothing before it, so the block in front lends one
+        cuts[-2] -= 1  # a single token could not be a target, so the block before gives up its last one
     ids = [[*start, *text[begin:end]] for begin, end in itertools.pairwise(cuts)]
-    borders = torch.full((len(ids),), len(start), dtype=torch.int64)
-    return _encoded(ids, range(len(ids)), purpose="learn", borders=borders)
+    prompt_lengths = torch.full((len(ids),), len(start), dtype=torch.int64)
+    return _encoded(ids, range(len(ids)), purpose="learn", prompt_lengths=prompt_lengths)
 
 
 def start_tokens(tokenizer: Any) -> list[int]:
-    """Return the ids that the tokenizer normally puts before a text."""
+    """Return the ids that the tokenizer adds before a text; empty for one that adds none."""
     probe = tokenizer("a", add_special_tokens=True)["input_ids"]
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = (at for at in range(len(probe)) if probe[at : at + len(plain)] == plain)
@@ -220,7 +236,7 @@ def start_tokens(tokenizer: Any) -> list[int]:
 
 
 def end_token(tokenizer: Any) -> int:
-    """Return the id that ends a response.
+    """Return the id of the end-of-sequence token, which ends a response.
 
     Raises:
         InputFault: when the tokenizer has none.
@@ -233,25 +249,25 @@ def end_token(tokenizer: Any) -> int:
 def _prompts(
     examples: Sequence[Example], tokenizer: Any, prompt_len: int | None
 ) -> tuple[list[list[int]], set[int]]:
-    """Return every prompt's ids, and the examples whose document was cut."""
+    """Return each prompt's ids, and the numbers of the examples whose document was truncated."""
     start = start_tokens(tokenizer)
     end = [end_token(tokenizer)] if any(example.closed for example in examples) else []
     plain = _plain([example.texts[0] for example in examples], tokenizer)
     prompts = [[*start, *ids, *(end if example.closed else ())] for example, ids in zip(examples, plain)]
-    shortened = set()
+    shortened: set[int] = set()
     for row, (prompt, example) in enumerate(zip(prompts, examples)):
         excess = 0 if prompt_len is None else len(prompt) - prompt_len
         if excess > 0 and example.document is not None:
-            inside = _inside(example.texts[0], example.document, tokenizer)
-            if excess < len(inside):  # else nothing of the document would be left
+            inside = _document_tokens(example.texts[0], example.document, tokenizer)
+            if excess < len(inside):  # otherwise nothing of the document would be left
                 begin = len(start) + inside[-excess]
                 prompts[row] = [*prompt[:begin], *prompt[begin + excess :]]
                 shortened.add(row)
     return prompts, shortened
 
 
-def _inside(text: str, document: tuple[int, int], tokenizer: Any) -> list[int]:
-    """Return which tokens of a prompt stand for nothing but its document: a run of neighbours."""
+def _document_tokens(text: str, document: tuple[int, int], tokenizer: Any) -> list[int]:
+    """Return the positions of the tokens that lie wholly inside a prompt's document, a contiguous range."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     begin, end = document
     return [
@@ -266,7 +282,7 @@ def _plain(texts: list[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _count_cut(examples: Sequence[Example], ids: list[list[int]], tokenizer: Any, limit: int) -> int:
-    # Only an example that fills the limit can have been cut; those alone are tokenised once more, whole.
+    # Only an example as long as the limit can have been truncated; these alone are tokenised again, whole.
     full = [examples[row] for row, tokens in enumerate(ids) if len(tokens) >= limit]
     if not full:
         return 0

@@ -1,25 +1,26 @@
-"""How often the parts of a mixture are drawn: pure functions of sizes and weights.
+"""Which examples of a mixture's parts form an epoch: pure functions of sizes, weights, seed and epoch.
 
-An epoch holds N = n_1 + ... + n_K examples, as many as the parts together. Part k gives q_k of them:
+An epoch holds N = n_1 + ... + n_K examples, as many as all parts together. Part k contributes q_k of them:
 N w_k / (w_1 + ... + w_K), rounded by largest remainders so that the q_k sum to N. Without weights q_k = n_k:
 each example once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from configs.runtime.seeds import derive
+from dataset.encoding.encoded_split import Draw
 
 
 def quotas(sizes: Sequence[int], weights: Sequence[float] | None) -> list[int]:
-    """Return how many examples each part gives to an epoch; they sum to that of the sizes.
+    """Return how many examples each part contributes to an epoch; they sum to the sum of the sizes.
 
     Args:
-        sizes: examples of each part.
-        weights: relative, above 0; None for the sizes themselves.
+        sizes: number of examples of each part.
+        weights: relative shares, above 0; None for shares by size.
     """
     if weights is None:
         return list(sizes)
@@ -33,32 +34,29 @@ def quotas(sizes: Sequence[int], weights: Sequence[float] | None) -> list[int]:
 
 
 def stored_order(sizes: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Return an epoch's examples without chance, the parts evenly interleaved, each in its own stored order.
+    """Return the examples of an epoch in a fixed order: parts evenly interleaved, each in its stored order.
 
-    Example j of the q_k of part k stands at (j + 1/2) / q_k of the way; a short part begins again.
+    Example j of the q_k of part k is at position (j + 1/2) / q_k of the epoch; a part with fewer than q_k
+    examples begins again.
 
     Args:
-        sizes: examples of each part; the parts are numbered through, one behind the other.
-        counts: examples each part gives (`quotas`).
+        sizes: number of examples of each part; example indices run through the concatenated parts.
+        counts: number of examples that each part contributes (`quotas`).
     """
     starts = [sum(sizes[:part]) for part in range(len(sizes))]
-    places = [((j + 0.5) / count, part, j) for part, count in enumerate(counts) for j in range(count)]
-    return [starts[part] + j % sizes[part] for _, part, j in sorted(places)]
-
-
-Draw = Callable[[int], Tensor]
-"""Epoch -> (count,) the examples it holds, in no particular order."""
+    positions = [((j + 0.5) / count, part, j) for part, count in enumerate(counts) for j in range(count)]
+    return [starts[part] + j % sizes[part] for _, part, j in sorted(positions)]
 
 
 def mixture_draw(sizes: Sequence[int], counts: Sequence[int], seed: int) -> Draw:
-    """Return the draw of a mixture: each part is gone through in shuffled rounds, over all epochs.
+    """Return how the epochs of a mixture are drawn: each part is traversed in shuffled rounds, across epochs.
 
-    Part k is an endless row of rounds, each a permutation of its n_k examples; epoch e takes places e q_k to
-    (e + 1) q_k - 1 of it. No example comes again before all others of its part were taken.
+    The rounds of part k, each a permutation of its n_k examples, form an endless sequence; epoch e takes its
+    elements e q_k to (e + 1) q_k - 1. No example is repeated before all others of its part were taken.
 
     Args:
-        sizes: examples of each part; the parts are numbered through, one behind the other.
-        counts: examples q_k each part gives to an epoch.
+        sizes: number of examples of each part; example indices run through the concatenated parts.
+        counts: number of examples q_k that each part contributes to an epoch.
         seed: the run's seed.
     """
     return partial(_mixture_epoch, tuple(sizes), tuple(counts), seed)

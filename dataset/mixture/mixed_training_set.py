@@ -4,64 +4,67 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
-from torch import Tensor
-
 from configs.runtime.faults import InputFault
-from dataset.encoding.encode import Encoded
-from dataset.mixture.epochs import Draw, mixture_draw, quotas, stored_order
+from dataset.encoding.encoded_split import Draw, EncodedSplit, Item, Purpose
+from dataset.mixture.epochs import mixture_draw, quotas, stored_order
 from dataset.mixture.parts import Part
 
 
-class Blend:
-    """The parts' encoded training splits, numbered through one behind the other; serves as an `Encoded` does.
+class MixedTrainingSet:
+    """The encoded training splits of all parts, concatenated; an `EncodedSplit`.
 
     Args:
         members: the parts' training splits.
-        weights: the parts' relative shares of an epoch; None for their sizes.
+        weights: the parts' relative shares of an epoch; None for shares by size.
     """
 
-    purpose = "learn"
+    purpose: Purpose = "learn"
     cut = dropped = 0  # counted at the parts' own splits
+    task_types: Sequence[str] = ()  # only evaluation reads them
 
-    def __init__(self, members: Sequence[Encoded], weights: Sequence[float] | None) -> None:
+    def __init__(self, members: Sequence[EncodedSplit], weights: Sequence[float] | None) -> None:
         self.members = list(members)
         self.sizes = [len(member) for member in members]
         self.quotas = quotas(self.sizes, weights)
-        self._weighted = weights is not None
+        self._is_weighted = weights is not None
         self._ends = list(accumulate(self.sizes))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int) -> Item:
         member = bisect_right(self._ends, index)
         return self.members[member][index - self._ends[member] + self.sizes[member]]
 
     @property
     def lengths(self) -> list[int]:
-        """Token counts of the examples."""
+        """Number of tokens of each example."""
         return [length for member in self.members for length in member.lengths]
 
     def draw(self, seed: int) -> Draw | None:
-        """Return how an epoch chooses its examples; None where it holds each of them once."""
-        return mixture_draw(self.sizes, self.quotas, seed) if self._weighted else None
+        """Return how an epoch chooses its examples; None without weights: it holds each of them once."""
+        return mixture_draw(self.sizes, self.quotas, seed) if self._is_weighted else None
 
     def stored_order(self) -> list[int]:
-        """Return an epoch's examples without chance, the parts evenly interleaved."""
+        """Return the examples of an epoch in a fixed order, the parts evenly interleaved."""
         return stored_order(self.sizes, self.quotas)
 
 
-def blend(
-    splits: Mapping[str, Encoded], parts: Sequence[Part]
-) -> tuple[dict[str, Encoded | Blend], dict[str, int]]:
-    """Put the parts' training splits together.
+def mix_training_splits(
+    splits: Mapping[str, EncodedSplit], parts: Sequence[Part]
+) -> tuple[dict[str, EncodedSplit], dict[str, int]]:
+    """Combine the training splits of a mixture's parts.
+
+    Args:
+        splits: split name -> its examples.
+        parts: the data set, or those of a mixture.
 
     Returns:
-        The splits, with one more, `train`; and part -> examples it gives to an epoch. The splits of one data
-        set, and of a mixture that is not trained, stay as they are.
+        The splits with one more, `train`; and part -> number of examples it contributes to an epoch. The
+        splits of a single data set, and of a mixture that is not trained, are returned unchanged.
 
     Raises:
-        InputFault: naming a split that is empty, and a part that gives no example to an epoch.
+        InputFault: for every empty split, and for every part that contributes no example to an epoch.
     """
     empty = [name for name, split in splits.items() if len(split) == 0]
     if empty:
@@ -70,7 +73,7 @@ def blend(
     if not trained:
         return dict(splits), {}
     weights = [part.weight for part in trained if part.weight is not None]
-    train = Blend([splits[part.split("train")] for part in trained], weights or None)
+    train = MixedTrainingSet([splits[part.split("train")] for part in trained], weights or None)
     faults = [
         f"{part.where}: weight: {part.weight:g} gives '{part.name}' none of an epoch's {len(train)} examples"
         for part, count in zip(trained, train.quotas)

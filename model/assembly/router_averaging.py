@@ -17,13 +17,14 @@ from torch import Tensor
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory
+from configs.schema.batch_keys import IGNORE_INDEX
 from model.assembly.assembly import Assembled
 from model.assembly.router_usage import RouterRecord, Usage
 from model.exchange.load import attach_peft
 from model.exchange.peft_format import Factors, PeftAdapter, read, write
 from model.injection.attachment import Attachment
 from model.site import SiteKey
-from model.training.objective import IGNORED, Batch, Objective, inputs
+from model.training.objective import Batch, Objective, inputs
 
 ROWS = 8
 """Of a batch."""
@@ -200,10 +201,10 @@ def _add(errors: Errors, batch: Batch, both: Sequence[Tensor], *, has_labels: bo
 
 def _add_loss(errors: Errors, batch: Batch, both: Sequence[Tensor]) -> None:
     """Add the loss of every next token. both: logits (B, T, C)."""
-    targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)[:, 1:].flatten()
+    targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORE_INDEX)[:, 1:].flatten()
     sums = [
-        F.cross_entropy(one[:, :-1].flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum").item()
+        F.cross_entropy(one[:, :-1].flatten(0, 1), targets, ignore_index=IGNORE_INDEX, reduction="sum").item()
         for one in both
     ]
     errors.losses = (errors.losses[0] + sums[0], errors.losses[1] + sums[1])
-    errors.targets += int((targets != IGNORED).sum())
+    errors.targets += int((targets != IGNORE_INDEX).sum())

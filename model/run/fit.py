@@ -93,6 +93,6 @@ def _go_on(job: Job, trainer: L.Trainer, position: Mapping[str, Any], recorded: 
 
 def _say_dropped(job: Job, world: int) -> None:
     """Say how many examples of an epoch do not fill every process and are left out."""
-    tail = job.data.left_out(world)
+    tail = job.data.dropped_per_epoch(world)
     if tail:
         console.say(f"note: {tail} examples of each epoch are left out, they do not fill {world} processes")

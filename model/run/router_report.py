@@ -35,7 +35,7 @@ def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterReco
     try:
         with record, torch.no_grad():
             for record.group in job.data.validation_names:
-                loader, types = job.data.looked_at(record.group, _BATCHES, _EXAMPLES)
+                loader, types = job.data.evaluation_sample(record.group, _BATCHES, _EXAMPLES)
                 for number, batch in enumerate(loader):
                     record.expect(types[number] if types else ())
                     with trainer.precision_plugin.forward_context():
@@ -56,7 +56,7 @@ def report_routers(job: Job, trainer: L.Trainer, record: RouterRecord) -> Mappin
         return {}
     names = job.data.validation_names
     record.pool(
-        {name: job.data.types(name) for name in names}, partial(trainer.strategy.reduce, reduce_op="sum")
+        {name: job.data.task_types(name) for name in names}, partial(trainer.strategy.reduce, reduce_op="sum")
     )
     if console.rank() != 0:
         return {}

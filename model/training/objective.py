@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from configs.schema.batch_keys import IGNORE_INDEX, NETWORK_INPUTS
 from model.training.metrics import ClassMetrics, TokenMetrics, ValueMetrics
 
 Batch = Mapping[str, Tensor]
-IGNORED = -100
-"""The label of a position that is no target."""
+"""Key of `configs.schema.batch_keys` -> tensor."""
 _LOGITS_AT_ONCE = 2**23
 
 
@@ -47,9 +47,8 @@ class Objective(Protocol):
 
 
 def inputs(batch: Batch) -> dict[str, Tensor]:
-    """Return what the network reads of a batch."""
-    names = ("input_ids", "inputs_embeds", "attention_mask", "token_type_ids")
-    return {name: batch[name] for name in names if name in batch}
+    """Return the tensors of a batch that the network is called with."""
+    return {name: batch[name] for name in NETWORK_INPUTS if name in batch}
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class LanguageModeling:
-    """Cross-entropy of the next token at target positions. Labels (B, T), IGNORED on prompt and padding.
+    """Cross-entropy of the next token at target positions. Labels (B, T), IGNORE_INDEX on prompt and padding.
 
     Logits are made for the positions that predict a target and for no other: with a masked prompt that is a
     small part of B x T x vocabulary.
@@ -140,7 +139,7 @@ class LanguageModeling:
     def predict(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of each example, summed over its targets: (B)."""
         logits, targets = self._targets(network, batch)
-        rows = (batch["labels"][:, 1:] != IGNORED).nonzero()[:, 0]
+        rows = (batch["labels"][:, 1:] != IGNORE_INDEX).nonzero()[:, 0]
         losses = F.cross_entropy(logits, targets, reduction="none")
         return torch.zeros(len(batch["labels"]), dtype=losses.dtype).index_add(0, rows.cpu(), losses.cpu())
 
@@ -205,7 +204,7 @@ def is_frozen_plain(head: nn.Module, config: Any) -> bool:
 def _chosen(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return which positions predict a target (B, T) and the M targets (M)."""
     shifted = batch["labels"][:, 1:]  # position t predicts token t + 1
-    wanted = shifted != IGNORED
+    wanted = shifted != IGNORE_INDEX
     return F.pad(wanted, (0, 1)), shifted[wanted]  # the last position predicts nothing
 
 

@@ -9,11 +9,13 @@ from importlib import import_module
 import pytest
 
 from configs.runtime import kinds
+from configs.schema.batch_keys import IGNORE_INDEX
 from dataset.encoding.collate import Collate
-from dataset.encoding.encode import IGNORED, encode
+from dataset.encoding.encode import encode
 from dataset.encoding.preview import preview
 from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.task import RowFault
+from tests.support.batches import check_batch
 from tests.support.tiny import byte_tokenizer
 
 KINDS = kinds.names(kinds.TASKS)
@@ -106,7 +108,7 @@ def test_prompt_is_masked_and_target_kept(case):
     encoded = encode(task, "train", examples, tokenizer, 4096)
     for index, example in enumerate(examples):
         ids, labels = encoded[index]["input_ids"], encoded[index]["labels"]
-        learned = labels != IGNORED
+        learned = labels != IGNORE_INDEX
         assert tokenizer.decode(ids[learned]) == f"{example.response}</s>"
         assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}{'</s>' * example.closed}"
         assert (labels[learned] == ids[learned]).all()
@@ -121,7 +123,7 @@ def test_running_text_is_learned_whole(case):
     encoded = encode(task, "train", examples, tokenizer, 16)
     items = [encoded[index] for index in range(len(encoded))]
     assert all(len(item["input_ids"]) == 16 for item in items[:-1])
-    learned = [item["input_ids"][item["labels"] != IGNORED] for item in items]
+    learned = [item["input_ids"][item["labels"] != IGNORE_INDEX] for item in items]
     assert "".join(tokenizer.decode(ids) for ids in learned) == "".join(e.response for e in examples)
     assert preview(encoded, 0, tokenizer).startswith("<s>[[")
 
@@ -139,6 +141,16 @@ def test_texts_carry_their_labels(case):
         tokenizer.decode(ids[mask.bool()]) for ids, mask in zip(batch["input_ids"], batch["attention_mask"])
     ]
     assert texts == [f"<s>{'</s>'.join(example.texts)}</s>" for example in examples]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_batch_holds_what_the_table_of_its_keys_says(case, split):
+    task = case.completed()
+    tokenizer = byte_tokenizer(encoder=task.objective != "language_modeling", segments=True)
+    encoded = encode(task, split, case.examples(), tokenizer, 512)
+    batch = Collate(tokenizer.pad_token_id)([encoded[index] for index in range(len(encoded))])
+    check_batch(batch)
+    assert ("labels" in batch) == (encoded.purpose == "learn") != ("index" in batch)
 
 
 def test_perfect_answer_scores_one_spoiled_less_and_wrong_zero(case):
@@ -167,7 +179,7 @@ def test_what_gives_way_is_the_document(case):
     trained, tested = (encode(task, name, long, tokenizer, limit) for name in ("train", "test"))
     for index, whole in enumerate(wholes):
         prompt = tested[index]["input_ids"]
-        assert len(prompt) == int(trained.borders[index]) == task.generation.max_new_tokens
+        assert len(prompt) == int(trained.prompt_lengths[index]) == task.generation.max_new_tokens
         assert prompt.tolist() == trained[index]["input_ids"][: len(prompt)].tolist()
         begin, end = whole.document
         text = tokenizer.decode(prompt)

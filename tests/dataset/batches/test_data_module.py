@@ -149,7 +149,7 @@ def test_generative_tasks_are_tested_on_left_padded_prompts():
 def test_too_few_examples_for_the_ranks_are_refused(monkeypatch):
     held = data()
     monkeypatch.setattr(TaskData, "_place", lambda self: (0, 4))
-    with pytest.raises(InputFault, match="11 examples do not fill a batch of 16 over all ranks"):
+    with pytest.raises(InputFault, match="11 examples do not fill a batch of 16 over all processes"):
         held.train_dataloader()
 
 
@@ -172,16 +172,16 @@ def _typed(types, count=20):
 def test_a_set_with_types_tells_those_of_the_batches_it_gives():
     splits = _typed(["b", "", "a"])
     one = data(splits)
-    assert one.types("validation") == ["", "a", "b"]
-    loader, types = one.looked_at("validation", 2, 1)
+    assert one.task_types("validation") == ["", "a", "b"]
+    loader, types = one.evaluation_sample("validation", 2, 1)
     assert types == [["b", "", "a", "b"], ["a", "b", "", "a"]]  # rows 0 to 3 and 8 to 11 of five batches
     assert [texts(batch) for batch in loader] == [letters(4), letters(20)[8:12]]
-    assert len(one.looked_at("validation", 2, 13)[1]) == 4  # of four examples each
+    assert len(one.evaluation_sample("validation", 2, 13)[1]) == 4  # of four examples each
     assert set(splits["validation"][0]) == {"input_ids", "labels"}
 
 
 def test_a_set_without_types_gives_its_first_batches():
     one = data(_typed([""]))
-    loader, types = one.looked_at("validation", 2, 99)
-    assert types == [] == one.types("validation")
+    loader, types = one.evaluation_sample("validation", 2, 99)
+    assert types == [] == one.task_types("validation")
     assert [texts(batch) for batch in loader] == [letters(4), letters(8)[4:]]

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.runtime.seeds import draws
-from dataset.batches.sampling import EpochBatches, EvalBatches, ScoringBatches, first, mixed_order, spread
+from dataset.batches.sampling import (
+    EpochBatches,
+    EvalBatches,
+    ScoringBatches,
+    evenly_spaced,
+    first,
+    mixed_order,
+)
 from dataset.mixture.epochs import mixture_draw
 
 COUNTS = st.integers(0, 90)
@@ -210,10 +217,10 @@ def test_a_mixed_order_draws_among_all_training_examples():
 
 def test_a_few_global_batches_are_the_first_or_spread_evenly():
     assert list(first(3, 10)) == [0, 1, 2] and list(first(3, 2)) == [0, 1]
-    assert spread(3, 10) == [0, 3, 6] and spread(3, 2) == [0, 1]
-    for choose in (partial(first, 2), partial(spread, 2)):
+    assert evenly_spaced(3, 10) == [0, 3, 6] and evenly_spaced(3, 2) == [0, 1]
+    for choose in (partial(first, 2), partial(evenly_spaced, 2)):
         alone = EvalBatches(21, 4, choose=choose).batches()
         assert len(alone) == 2
         halves = [EvalBatches(21, 2, rank, 2, choose).batches() for rank in (0, 1)]
         assert [sum(pair, []) for pair in zip(*halves)] == alone
-    assert EvalBatches(21, 4, choose=partial(spread, 9)).batches() == EvalBatches(21, 4).batches()
+    assert EvalBatches(21, 4, choose=partial(evenly_spaced, 9)).batches() == EvalBatches(21, 4).batches()

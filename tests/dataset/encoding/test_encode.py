@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from configs.runtime.faults import InputFault
+from configs.schema.batch_keys import IGNORE_INDEX
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import (
-    IGNORED,
     encode,
     encode_blocks,
     encode_pairs,
@@ -44,8 +44,8 @@ def test_cutting_never_unmasks_a_prompt(pairs, limit):
         target = [*TOKENIZER(response, add_special_tokens=False)["input_ids"], 2]
         item = encoded[index]
         assert item["input_ids"].tolist() == (source + target)[:limit]
-        assert item["labels"].tolist() == ([IGNORED] * len(source) + target)[:limit]
-        assert (item["labels"] != IGNORED).any()
+        assert item["labels"].tolist() == ([IGNORE_INDEX] * len(source) + target)[:limit]
+        assert (item["labels"] != IGNORE_INDEX).any()
     kept = [len(prompt.encode()) + 1 < limit for prompt, _ in pairs]
     assert encoded.rows.tolist() == [row for row, is_kept in enumerate(kept) if is_kept]
     assert encoded.dropped == kept.count(False)
@@ -69,7 +69,7 @@ def test_end_is_learned_even_when_it_is_the_pad():
     encoded = encode_pairs([pair("a", "b"), pair("a", "bbb")], TOKENIZER, 64)
     batch = Collate(pad_id=end_token(TOKENIZER))([encoded[0], encoded[1]])
     assert batch["input_ids"][0].tolist()[2:] == [batch["input_ids"][0, 2].item(), 2, 2, 2]
-    assert batch["labels"][0].tolist()[3:] == [2, IGNORED, IGNORED]
+    assert batch["labels"][0].tolist()[3:] == [2, IGNORE_INDEX, IGNORE_INDEX]
     assert batch["attention_mask"].sum(1).tolist() == [4, 6]
 
 
@@ -176,7 +176,7 @@ def test_running_text_loses_no_token(lines, limit, has_start):
     assert [token for item in items for token in item["input_ids"][len(start) :].tolist()] == text
     assert max(encoded.lengths) <= limit
     # Every block has a target, and where it begins with the start token every token of the text is one.
-    targets = [int((item["labels"][1:] != IGNORED).sum()) for item in items]
+    targets = [int((item["labels"][1:] != IGNORE_INDEX).sum()) for item in items]
     assert min(targets) >= 1
     assert sum(targets) == len(text) - (0 if has_start else len(items))
 
@@ -194,8 +194,8 @@ def test_types_follow_their_examples_and_change_no_batch():
     typed = [replace(one, task_type=kind) for one, kind in zip(plain, ("x", "y", "", "x"))]
     one, other = (encode(task, "validation", examples, TOKENIZER, 20) for examples in (plain, typed))
     assert other.dropped == 1
-    assert (list(one.types), list(other.types)) == ([], ["x", "", "x"])
+    assert (list(one.task_types), list(other.task_types)) == ([], ["x", "", "x"])
     assert all(torch.equal(a, b) for n in range(3) for a, b in zip(one[n].values(), other[n].values()))
     assert one[0].keys() == other[0].keys()
     packed = replace(task, packed=True)
-    assert list(encode(packed, "validation", typed, TOKENIZER, 20).types) == []
+    assert list(encode(packed, "validation", typed, TOKENIZER, 20).task_types) == []

@@ -3,8 +3,10 @@
 import pytest
 
 from configs.runtime.faults import InputFault
+from dataset.encoding.collate import Collate
 from dataset.encoding.multiple_choice import encode_choices
 from dataset.task import Example
+from tests.support.batches import check_batch
 
 EXAMPLES = [
     Example(("Why?\nAnswer:",), label=2, gold="stem"),
@@ -31,6 +33,7 @@ def test_a_letter_is_one_token_of_its_own_or_joins_the_space():
         assert [int(encoded[row]["labels"]) for row in range(2)] == [2, 0]
         assert [int(encoded[row]["group"]) for row in range(2)] == [0, 3]
         assert (len(encoded), encoded.cut) == (2, 0)
+        check_batch(Collate(pad_id=1)([encoded[0], encoded[1]]))
 
 
 def test_a_cut_prompt_has_no_right_letter():
@@ -48,5 +51,5 @@ def test_letters_that_run_into_the_prompt_or_share_an_id_are_refused():
         return {"input_ids": [[5, 6, 1 if text.endswith("A") else 0] for text in texts]}
 
     for tokenizer in (merged, poor):
-        with pytest.raises(InputFault, match="does not write the letters"):
+        with pytest.raises(InputFault, match="does not encode the letters"):
             encode_choices(EXAMPLES, tokenizer, [], 64)

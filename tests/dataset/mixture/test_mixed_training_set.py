@@ -6,7 +6,7 @@ import torch
 from configs.runtime.faults import InputFault
 from dataset.batches.data_module import TaskData
 from dataset.encoding.encode import encode_pairs
-from dataset.mixture.mixed_training_set import Blend, blend
+from dataset.mixture.mixed_training_set import MixedTrainingSet, mix_training_splits
 from dataset.mixture.parts import Part
 from dataset.task import Example, Selection, Task
 from tests.support.tiny import byte_tokenizer
@@ -40,7 +40,7 @@ def texts(loader):
 
 def test_examples_keep_their_own_tokens_and_masks():
     held = splits()
-    train = Blend([held["train_a"], held["train_b"]], None)
+    train = MixedTrainingSet([held["train_a"], held["train_b"]], None)
     assert len(train) == 8
     for index in range(8):
         own = held["train_a"][index] if index < 5 else held["train_b"][index - 5]
@@ -49,9 +49,9 @@ def test_examples_keep_their_own_tokens_and_masks():
 
 
 def test_an_epoch_is_drawn_by_weight_and_stored_order_alternates():
-    blended, shares = blend(splits(), parts(1.0, 3.0))
+    mixed, shares = mix_training_splits(splits(), parts(1.0, 3.0))
     assert shares == {"a": 2, "b": 6}
-    data = TaskData(blended, batch_size=4, seed=0, pad_id=1)
+    data = TaskData(mixed, batch_size=4, seed=0, pad_id=1)
     seen = texts(data.train_dataloader())
     assert sorted(word for word in seen if "b" in word) == ["b", "b", "bb", "bb", "bbb", "bbb"]
     assert len({word for word in seen if "a" in word}) == 2
@@ -62,32 +62,35 @@ def test_an_epoch_is_drawn_by_weight_and_stored_order_alternates():
 
 
 def test_without_weights_an_epoch_is_the_union():
-    blended, shares = blend(splits(), parts(None, None))
+    mixed, shares = mix_training_splits(splits(), parts(None, None))
     assert shares == {"a": 5, "b": 3}
-    data = TaskData(blended, batch_size=3, seed=0, pad_id=1, length_grouped=True)
+    data = TaskData(mixed, batch_size=3, seed=0, pad_id=1, length_grouped=True)
     assert sorted(texts(data.train_dataloader())) == ["a" * n for n in range(1, 6)] + ["b", "bb", "bbb"]
 
 
 def test_parts_that_give_nothing_are_refused():
     with pytest.raises(InputFault) as caught:
-        blend(splits(), parts(1.0, 0.01))
+        mix_training_splits(splits(), parts(1.0, 0.01))
     assert caught.value.lines == ("[[data.mix]] 2: weight: 0.01 gives 'b' none of an epoch's 8 examples",)
 
 
 def test_splits_without_a_target_are_refused():
     with pytest.raises(InputFault) as caught:
-        blend(splits(second=0) | {"validation_b": pairs("b", 0)}, parts(None, None))
+        mix_training_splits(splits(second=0) | {"validation_b": pairs("b", 0)}, parts(None, None))
     assert caught.value.lines == (
         "--max-token-len: no row of train_b keeps a target within it",
         "--max-token-len: no row of validation_b keeps a target within it",
     )
     with pytest.raises(InputFault, match="no row of validation keeps a target"):
-        blend({"train": pairs("a", 3), "validation": pairs("a", 0)}, (Part(TASK, "", None),))
+        mix_training_splits({"train": pairs("a", 3), "validation": pairs("a", 0)}, (Part(TASK, "", None),))
 
 
 def test_one_data_set_and_untrained_mixtures_stay():
     held = splits()
-    assert blend({"train": held["train_a"]}, (Part(TASK, "", None),)) == ({"train": held["train_a"]}, {})
+    assert mix_training_splits({"train": held["train_a"]}, (Part(TASK, "", None),)) == (
+        {"train": held["train_a"]},
+        {},
+    )
     tested = {"test_a": held["train_a"], "validation_b": held["train_b"]}
-    assert blend(tested, parts(1.0, 1.0)) == (tested, {})
+    assert mix_training_splits(tested, parts(1.0, 1.0)) == (tested, {})
     assert TaskData(tested, 2, 0, 1).test_names == ("test_a", "validation_b")

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from configs.runtime.faults import InputFault
+from configs.schema.batch_keys import IGNORE_INDEX
 from dataset.encoding.collate import Collate
-from dataset.encoding.encode import IGNORED, encode_pairs
+from dataset.encoding.encode import encode_pairs
 from dataset.suites.instruction import (
     TEMPLATE,
     Columns,
@@ -34,10 +35,10 @@ def test_ids_labels_and_mask_are_those_of_the_form():
     for number, (instruction, given, output) in enumerate(records[:2]):
         source = [start, *ids(instruction + (f"\n{given}" if given else "")), end]
         target = [*ids(output), end]
-        whole, labels = (source + target)[:limit], ([IGNORED] * len(source) + target)[:limit]
+        whole, labels = (source + target)[:limit], ([IGNORE_INDEX] * len(source) + target)[:limit]
         padding = batch["input_ids"].shape[1] - len(whole)
         assert batch["input_ids"][number].tolist() == whole + [TOKENIZER.pad_token_id] * padding
-        assert batch["labels"][number].tolist() == labels + [IGNORED] * padding
+        assert batch["labels"][number].tolist() == labels + [IGNORE_INDEX] * padding
         assert batch["attention_mask"][number].tolist() == [1] * len(whole) + [0] * padding
 
 

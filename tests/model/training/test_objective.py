@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from configs.runtime import kinds
-from model.training.objective import IGNORED, Classification, LanguageModeling, Regression, build, inputs
+from configs.schema.batch_keys import IGNORE_INDEX
+from model.training.objective import Classification, LanguageModeling, Regression, build, inputs
 from tests.support.tiny import tiny_network
 
 CPU = torch.device("cpu")
@@ -31,8 +32,8 @@ def _batch(rows=3, length=9, *, seed=0):
 
 def _language_batch(**options):
     batch = _batch(**options)
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
-    labels[:, :3] = IGNORED  # the prompt
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORE_INDEX)
+    labels[:, :3] = IGNORE_INDEX  # the prompt
     return batch | {"labels": labels}
 
 
@@ -59,7 +60,7 @@ def test_logits_are_made_for_targets_only_and_no_hook_stays(family):
     head = network.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, given, output: sizes.append(tuple(output.shape)))
     LanguageModeling().loss(network, batch)
-    targets = int((batch["labels"][:, 1:] != IGNORED).sum())
+    targets = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
     assert sizes == [(1, targets, network.config.vocab_size)]
     handle.remove()
     assert not head._forward_pre_hooks
@@ -84,7 +85,7 @@ def test_perplexity_counts_tokens_and_two_batches_are_one():
         objective.evaluate(network, {name: value[part] for name, value in whole.items()}, apart)
     logits, targets = network(**inputs(whole)).logits[:, :-1], whole["labels"][:, 1:]
     total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-    loss = float(total / (targets != IGNORED).sum())
+    loss = float(total / (targets != IGNORE_INDEX).sum())
     expected = pytest.approx({"loss": loss, "perplexity": math.exp(loss)}, rel=1e-9)
     assert together.compute() == expected
     assert apart.compute() == expected

@@ -7,8 +7,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from configs.runtime import kinds
+from configs.schema.batch_keys import IGNORE_INDEX
 from model.training import objective
-from model.training.objective import IGNORED, LanguageModeling, frozen_head_loss, inputs
+from model.training.objective import LanguageModeling, frozen_head_loss, inputs
 from tests.support.tiny import tiny_network
 
 
@@ -55,7 +56,7 @@ def test_a_frozen_network_s_loss_is_the_stock_one_and_makes_no_logits(family):
     norm = next(p for name, p in network.named_parameters() if "norm" in name).requires_grad_(True)
     ids = torch.randint(5, 261, (3, 9), generator=torch.Generator().manual_seed(0))
     labels = ids.clone()
-    labels[:, :3] = IGNORED
+    labels[:, :3] = IGNORE_INDEX
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     sizes = []
     head = network.get_output_embeddings()

@@ -2,11 +2,11 @@
 
 import fcntl
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.runtime.faults import InputFault, SystemFault
+from configs.runtime.files import clear_leftovers
 from configs.schema.options import Options
 
 HANDED_DOWN = "LORA_RESEARCH_RUN"
@@ -57,9 +57,8 @@ class RunDirectory:
             self.handle = None
 
     def clear_leftovers(self) -> None:
-        """Remove temporary files that a killed run left behind."""
-        for leftover in self.path.rglob(".*.tmp"):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        """Remove what a killed run left half written, and give back a directory that it was replacing."""
+        clear_leftovers(self.path)
 
 
 def automatic_name(options: Options) -> str:

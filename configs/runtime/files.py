@@ -1,33 +1,40 @@
-"""The one writer: files appear whole or not at all."""
+"""The one writer: files and directories appear whole or not at all, and no kill costs an existing copy.
+
+What is not finished bears a name that begins with a dot and ends in `.tmp`, beside its target.
+"""
 
 import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+_DRAFT, _OLD = ".new.tmp", ".old.tmp"
+"""Endings of a directory that is being written, and of the whole one that it replaces."""
+
 
 def place_faults(flag: str, path: Path) -> list[str]:
-    """Say why the file or directory that a flag names cannot be made: nothing is written over."""
+    """Return why the file or directory that a flag names cannot be created; nothing is overwritten."""
     if os.path.lexists(path):
-        return [f"{flag}: '{path}' exists, nothing is written over"]
-    return [] if path.parent.is_dir() else [f"{flag}: no directory '{path.parent}' to make it in"]
+        return [f"{flag}: '{path}' already exists and is not overwritten"]
+    return [] if path.parent.is_dir() else [f"{flag}: its directory '{path.parent}' does not exist"]
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically: temporary file beside the target, fsync, reading back, replace.
+    """Write a file atomically: temporary file in the same directory, fsync, read back, rename.
 
     Raises:
-        OSError: as the system gives it, or when other bytes are read than were written; no temporary file is
-            left and the old content stays.
+        OSError: from the system, or when the bytes read back differ from those written; the temporary file is
+            removed and the old content stays.
     """
 
     def check(temporary: Path) -> None:
         if temporary.read_bytes() != content:
-            raise OSError(errno.EIO, "other bytes were read back than were written", str(path))
+            raise OSError(errno.EIO, "the bytes read back differ from those written", str(path))
 
     with replacing(path, check) as temporary:
         temporary.write_bytes(content)
@@ -40,21 +47,24 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the body ends it is synced, checked and put in place.
+    """Yield an empty temporary file beside `path`; then it is synced, checked and renamed to `path`.
 
     Args:
-        path: the file to (re)place.
+        path: the file to create or replace.
         check: reads the finished temporary file back and raises if it is not what was meant.
+
+    Raises:
+        OSError: from the system; the temporary file is removed and the old content stays.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch(exist_ok=False)
+    mode = stat.S_IMODE(temporary.stat().st_mode)  # as the user's umask decides; asking for it would set it
     try:
         yield temporary
         _sync(temporary)
         if check is not None:
             check(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)
         os.replace(temporary, path)
         _sync(path.parent)
     finally:
@@ -63,27 +73,64 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `path`; when the body ends its files are synced and it takes the place.
+    """Yield an empty directory beside `path`; then its files are synced and it is renamed to `path`.
 
-    Files that belong together appear together. An older directory steps aside first: a kill between the two
-    moves leaves it as `.NAME.old.tmp`, and nothing half written ever bears the name.
+    Files that belong together appear together. A directory that exists already is renamed to `.NAME.old.tmp`
+    first and deleted once the new one has its name, so that a whole one exists at every instant. A kill in
+    between leaves it under that name: `recover_directory` gives it back, and is called here before anything
+    is written.
+
+    Raises:
+        OSError: from the system; a directory that was there keeps its name, or gets it back.
     """
-    draft, old = (path.with_name(f".{path.name}.{word}") for word in ("tmp", "old.tmp"))
-    for leftover in (draft, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    recover_directory(path)
+    draft = _beside(path, _DRAFT)
     draft.mkdir()
     try:
         yield draft
         for file in draft.rglob("*"):
             _sync(file)
         _sync(draft)
-        if path.exists():
-            os.replace(path, old)
+        if os.path.lexists(path):
+            os.replace(path, _beside(path, _OLD))
         os.replace(draft, path)
         _sync(path.parent)
     finally:
-        for leftover in (draft, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        recover_directory(path)
+
+
+def recover_directory(path: Path) -> None:
+    """Finish what an interrupted `replacing_directory` left: one whole directory at `path`, none beside it.
+
+    A draft is deleted. The older directory gets its name back where no other one has it, and is deleted where
+    the new one is in place.
+
+    Raises:
+        OSError: when it cannot be renamed back; it then stays where it is.
+    """
+    draft, old = _beside(path, _DRAFT), _beside(path, _OLD)
+    _remove(draft)
+    if not os.path.lexists(old):
+        return
+    if not os.path.lexists(path):
+        os.replace(old, path)
+        return
+    with contextlib.suppress(OSError):
+        os.replace(old, draft)  # a half deleted directory must not bear the name of a whole one
+        _remove(draft)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Delete what killed writers left anywhere below a directory; what they were replacing is given back.
+
+    Raises:
+        OSError: when a directory cannot be renamed back; it then stays where it is.
+    """
+    for leftover in sorted(directory.rglob(".*.tmp")):
+        if leftover.name.endswith(_OLD):
+            recover_directory(leftover.with_name(leftover.name[1 : -len(_OLD)]))
+        else:
+            _remove(leftover)
 
 
 def sha256(path: Path) -> str:
@@ -100,7 +147,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}{ending}")
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, a link or a directory tree; what cannot be deleted stays, and does no harm."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from tests.support.tree import (
 )
 
 WRITERS = {
-    "configs/runtime/files.py": {"write_bytes"},
+    "configs/runtime/files.py": {"write_bytes", "touch"},
     "model/training/callbacks/metrics_record.py": {"open", "truncate"},  # the log that is appended to
     "model/tensors/weights.py": {"torch.load"},
 }

@@ -63,7 +63,7 @@ def test_equal_adapters_give_equal_files(runs, tmp_path, capsys):
 def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
     (tmp_path / "none").mkdir()
     assert refused("tools.analyze_ab", runs[0].parent, runs[0], tmp_path / "none", "--output", runs[0]) == [
-        f"error: --output: '{runs[0]}' exists, nothing is written over",
+        f"error: --output: '{runs[0]}' already exists and is not overwritten",
         f"error: ADAPTERS: '{tmp_path / 'none'}' is neither an adapter (it holds no adapter_config.json)"
         " nor a run with one",
         f"error: ADAPTERS: '{runs[0]}' is given twice",

@@ -232,5 +232,5 @@ def test_faults_come_together_and_before_torch(tmp_path):
         f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"
         " with one",
         f"error: --texts: {tmp_path / 'empty.txt'} holds no text",
-        f"error: --output: '{tmp_path}' exists, nothing is written over",
+        f"error: --output: '{tmp_path}' already exists and is not overwritten",
     ]

@@ -172,7 +172,7 @@ def test_rows_without_a_form_in_json_are_refused_and_nothing_is_written(tmp_path
 def test_parts_are_not_written_over_anything(corpus, tmp_path):
     words = (corpus, "--output", tmp_path / "out.toml", "--write-parts")
     assert refused("tools.cluster_corpus", *words, tmp_path) == [
-        f"error: --write-parts: '{tmp_path}' exists, nothing is written over"
+        f"error: --write-parts: '{tmp_path}' already exists and is not overwritten"
     ]
     assert refused("tools.cluster_corpus", *words, tmp_path / "out.png") == [
         f"error: --write-parts: '{tmp_path / 'out.png'}' is what --output makes"
@@ -186,7 +186,7 @@ def test_wrong_words_are_refused_before_anything_is_loaded(corpus, tmp_path):
     assert refused("tools.cluster_corpus", *words) == [
         "error: --dataset: FILES stand in the place of a data set; give one of them",
         "error: --eps: not for --method kmeans",
-        f"error: --output: '{taken}' exists, nothing is written over",
+        f"error: --output: '{taken}' already exists and is not overwritten",
     ]
     assert refused("tools.cluster_corpus", "--output", free) == ["error: FILES: required, or --dataset"]
     assert refused("tools.cluster_corpus", "--dataset", "gsm8", "--output", free)[0].endswith(

@@ -28,5 +28,5 @@ def test_bad_words_are_told_at_once(tmp_path):
     (tmp_path / "old.toml").write_text("[dyrealloc_0]\nepoch = 0\nstep = 0\nturn_on = [[0, 1, 2]]\n")
     assert refused("tools.convert_history", tmp_path / "old.toml", "--output", tmp_path / "old.toml") == [
         f"error: {tmp_path / 'old.toml'}: [dyrealloc_0] turn_on[0]: must be [layer, module, score, enabled]",
-        f"error: --output: '{tmp_path / 'old.toml'}' exists, nothing is written over",
+        f"error: --output: '{tmp_path / 'old.toml'}' already exists and is not overwritten",
     ]

@@ -121,5 +121,5 @@ def test_words_are_refused_before_torch(tmp_path):
     ]
     adapter = _adapter(tmp_path / "a")
     assert refused("tools.export", adapter, "--check", "vllm", "--output", adapter) == [
-        f"error: --output: '{adapter}' exists, nothing is written over"
+        f"error: --output: '{adapter}' already exists and is not overwritten"
     ]

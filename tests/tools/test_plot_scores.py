@@ -40,6 +40,6 @@ def test_bad_files_and_a_taken_place_are_told_at_once(files, tmp_path):
     words = [files[0], tmp_path / "bad.toml", "--output", tmp_path / "taken.png"]
     assert refused("tools.plot_scores", *words) == [
         f"error: {tmp_path / 'bad.toml'}: [layer_0] q_proj: must be a finite number, got inf",
-        f"error: --output: '{tmp_path / 'taken.png'}' exists, nothing is written over",
+        f"error: --output: '{tmp_path / 'taken.png'}' already exists and is not overwritten",
     ]
     assert (tmp_path / "taken.png").read_bytes() == b"mine"

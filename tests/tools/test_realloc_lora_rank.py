@@ -160,7 +160,7 @@ def test_every_wrong_word_is_told_at_once(place, scored):
     assert refused("tools.realloc_lora_rank", place / "gone.toml", *words) == [
         "error: --budget-params: stands in the place of --percentile; give one of them",
         "error: --max-rank: belongs to --spread",
-        f"error: --output: '{place / 'there.toml'}' exists, nothing is written over",
+        f"error: --output: '{place / 'there.toml'}' already exists and is not overwritten",
         f"error: SCORES: cannot read '{place / 'gone.toml'}': No such file or directory",
     ]
     assert refused("tools.realloc_lora_rank", scored, "--percentile", 0.01) == [

@@ -57,7 +57,7 @@ def test_nothing_is_written_over(history):
     taken = history.with_name("frequency.toml")
     taken.write_text("mine")
     assert refused("tools.recompute_frequency", history) == [
-        f"error: --output: '{taken}' exists, nothing is written over"
+        f"error: --output: '{taken}' already exists and is not overwritten"
     ]
     assert refused("tools.recompute_frequency", history, "--check", taken, "--output", taken)[0] == (
         "error: --check: writes nothing; --output has no use"

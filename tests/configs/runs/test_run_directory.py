@@ -148,15 +148,17 @@ def test_the_lock_is_not_handed_to_started_processes(tmp_path):
         child.communicate(b"\n")
 
 
-def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_and_what_it_was_replacing_comes_back(tmp_path):
     run = RunDirectory(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".adapter.tmp").mkdir()
     for name in (".adapter.tmp/a", ".a.x.tmp", "checkpoints/.b.tmp", "c.tmp", "checkpoints/last.ckpt", ".d"):
         (tmp_path / name).write_text("")
+    (tmp_path / ".model.old.tmp").mkdir()
+    (tmp_path / ".model.old.tmp" / "e").write_text("")
     run.clear_leftovers()
     kept = sorted(str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file())
-    assert kept == [".d", "c.tmp", "checkpoints/last.ckpt"]
+    assert kept == [".d", "c.tmp", "checkpoints/last.ckpt", "model/e"]
 
 
 def test_the_paths_are_those_of_the_specification(tmp_path):

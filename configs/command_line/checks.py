@@ -14,7 +14,7 @@ from configs.runtime import kinds, slurm
 from configs.runtime.console import rank
 from configs.runtime.faults import InputFault, unknown
 from configs.schema.base_dtype import quantizer_faults
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 from configs.schema.model_name import ModelName, model_name
 from configs.schema.options import MIXTURE, QUANTIZED_DTYPES, Options
 from configs.schema.settings import Layer
@@ -44,7 +44,7 @@ class Case:
     def where(self, name: str) -> str:
         """Return what a refusal of an option begins with."""
         setting = self.layer.settings.get(name)
-        return setting.where if setting else entries()[name].flag
+        return setting.where if setting else option_specs()[name].flag
 
     def is_sound(self, *names: str) -> bool:
         """Tell whether none of these options was refused already."""
@@ -216,7 +216,7 @@ def _seeds(case: Case) -> Iterator[str]:
     if case.options.seeds is None or case.action is None:
         return
     where, one = case.where("seeds"), case.layer.settings.get("seed")
-    actions = entries()["seeds"].option.actions
+    actions = option_specs()["seeds"].option.actions
     if case.action not in actions:
         several = ", ".join(actions)
         yield f"{where}: one run per seed is for {several}; {case.action} makes one run, give it --seed"

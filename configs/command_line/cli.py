@@ -11,7 +11,7 @@ from configs.command_line.config_file import read_options
 from configs.command_line.flags import SOURCE, CommandLine, read_command_line
 from configs.command_line.help_text import help_text
 from configs.runtime.faults import InputFault
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 from configs.schema.options import Options
 from configs.schema.settings import Layer, Setting, stack
 from configs.toml.reader import read_document
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str]) -> Bound:
     faults = [*layer.faults, *checks.faults(checks.Case(line.action, options, layer, run))]
     if faults or line.action is None:
         raise InputFault(*_ordered(faults, line))
-    sources = {name: "default" for name in entries()}
+    sources = {name: "default" for name in option_specs()}
     sources |= {name: setting.source for name, setting in layer.settings.items()}
     table_files = {name: path / "metadata.json" for path in options.adapter for name in layer.tables}
     table_files |= {name: path for path, one in files.items() for name in one.tables}
@@ -121,7 +121,7 @@ def _is_one_run(action: str | None, settings: Mapping[str, Setting]) -> bool:
     if "seeds" not in settings or settings["seeds"].source == SOURCE:
         return False
     has_seed = "seed" in settings and settings["seed"].source == SOURCE
-    return has_seed or action not in entries()["seeds"].option.actions
+    return has_seed or action not in option_specs()["seeds"].option.actions
 
 
 def _ordered(faults: list[str], line: CommandLine) -> list[str]:
@@ -133,8 +133,8 @@ def _notes(action: str, settings: Mapping[str, Setting]) -> tuple[str, ...]:
     unused = [
         name
         for name, setting in settings.items()
-        if action not in entries()[name].option.actions
+        if action not in option_specs()[name].option.actions
         and setting.source not in ("run", "adapter")
-        and (setting.source == SOURCE or setting.value != entries()[name].default)
+        and (setting.source == SOURCE or setting.value != option_specs()[name].default)
     ]
     return (f"{action} does not use {', '.join(sorted(unused))}",) if unused else ()

@@ -8,7 +8,7 @@ from configs.runtime import console
 from configs.runtime.faults import suggestion
 from configs.schema.batch_limit import BatchLimit
 from configs.schema.foreign_names import foreign_advice
-from configs.schema.lookup import entries, keys
+from configs.schema.lookup import keys, option_specs
 from configs.schema.options import FREE_TABLES, RETIRED
 from configs.schema.settings import NONE_WORD, Layer, Setting
 from configs.toml.reader import Document
@@ -50,18 +50,18 @@ def _refusal(key: str, value: Any) -> str:
 
 
 def _take(layer: Layer, document: Document, key: str, source: str) -> None:
-    entry, value = keys()[key], document.table[key]
+    spec, value = keys()[key], document.table[key]
     where = f"{document.at(key)}: {key}"
-    if entry.name in layer.settings:
-        layer.faults.append(f"{where}: given twice, it is another name of {entry.name}")
+    if spec.name in layer.settings:
+        layer.faults.append(f"{where}: given twice, it is another name of {spec.name}")
         return
     try:
-        checked = entry.default if value == NONE_WORD else entry.kind.take(value)
+        checked = spec.default if value == NONE_WORD else spec.kind.take(value)
     except ValueError as refusal:
         layer.faults.append(f"{where}: {refusal}")
-        layer.touched.add(entry.name)
+        layer.touched.add(spec.name)
         return
-    layer.settings[entry.name] = Setting(checked, source, where)
+    layer.settings[spec.name] = Setting(checked, source, where)
 
 
 def config_text(bound: Bound) -> str:
@@ -70,10 +70,10 @@ def config_text(bound: Bound) -> str:
     Fed back with `--config` it gives the same options; without `project` it makes a new directory.
     """
     lines = []
-    for name, entry in entries().items():
+    for name, spec in option_specs().items():
         value = getattr(bound.options, name)
         # What follows from other options must follow anew from those given over this file.
-        is_derived = entry.option.derived and bound.sources[name] == "default"
+        is_derived = spec.option.derived and bound.sources[name] == "default"
         if name not in ("config", "project") and not is_derived and value is not None and value != ():
             lines.append(f"{name} = {value_text(_plain(value))}  # {bound.sources[name]}")
     if bound.tables:

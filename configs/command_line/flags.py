@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from configs.runtime.faults import suggestion, unknown
 from configs.schema.foreign_names import FOREIGN_NAMES, foreign_advice
-from configs.schema.lookup import Entry, entries, flags, keys
+from configs.schema.lookup import OptionSpec, flags, keys, option_specs
 from configs.schema.options import ACTIONS, RETIRED
 from configs.schema.settings import NONE_WORD, Layer, Setting
 from configs.schema.values import Repeated
@@ -62,7 +62,7 @@ def _read_positionals(line: CommandLine, words: list[str]) -> None:
         if _as_flag(word):
             line.layer.faults.append(f"{word}: unexpected word{_as_flag(word)}")
         else:
-            _store(line.layer, entries()[name], word)
+            _store(line.layer, option_specs()[name], word)
     line.layer.faults.extend(
         f"{word}: unexpected word{_as_flag(word)}" for word in words[1 + len(_POSITIONALS) :]
     )
@@ -85,20 +85,20 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
     if flag not in flags():
         _refuse_flag(layer, flag, words if not has_value else deque())
         return
-    entry, is_negated = flags()[flag]
-    if entry.is_switch:
+    spec, is_negated = flags()[flag]
+    if spec.is_switch:
         if has_value:
             layer.faults.append(f"{flag}: takes no value, got {value}")
-            layer.touched.add(entry.name)
+            layer.touched.add(spec.name)
         else:
-            _keep(layer, entry, not is_negated)
+            _keep(layer, spec, not is_negated)
     elif has_value:
-        _store(layer, entry, value)
+        _store(layer, spec, value)
     elif words and not words[0].startswith("--"):
-        _store(layer, entry, words.popleft())
+        _store(layer, spec, words.popleft())
     else:
-        layer.faults.append(f"{flag}: needs a value, {entry.kind.words()}")
-        layer.touched.add(entry.name)
+        layer.faults.append(f"{flag}: needs a value, {spec.kind.words()}")
+        layer.touched.add(spec.name)
 
 
 def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
@@ -106,11 +106,11 @@ def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
     near = "" if retired else _nearest(flag)
     hint = f"; did you mean '{near}'?" if near else f"; {retired}" if retired else ""
     layer.faults.append(f"{flag}: unknown option{hint}")
-    entry = flags()[near][0] if near else keys().get(FOREIGN_NAMES.get(flag[2:].replace("-", "_"), ""))
-    if entry:
-        layer.touched.add(entry.name)
+    spec = flags()[near][0] if near else keys().get(FOREIGN_NAMES.get(flag[2:].replace("-", "_"), ""))
+    if spec:
+        layer.touched.add(spec.name)
     # Its value must not pass for MODEL or DATASET.
-    if words and not words[0].startswith("--") and not (entry and entry.is_switch):
+    if words and not words[0].startswith("--") and not (spec and spec.is_switch):
         words.popleft()
 
 
@@ -122,21 +122,21 @@ def _nearest(flag: str) -> str:
     return hint.split("'")[1] if hint else ""
 
 
-def _store(layer: Layer, entry: Entry, text: str) -> None:
+def _store(layer: Layer, spec: OptionSpec, text: str) -> None:
     try:
-        value = entry.default if text == NONE_WORD else entry.kind.read(text)
+        value = spec.default if text == NONE_WORD else spec.kind.read(text)
     except ValueError as refusal:
-        layer.faults.append(f"{entry.flag}: {refusal}")
-        layer.touched.add(entry.name)
+        layer.faults.append(f"{spec.flag}: {refusal}")
+        layer.touched.add(spec.name)
         return
-    _keep(layer, entry, value)
+    _keep(layer, spec, value)
 
 
-def _keep(layer: Layer, entry: Entry, value: object) -> None:
-    before = layer.settings.get(entry.name)
-    if before and isinstance(entry.kind, Repeated):
+def _keep(layer: Layer, spec: OptionSpec, value: object) -> None:
+    before = layer.settings.get(spec.name)
+    if before and isinstance(spec.kind, Repeated):
         value = (*before.value, *value)
     elif before:
-        layer.faults.append(f"{entry.flag}: given twice")
+        layer.faults.append(f"{spec.flag}: given twice")
         return
-    layer.settings[entry.name] = Setting(value, SOURCE, entry.flag)
+    layer.settings[spec.name] = Setting(value, SOURCE, spec.flag)

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from configs.schema.lookup import Entry, entries, meanings
+from configs.schema.lookup import OptionSpec, meanings, option_specs
 from configs.schema.options import ACTIONS
 
 _WIDTH = 100
@@ -10,7 +10,7 @@ _WIDTH = 100
 
 def help_text(action: str | None) -> str:
     """Return the options in groups, with values and defaults; those the action uses when there is one."""
-    shown = [one for one in entries().values() if action is None or action in one.option.actions]
+    shown = [one for one in option_specs().values() if action is None or action in one.option.actions]
     lines = [
         f"usage: python -m main {action or 'ACTION'} [MODEL [DATASET]] [options]",
         "",
@@ -22,26 +22,26 @@ def help_text(action: str | None) -> str:
         lines += ["", f"{group}:"]
         for one in shown:
             if one.option.group == group:
-                lines += _entry(one)
+                lines += _lines(one)
     return "\n".join(lines)
 
 
-def _entry(entry: Entry) -> list[str]:
-    spellings = [entry.flag, *(f"--{alias}" for alias in entry.option.flags)]
-    if entry.is_switch:
-        spellings.append(f"--no-{entry.flag[2:]}")
-    facts = [] if entry.is_switch else [entry.kind.words()]
-    facts.append(f"default: {_default(entry)}")
-    text = f"{meanings()[entry.name]} ({'; '.join(facts)})"
+def _lines(spec: OptionSpec) -> list[str]:
+    spellings = [spec.flag, *(f"--{alias}" for alias in spec.option.flags)]
+    if spec.is_switch:
+        spellings.append(f"--no-{spec.flag[2:]}")
+    facts = [] if spec.is_switch else [spec.kind.words()]
+    facts.append(f"default: {_default(spec)}")
+    text = f"{meanings()[spec.name]} ({'; '.join(facts)})"
     return [
         f"  {', '.join(spellings)}",
         *textwrap.wrap(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6),
     ]
 
 
-def _default(entry: Entry) -> str:
-    if entry.default in (None, "", ()):
+def _default(spec: OptionSpec) -> str:
+    if spec.default in (None, "", ()):
         return "none"
-    if isinstance(entry.default, bool):
-        return "on" if entry.default else "off"
-    return str(entry.default)
+    if isinstance(spec.default, bool):
+        return "on" if spec.default else "off"
+    return str(spec.default)

@@ -10,7 +10,7 @@ from configs.command_line.config_file import read_options
 from configs.runs.experiment import PLANS
 from configs.runtime import slurm
 from configs.runtime.faults import InputFault, suggestion
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 from configs.schema.settings import Layer, Setting
 from configs.schema.values import shown
 from configs.toml.reader import read_document
@@ -74,7 +74,7 @@ def requeued(given: Mapping[str, Setting]) -> dict[str, Setting]:
         return {}
     if "project" not in given or given["project"].value is None:
         return {}
-    parent = given["project_dir"].value if "project_dir" in given else entries()["project_dir"].default
+    parent = given["project_dir"].value if "project_dir" in given else option_specs()["project_dir"].default
     checkpoint = (parent / given["project"].value / "checkpoints" / "last.ckpt").absolute()
     if not os.path.isfile(checkpoint):
         return {}
@@ -160,7 +160,7 @@ def changes(action: str | None, given: Layer, recorded: Layer, run: Path) -> lis
     if began not in (None, action):
         faults.append(f"ACTION: the run began with {began}, got {action}")
     for name, setting in given.settings.items():
-        before = recorded.settings[name].value if name in recorded.settings else entries()[name].default
+        before = recorded.settings[name].value if name in recorded.settings else option_specs()[name].default
         if name in _EXEMPT or _is_same(name, before, setting.value, run):
             continue
         faults.append(_changed(setting.where, name, before, setting.value))
@@ -224,6 +224,6 @@ def recorded_adapter(adapter: Path, given: Layer) -> Layer:
 
 def _take(layer: Layer, name: str, value: Any, where: str) -> None:
     try:
-        layer.settings[name] = Setting(entries()[name].kind.take(value), "adapter", where)
+        layer.settings[name] = Setting(option_specs()[name].kind.take(value), "adapter", where)
     except ValueError as refusal:
         layer.faults.append(f"{where}: {refusal}")

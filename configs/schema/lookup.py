@@ -13,7 +13,7 @@ from configs.schema.values import Switch, ValueKind
 
 
 @dataclass(frozen=True)
-class Entry:
+class OptionSpec:
     """One option of the schema.
 
     Args:
@@ -40,34 +40,34 @@ class Entry:
 
 
 @cache
-def entries() -> dict[str, Entry]:
+def option_specs() -> dict[str, OptionSpec]:
     """Return every option by its field name, in the order of the schema."""
     hints = get_type_hints(Options, include_extras=True)
     found = {}
     for one in fields(Options):
         _, kind, option = get_args(hints[one.name])
         default = None if option.derived else one.default
-        found[one.name] = Entry(one.name, kind, option, default)
+        found[one.name] = OptionSpec(one.name, kind, option, default)
     return found
 
 
 @cache
-def flags() -> dict[str, tuple[Entry, bool]]:
+def flags() -> dict[str, tuple[OptionSpec, bool]]:
     """Return flag spelling -> (option, whether the flag is a `--no-` form)."""
     found = {}
-    for entry in entries().values():
-        for spelling in (entry.flag, *(f"--{alias}" for alias in entry.option.flags)):
-            found[spelling] = (entry, False)
-        if entry.is_switch:
-            found[f"--no-{entry.flag[2:]}"] = (entry, True)
+    for spec in option_specs().values():
+        for spelling in (spec.flag, *(f"--{alias}" for alias in spec.option.flags)):
+            found[spelling] = (spec, False)
+        if spec.is_switch:
+            found[f"--no-{spec.flag[2:]}"] = (spec, True)
     return found
 
 
 @cache
-def keys() -> dict[str, Entry]:
+def keys() -> dict[str, OptionSpec]:
     """Return TOML key -> option; `config` stands on the command line alone."""
-    own = {name: entry for name, entry in entries().items() if name != "config"}
-    return own | {alias: entry for entry in own.values() for alias in entry.option.keys}
+    own = {name: spec for name, spec in option_specs().items() if name != "config"}
+    return own | {alias: spec for spec in own.values() for alias in spec.option.keys}
 
 
 @cache

@@ -6,7 +6,7 @@ from configs.command_line.bound import Bound
 from configs.command_line.config_file import read_options
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, unknown
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 from configs.schema.options import MIXTURE, Options
 from configs.schema.settings import Layer, Setting
 from configs.toml.reader import read_document
@@ -37,7 +37,7 @@ def told(given: SimpleNamespace) -> Bound:
         layer.faults.append(f"--dataset: required, '{given.config}' names none")
     if layer.faults:
         raise InputFault(*layer.faults)
-    sources = dict.fromkeys(entries(), "default")
+    sources = dict.fromkeys(option_specs(), "default")
     sources |= {name: setting.source for name, setting in layer.settings.items()}
     options = Options(**{name: setting.value for name, setting in layer.settings.items()})
     return Bound("train", options, sources, layer.tables, dict.fromkeys(layer.tables, given.config), ())

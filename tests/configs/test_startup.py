@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from configs.schema.lookup import entries, flags, keys, meanings
+from configs.schema.lookup import flags, keys, meanings, option_specs
 
 HEAVY = ("torch", "lightning", "numpy", "transformers", "datasets", "rich", "matplotlib", "safetensors")
 PROGRAM = f"""
@@ -32,7 +32,7 @@ def test_refusals_are_light():
 
 
 def test_every_option_has_a_meaning_and_one_spelling_each():
-    assert set(meanings()) == set(entries())
+    assert set(meanings()) == set(option_specs())
     assert all(text.endswith(".") for text in meanings().values())
     assert {"--dataset-saved-path", "--cpu", "--gpu", "--realloc-N", "--no-pretrained"} <= set(flags())
     assert {"load_name", "training_optimizer", "is_pretrained", "is_to_auto_requeue"} <= set(keys())

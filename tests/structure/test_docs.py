@@ -11,7 +11,7 @@ from configs.command_line.cli import parse
 from configs.command_line.config_file import read_options
 from configs.command_line.flags import read_command_line
 from configs.runtime import kinds
-from configs.schema.lookup import entries, flags
+from configs.schema.lookup import flags, option_specs
 from configs.toml.binding import bind
 from configs.toml.reader import Document
 from dataset.mixture.parts import bind_parts
@@ -95,8 +95,8 @@ def test_every_flag_is_one_there_is(page):
 
 def test_every_option_stands_on_the_page_of_the_command_line():
     text = (DOCS / "command-line.md").read_text()
-    assert [entry.flag for entry in entries().values() if f"`{entry.flag}`" not in text] == []
-    aliases = [f"--{alias}" for entry in entries().values() for alias in entry.option.flags]
+    assert [spec.flag for spec in option_specs().values() if f"`{spec.flag}`" not in text] == []
+    aliases = [f"--{alias}" for spec in option_specs().values() for alias in spec.option.flags]
     assert [alias for alias in aliases if f"`{alias}`" not in text] == []
 
 

@@ -8,7 +8,7 @@ from configs.command_line.cli import parse
 from configs.command_line.config_file import config_text
 from configs.command_line.recorded_options import EVALUATION
 from configs.runtime.faults import InputFault
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 
 RECORDED = """model = "opt_lora"
 dataset = "mrpc"
@@ -48,7 +48,7 @@ def resume(run):
 
 
 def test_names_of_evaluation_options_exist():
-    assert set(EVALUATION) <= set(entries())
+    assert set(EVALUATION) <= set(option_specs())
 
 
 def test_resume_takes_everything_from_the_run(resume, run):

@@ -4,7 +4,7 @@ import pytest
 
 from configs.runs.experiment import APART, experiment, recorded
 from configs.runtime.faults import InputFault
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 
 
 def test_seed_and_names_stand_apart():
@@ -13,7 +13,7 @@ def test_seed_and_names_stand_apart():
     assert experiment(one) == experiment(other) == {"learning_rate": 0.1, "data": {"x": 1}}
     assert experiment(one) != experiment(one | {"learning_rate": 0.2})
     assert experiment(one) != experiment(one | {"data": {"x": 2}})
-    assert set(APART) <= set(entries())
+    assert set(APART) <= set(option_specs())
 
 
 def test_a_plan_is_its_bytes_and_not_its_path(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from configs.command_line.cli import parse
 from configs.command_line.config_file import config_text
 from configs.schema.batch_limit import BatchLimit
-from configs.schema.lookup import entries
+from configs.schema.lookup import option_specs
 from configs.schema.number_values import Batches, Real, Whole
 from configs.schema.values import Choice, Switch
 from configs.toml.writer import toml_text
@@ -39,8 +39,8 @@ def test_what_toml_cannot_say_is_refused(value):
         toml_text({"x": value})
 
 
-def _values(entry):
-    kind = entry.kind
+def _values(spec):
+    kind = spec.kind
     if isinstance(kind, Whole):
         return st.integers(-50 if kind.low is None else kind.low, kind.high)
     if isinstance(kind, Real):
@@ -58,19 +58,19 @@ def _values(entry):
 _BOUND = ("load_type", "resume_training", "dyrealloc_ags_mode", "auto_requeue", "strategy", "base_dtype")
 """Options that need others, a package, or a job of SLURM."""
 DRAWN = {
-    name: _values(entry)
-    for name, entry in entries().items()
-    if _values(entry) is not None and name not in _BOUND
+    name: _values(spec)
+    for name, spec in option_specs().items()
+    if _values(spec) is not None and name not in _BOUND
 }
 
 
 def _words(values):
     for name, value in values.items():
-        entry = entries()[name]
-        if entry.is_switch:
-            yield entry.flag if value else f"--no-{entry.flag[2:]}"
+        spec = option_specs()[name]
+        if spec.is_switch:
+            yield spec.flag if value else f"--no-{spec.flag[2:]}"
         else:
-            yield f"{entry.flag}={value!r}" if isinstance(value, float) else f"{entry.flag}={value}"
+            yield f"{spec.flag}={value!r}" if isinstance(value, float) else f"{spec.flag}={value}"
 
 
 @QUIET

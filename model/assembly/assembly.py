@@ -1,7 +1,7 @@
-"""Put a backbone and its adapters together as a plan, a PEFT adapter or a checkpoint says."""
+"""Put a backbone and its adapters together: decide what goes where, attach it, load its tensors."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,18 @@ from torch import nn
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
+from model.assembly.decide import Decision, decide
 from model.assembly.placement import Plans
-from model.exchange.extra_adapters import wiring
-from model.exchange.load import load_adapter, load_head, plan_of
+from model.exchange.load import load_adapter
 from model.exchange.peft_format import PeftAdapter, read
-from model.injection.attach import attach, check_keys, locate, locate_stream
+from model.injection.attach import attach
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import NormMode, Stream
 from model.network.backbone import Backbone
 from model.network.family import dimensions
-from model.network.modules_to_save import find, is_within, let_train
+from model.network.modules_to_save import let_train
 from model.network.quantization import quantize
-from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import Freezing
-from model.plan.lora_toml import Plan
-from model.plan.resolution import resolve
-from model.plan.shortcut_toml import resolve_shortcuts
 from model.site import Site, SiteKey
 
 
@@ -37,12 +33,12 @@ class Assembled:
         sites: every linear site of the network.
         attachments: adapters by site; empty for a plain model.
         methods: kind of adapter by site.
-        head: dotted names of the modules of the task's head, and of what the base lacked.
+        head: dotted names of the task's head and of modules whose weights the base lacked.
         notes: lines to show once.
-        metadata: what a loaded adapter's files say about how it was trained.
-        stream: the network's layers, where shortcuts are planned in them.
-        switches: modules that a history decides about -> whether they are on.
-        whole: dotted names of further modules that train and travel whole.
+        metadata: the metadata.json of a loaded adapter.
+        stream: the network's layers, where shortcuts sit in them.
+        switches: modules that a history of reallocations decides about -> whether they are on.
+        modules_to_save: dotted names of further modules that train and are saved whole.
         freezing: when matrices stop training; None: never.
     """
 
@@ -55,13 +51,13 @@ class Assembled:
     metadata: Mapping[str, Any] | None = None
     stream: Stream | None = None
     switches: Mapping[SiteKey, bool] = field(default_factory=dict)
-    whole: tuple[str, ...] = ()
+    modules_to_save: tuple[str, ...] = ()
     freezing: Freezing | None = None
 
     @property
-    def saved(self) -> tuple[str, ...]:
-        """Every module that trains and travels whole."""
-        return (*self.head, *self.whole)
+    def saved_modules(self) -> tuple[str, ...]:
+        """Every module that trains and is saved whole."""
+        return (*self.head, *self.modules_to_save)
 
     @property
     def network(self) -> nn.Module:
@@ -75,8 +71,8 @@ class Assembled:
         count = dimensions(network.config).layers
         return [network.get_submodule(family.layer.format(layer=number)) for number in range(count)]
 
-    def matched(self) -> dict[str, int]:
-        """Return the number of attached modules by role."""
+    def counts_by_role(self) -> dict[str, int]:
+        """Return the number of attached adapters by role."""
         counts: dict[str, int] = {}
         for key in self.attachments:
             counts[key.role] = counts.get(key.role, 0) + 1
@@ -86,152 +82,99 @@ class Assembled:
 def assemble(
     backbone: Backbone, plans: Plans, adapter: Path | None, seed: int, norm: NormMode | None = None
 ) -> Assembled:
-    """Attach what the plans say and load the adapter's tensors, or let the adapter decide sites and ranks.
+    """Attach adapters as the plans or an adapter's files decide, and load the adapter's tensors.
 
     Args:
         backbone: the loaded network.
         plans: the configurations, and which modules are on; an empty one lets the adapter decide.
         adapter: a directory in PEFT format, or None.
-        seed: the run's seed.
-        norm: how shortcuts join the sums; None: as the adapter says.
+        seed: the run's seed, which initial values are drawn from.
+        norm: how shortcuts join the residual stream; None: as the adapter records it.
 
     Raises:
         InputFault: when plans, adapter and network do not fit each other.
     """
-    network, size = backbone.network, dimensions(backbone.network.config)
-    plan, shortcuts = plans.lora, plans.shortcuts
+    network, head = backbone.network, backbone.trained_modules
     file = None if adapter is None else read(adapter)
-    stream = _stream(backbone, size.layers, shortcuts is not None, file, str(adapter), norm)
-    linears = locate(network, backbone.family, size.layers)
-    sites = linears | ({} if stream is None else locate_stream(stream))
-    named = {} if file is None else plan_of(file, sites, str(adapter))
-    notes: tuple[str, ...] = ()
-    if plan is not None:
-        resolution = resolve(plan, size, tuple(backbone.family.roles))
-        beside, notes = resolution.sites, tuple(resolution.notes)
-    else:
-        beside = {key: config for key, config in named.items() if key in linears}
-    if shortcuts is not None:
-        within = resolve_shortcuts(shortcuts, size).sites
-        stream.wire(within)
-    else:
-        within = {key: config for key, config in named.items() if key not in linears}
-    plans.require({**beside, **within})
-    switches = plans.switches or {}
-    beside, within = (_switched(configs, switches) for configs in (beside, within))
-    attachments: dict[SiteKey, Attachment] = {}
-    for configs, source in ((beside, plan), (within, shortcuts)):
-        where = str(adapter if source is None else source.path)
-        check_keys(configs, where)
-        attachments |= attach(network, sites, configs, seed, where, stream)
-    methods = {key: config.method for key, config in sorted((*beside.items(), *within.items()))}
-    attachments = {key: attachments[key] for key in methods}
-    whole = _whole(backbone, plan, attachments, file, str(adapter))
-    notes += let_train(network, whole, {} if file is None else file.head)
+    decision = decide(network, backbone.family, head, plans, file, norm)
+    attachments = attach_decided(network, decision, seed)
+    saved = {} if file is None else file.head
+    notes = decision.notes + let_train(network, decision.modules_to_save, saved)
     if file is not None:
-        load_adapter(attachments, methods, file, str(adapter))
-        load_head(network, file, str(adapter))
-        notes += _base_note(backbone, file.metadata, adapter) + _head_note(backbone, file.head, adapter)
-    metadata, head = None if file is None else file.metadata, backbone.trained_modules
-    told = (notes, metadata, stream, switches, whole, plans.freezing)
-    return _quantized(Assembled(backbone, linears, attachments, methods, head, *told))
-
-
-def _quantized(assembled: Assembled) -> Assembled:
-    """Quantize the layers' frozen linears if the backbone asks for it, now that it is known which train."""
-    quantizer = assembled.backbone.quantizer
-    if quantizer is not None:
-        quantize(assembled.layers, kinds.load(kinds.QUANTIZERS, quantizer))
+        load_adapter(network, attachments, decision.methods, file)
+        notes += _base_note(backbone, file) + _head_note(backbone, file)
+    assembled = Assembled(
+        backbone,
+        decision.linears,
+        attachments,
+        decision.methods,
+        head,
+        notes=notes,
+        metadata=None if file is None else file.metadata,
+        stream=decision.stream,
+        switches=plans.switches or {},
+        modules_to_save=decision.modules_to_save,
+        freezing=plans.freezing,
+    )
+    if backbone.quantizer is not None:  # last, when it is known which linears stay frozen
+        quantize(assembled.layers, kinds.load(kinds.QUANTIZERS, backbone.quantizer))
     return assembled
 
 
-def _whole(
-    backbone: Backbone,
-    plan: Plan | None,
-    attachments: Mapping[SiteKey, Attachment],
-    file: PeftAdapter | None,
-    where: str,
-) -> tuple[str, ...]:
-    """Return the modules that train whole beside the head: those of the plan, else those of the adapter."""
-    network, head = backbone.network, backbone.trained_modules
-    held = {name.rpartition(".")[0] for name in (() if file is None else file.head)}
-    held = {name for name in held if not is_within(name, head)}
-    if plan is None:
-        return tuple(name for name, _ in network.named_modules(remove_duplicate=False) if name in held)
-    adapted = {attachment.site.path for attachment in attachments.values()}
-    found = find(network, plan.modules_to_save, adapted, str(plan.path))
-    odd = sorted(held - set(found))
-    if odd:
-        raise InputFault(f"{where}: holds {odd[0]} whole, which modules_to_save of {plan.path} does not name")
-    return tuple(name for name in found if not is_within(name, head))
+def attach_decided(network: nn.Module, decision: Decision, seed: int) -> dict[SiteKey, Attachment]:
+    """Attach an adapter with its initial values at every site that has a configuration, and wire shortcuts.
+
+    Args:
+        network: the host; its state-dict keys do not change.
+        decision: which adapter goes where.
+        seed: each adapter's initial values depend on it and the site alone.
+
+    Raises:
+        InputFault: naming file and key, when a kind cannot be built as it is configured.
+    """
+    sites, stream = decision.sites, decision.stream
+    if stream is not None:
+        stream.wire(decision.renormed)
+    attachments: dict[SiteKey, Attachment] = {}
+    for part in (decision.lora, decision.shortcuts):
+        attachments |= attach(network, sites, part.configs, seed, part.source, stream)
+    return {key: attachments[key] for key in sorted(attachments)}
 
 
-def _switched(
-    configs: Mapping[SiteKey, AdapterConfig], on: Mapping[SiteKey, bool]
-) -> dict[SiteKey, AdapterConfig]:
-    """Return what plans the sites, on or off as a search decided where it did."""
-    return {
-        key: replace(config, disabled=not on[key]) if key in on else config for key, config in configs.items()
-    }
-
-
-def _stream(
-    backbone: Backbone,
-    layers: int,
-    is_planned: bool,
-    file: PeftAdapter | None,
-    where: str,
-    norm: NormMode | None,
-) -> Stream | None:
-    """Return the network's layers where a plan or an adapter has shortcuts, wired as the adapter says."""
-    told = None if file is None else wiring(file, where)
-    if told is not None and norm not in (None, told.norm):
-        raise InputFault(f"--shortcut-norm: {where} was trained with '{told.norm}', got '{norm}'")
-    if told is None and not is_planned:
-        return None
-    stream = Stream(backbone.network, backbone.family, layers, norm or (told.norm if told else "exact"))
-    if told is not None:
-        places = {str(key): key for key in locate_stream(stream)}
-        odd = sorted(set(told.renormed) - set(places))
-        if odd:
-            raise InputFault(f"{where}: metadata.json: shortcuts: {odd[0]} is no place of this network")
-        stream.wire([places[name] for name in told.renormed])
-    return stream
-
-
-def plain(backbone: Backbone) -> Assembled:
-    """Return a network whose every weight trains."""
+def fully_trained(backbone: Backbone) -> Assembled:
+    """Return a network without adapters whose every weight trains."""
     backbone.network.requires_grad_(True)
     return Assembled(backbone, {}, {}, {}, backbone.trained_modules)
 
 
-def _base_note(backbone: Backbone, metadata: Mapping[str, Any], adapter: Path | None) -> tuple[str, ...]:
-    recorded = metadata.get("base_digest")
-    if recorded is None or recorded == backbone.digest:
+def _base_note(backbone: Backbone, adapter: PeftAdapter) -> tuple[str, ...]:
+    """Note a base other than the one that the adapter was trained on."""
+    recorded, loaded = adapter.metadata.get("base_digest"), backbone.digest
+    if recorded is None or recorded == loaded:
         return ()
-    return (
-        f"{adapter}: was trained on another base (digest {recorded[:12]}, loaded {backbone.digest[:12]})",
-    )
+    return (f"{adapter.source}: was trained on another base (digest {recorded[:12]}, loaded {loaded[:12]})",)
 
 
-def _head_note(backbone: Backbone, head: Collection[str], adapter: Path | None) -> tuple[str, ...]:
+def _head_note(backbone: Backbone, adapter: PeftAdapter) -> tuple[str, ...]:
     """Name what neither base nor adapter holds: by itself PEFT saves DeBERTa's classifier, not its pooler."""
-    lacking = [m for m in backbone.new_modules if not any(name.startswith(f"{m}.") for name in head)]
+    modules = backbone.new_modules
+    lacking = [one for one in modules if not any(name.startswith(f"{one}.") for name in adapter.head)]
     if not lacking:
         return ()
-    return (f"{adapter}: does not hold {', '.join(lacking)}, nor does the base; drawn at random",)
+    what = ", ".join(lacking)
+    return (f"{adapter.source}: neither the adapter nor the base holds {what}; initialised at random",)
 
 
 def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:
-    """Refuse another base than the one a checkpoint's run stood on.
+    """Refuse a base other than the one a checkpoint was trained on.
 
     Raises:
         InputFault: naming both digests.
     """
     if facts["base_digest"] != backbone.digest:
         raise InputFault(
-            f"--backbone-model: {backbone.word} has digest {backbone.digest[:12]}, the checkpoint's run stood"
-            f" on {facts['base']} with {facts['base_digest'][:12]}"
+            f"--backbone-model: {backbone.word} has digest {backbone.digest[:12]}, the checkpoint was trained"
+            f" on {facts['base']} with digest {facts['base_digest'][:12]}"
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from configs.schema.model_name import ModelName
 from configs.schema.options import Options
-from model.assembly.assembly import Assembled, assemble, plain, require_shortcuts
+from model.assembly.assembly import Assembled, assemble, fully_trained, require_shortcuts
 from model.assembly.placement import Plans
 from model.network.backbone import Backbone, load_backbone, load_from_state_dict
 from model.network.source import Source
@@ -47,7 +47,7 @@ def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: 
         InputFault: when plans, adapter and network do not fit each other.
     """
     if name.method == "full":
-        return plain(backbone)
+        return fully_trained(backbone)
     adapter = options.adapter[0] if options.adapter else None
     assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
     require_shortcuts(assembled, options.model, wanted=name.method == "lora_ags", where=str(adapter))

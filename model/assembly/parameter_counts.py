@@ -16,16 +16,15 @@ from transformers import (
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.adapters.adapter import is_mixing
-from model.injection.attach import attach, check_keys, locate, locate_stream
+from model.assembly.assembly import attach_decided
+from model.assembly.decide import decide
+from model.assembly.placement import Plans
+from model.injection.attach import locate
 from model.injection.attachment import Attachment
-from model.injection.residual_stream import Stream
-from model.network.family import Family, dimensions
-from model.network.modules_to_save import find, is_within, let_train
+from model.network.family import Family
+from model.network.modules_to_save import let_train
 from model.network.snapshot import quiet_host
-from model.plan.adapter_config import AdapterConfig
 from model.plan.lora_toml import Plan
-from model.plan.resolution import resolve
-from model.plan.shortcut_toml import resolve_shortcuts
 from model.site import SHORTCUT_ROLES, SiteKey
 
 
@@ -102,31 +101,24 @@ def planned_counts(
     Raises:
         InputFault: when plan and network do not fit each other.
     """
+    head = family.heads[objective]
     with quiet_host(), torch.device("meta"):
         network = _network(path, objective, outputs)
-        size = dimensions(network.config)
-        configs = resolve(plan, size, tuple(family.roles)).sites
-        check_keys(configs, str(plan.path))
-        sites = locate(network, family, size.layers)
-        attachments = attach(network, sites, configs, 0, str(plan.path))
-        if shortcuts is not None:
-            within, stream = resolve_shortcuts(shortcuts, size).sites, Stream(network, family, size.layers)
-            where = str(shortcuts.path)
-            attachments |= attach(network, locate_stream(stream), within, 0, where, stream)
-        heads, adapted = family.heads[objective], {one.site.path for one in attachments.values()}
-        whole = find(network, plan.modules_to_save, adapted, str(plan.path))
-        whole = [name for name in whole if not is_within(name, heads)]
-        let_train(network, whole, {})
-    found = counts(network, attachments, heads, whole)
-    return found if plan.freezing is None else replace(found, freezable=_freezable(attachments, configs))
+        decision = decide(network, family, head, Plans(plan, shortcuts))
+        attachments = attach_decided(network, decision, 0)
+        let_train(network, decision.modules_to_save, {})
+    found = counts(network, attachments, head, decision.modules_to_save)
+    if plan.freezing is None:
+        return found
+    return replace(found, freezable=_freezable(attachments, decision.methods))
 
 
-def _freezable(attachments: Mapping[SiteKey, Attachment], configs: Mapping[SiteKey, AdapterConfig]) -> int:
-    """Return how many trained numbers of modules that are on belong to matrices that stop training."""
+def _freezable(attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str]) -> int:
+    """Return how many trained numbers of modules that are on belong to matrices that freezing stops."""
     held = [
         getattr(attachments[key].adapter, name)
-        for key, config in configs.items()
-        for name in kinds.load(kinds.ADAPTERS, config.method).freezes
+        for key, method in methods.items()
+        for name in kinds.load(kinds.ADAPTERS, method).freezes
         if attachments[key].active
     ]
     return sum(parameter.numel() for parameter in held if parameter.requires_grad)

@@ -1,10 +1,9 @@
 """Everything that says where adapters sit and which of them are on, read from the files that options name."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from configs.runtime.faults import Findings, InputFault
 from configs.schema.number_values import Whole
@@ -116,8 +115,8 @@ class Plans:
             if plan.tables.get(name, plan.default).rank
         ]
 
-    def require(self, modules: Mapping[SiteKey, Any]) -> None:
-        """Refuse a history about modules that there are not.
+    def check_history(self, modules: Collection[SiteKey]) -> None:
+        """Refuse a history of reallocations that names modules without an adapter.
 
         Raises:
             InputFault: naming the file and the first such module.

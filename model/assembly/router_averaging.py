@@ -114,7 +114,7 @@ def average(
     saved = [name for name, is_held in held.items() if is_held]
     with replacing_directory(directory) as draft:
         write(draft, PeftAdapter(modules, adapter.head, metadata, saved), **facts)
-        return _compared(assembled, read(draft), draft, batches, objective)
+        return _compared(assembled, read(draft), batches, objective)
 
 
 def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, Factors]:
@@ -156,14 +156,13 @@ def text_batches(assembled: Assembled, texts: Sequence[str]) -> list[Batch]:
 def _compared(
     assembled: Assembled,
     file: PeftAdapter,
-    where: Path,
     batches: Sequence[Batch],
     objective: Objective | None,
 ) -> Errors:
     """Compare the experts with the written LoRA, batch by batch; the experts are on again afterwards."""
     network, experts, errors = assembled.network, list(assembled.attachments.values()), Errors()
     were_on = [one for one in experts if one.enabled]
-    fresh = list(attach_peft(network, assembled.sites, file, str(where)).values())
+    fresh = list(attach_peft(network, assembled.sites, file).values())
     device = next(network.parameters()).device
     measured = [None if objective is None else objective.evaluation(device) for _ in range(2)]
     for batch in batches:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.runtime.files import replacing_directory
-from model.exchange.extra_adapters import load_kind, wiring
+from model.exchange.extra_adapters import load_kind, recorded_wiring
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.load import attach_peft
 from model.exchange.peft_format import Factors, PeftAdapter, as_peft_has_it, largest_difference, read, write
@@ -84,7 +84,7 @@ def export(
         write(draft, adapter, **facts)
         expected, file = logits(network, probe), read(draft)
         difference = max(
-            largest_difference(expected, _reread(draft, form, network, attachments, probe, stream))
+            largest_difference(expected, _reread(form, network, attachments, probe, stream))
             for form in _forms(file)
         )
         if not difference <= _ROUNDING[next(network.parameters()).dtype]:
@@ -113,7 +113,6 @@ def _forms(file: PeftAdapter) -> list[PeftAdapter]:
 
 
 def _reread(
-    directory: Path,
     file: PeftAdapter,
     network: nn.Module,
     attachments: Mapping[SiteKey, Attachment],
@@ -128,9 +127,9 @@ def _reread(
         attachment.enabled = False
     try:
         sites = {attachment.site.key: attachment.site for attachment in attachments.values()}
-        if stream is not None and wiring(file, str(directory)) != stream.wiring:
-            raise RuntimeError("the exported adapter tells of another wiring of shortcuts")
-        fresh = attach_peft(network, sites, file, str(directory), stream)
+        if stream is not None and recorded_wiring(file) != stream.wiring:
+            raise RuntimeError("the exported adapter records another wiring of its shortcuts")
+        fresh = attach_peft(network, sites, file, stream)
         result = logits(network, probe)
         for attachment in fresh.values():
             attachment.detach()

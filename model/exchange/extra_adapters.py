@@ -44,19 +44,20 @@ def config_of(key: SiteKey, recipe: Recipe, where: str) -> AdapterConfig:
     )
 
 
-def wiring(file: PeftAdapter, where: str) -> Wiring | None:
-    """Return how the shortcuts of an adapter's files are wired, None without shortcuts.
+def recorded_wiring(adapter: PeftAdapter) -> Wiring | None:
+    """Return how the shortcuts of an adapter are wired according to its metadata, None without shortcuts.
 
     Raises:
-        InputFault: when the metadata does not say it rightly.
+        InputFault: when the metadata does not describe a wiring.
     """
-    told = file.metadata.get("shortcuts")
-    if told is None:
-        has_any = any(name.rpartition("/")[2] in SHORTCUT_ROLES for name in file.extra)
+    table = adapter.metadata.get("shortcuts")
+    if table is None:
+        has_any = any(name.rpartition("/")[2] in SHORTCUT_ROLES for name in adapter.extra)
         return Wiring("exact") if has_any else None
-    if not isinstance(told, dict):
-        raise InputFault(f"{where}: metadata.json: shortcuts: must be a table")
-    return bind(Wiring, told, f"{where}: metadata.json: shortcuts")
+    where = f"{adapter.source}: metadata.json: shortcuts"
+    if not isinstance(table, dict):
+        raise InputFault(f"{where}: must be a table")
+    return bind(Wiring, table, where)
 
 
 def load_extra(

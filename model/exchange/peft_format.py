@@ -69,6 +69,7 @@ class PeftAdapter:
         metadata: what PEFT has no place for; empty for an adapter of another tool.
         saved: full names of the modules that the head's tensors belong to; only a writer knows them.
         extra: site -> an adapter that PEFT has no form for.
+        source: the directory it was read from, named in faults; empty where it was not read.
     """
 
     modules: Mapping[str, Factors]
@@ -76,6 +77,7 @@ class PeftAdapter:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     saved: Sequence[str] = ()
     extra: Mapping[str, Extra] = field(default_factory=dict)
+    source: str = ""
 
 
 def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, dropout: float) -> None:
@@ -160,7 +162,9 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     modules, head = _split(load_tensors(path), path)
     if not modules and not extra:
         raise InputFault(f"{path}: holds no LoRA tensor")
-    return PeftAdapter(_scaled(modules, config, directory), head, metadata, extra=extra)
+    return PeftAdapter(
+        _scaled(modules, config, directory), head, metadata, extra=extra, source=str(directory)
+    )
 
 
 def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:

@@ -81,7 +81,9 @@ def _export(job: Job, learner: FineTuner) -> None:
     }
     if assembled.stream is not None:
         metadata["shortcuts"] = vars(assembled.stream.wiring)
-    adapter = collect(assembled.network, assembled.attachments, assembled.methods, assembled.saved, metadata)
+    adapter = collect(
+        assembled.network, assembled.attachments, assembled.methods, assembled.saved_modules, metadata
+    )
     probe = next(iter(job.data.val_dataloader()[0]))
     probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
     difference = export(

@@ -89,7 +89,10 @@ def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = (
         learner: counts what trains.
         more: further rows, which take the place of rows of the same name.
     """
-    roles = ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.matched().items())) or "none"
+    roles = (
+        ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.counts_by_role().items()))
+        or "none"
+    )
     groups = learner.groups()
     total = sum(groups.values())
     whole = sum(p.numel() for p in learner.parameters())

@@ -216,7 +216,7 @@ def test_its_files_carry_the_effect(method, tmp_path):
     )
     for attachment in guests.attachments.values():
         attachment.enabled = False
-    fresh = attach_peft(guests.network, guests.sites, read(tmp_path), "x", guests.stream)
+    fresh = attach_peft(guests.network, guests.sites, read(tmp_path), guests.stream)
     assert len(fresh) == len(guests.attachments) - 1
     for attachment in fresh.values():
         attachment.double()

@@ -209,7 +209,7 @@ def _exported(tmp_path, host, word, *, wide):
     backbone = load_backbone(source, "language_modeling", base_dtype="float32" if wide else word)
     made = assemble(with_quantizer(backbone, word), Plans(read_plan(plan)), None, 0)
     metadata = {"evaluation": {"task": "causal_language_modeling", "base_dtype": word}}
-    file = collect(made.network, made.attachments, made.methods, made.saved, metadata)
+    file = collect(made.network, made.attachments, made.methods, made.saved_modules, metadata)
     facts = {"task_type": "CAUSAL_LM", "base": str(host), "dropout": 0.0}
     export(tmp_path / "adapter", file, made.network, made.attachments, BATCH, **facts)
     return made, tmp_path / "adapter"

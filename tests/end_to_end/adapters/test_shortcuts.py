@@ -298,7 +298,7 @@ DAMAGES = [
     (_other_rank, "wrong shape: A (3, 32) for (5, 32), B (32, 3) for (32, 5)"),
     (_infinite, "layer_1/residual1.A"),
     (_undescribed, "{extra}: tensor layer_1/residual1.A: metadata.json does not describe its site"),
-    (_elsewhere, "{adapter}: layer_7/residual1 is no place of this network"),
+    (_elsewhere, "{adapter}: layer_7/residual1 is no site of this network, or holds two adapters"),
     (_of_no_method, "layer_1/residual1: method: no adapter method 'shortcat'"),
     (_of_a_linear, "layer_1/residual1: method: 'lora' does not stand here"),
     (_of_no_wiring, "metadata.json: shortcuts: norm: no value 'renrom', one of exact, renorm"),

@@ -1,10 +1,10 @@
-"""A backbone meets its adapters as a plan says, and only on the base a checkpoint stood on."""
+"""A plan's adapters are attached to a backbone; a checkpoint is loaded on the base it was trained on only."""
 
 import pytest
 import torch
 
 from configs.runtime.faults import InputFault
-from model.assembly.assembly import assemble, plain, require_base
+from model.assembly.assembly import assemble, fully_trained, require_base
 from model.assembly.placement import Plans
 from model.network.backbone import load_backbone
 from model.network.source import resolve
@@ -61,7 +61,7 @@ def test_the_plan_decides_sites_switches_and_strengths(host, tmp_path):
     found = {key: (a.adapter.rank, a.active, a.strength) for key, a in assembled.attachments.items()}
     assert found == {SiteKey(0, "q_proj"): (4, True, 0.5), SiteKey(0, "w2"): (2, False, 1.0)}
     assert assembled.methods == dict.fromkeys(found, "lora")
-    assert assembled.matched() == {"q_proj": 1, "w2": 1}
+    assert assembled.counts_by_role() == {"q_proj": 1, "w2": 1}
     assert assembled.head == ("score",)
     assert any("gate" in note for note in assembled.notes)
     trained = [name for name, p in assembled.network.named_parameters() if p.requires_grad]
@@ -82,7 +82,7 @@ def test_a_key_of_no_kind_is_refused_with_its_site(host, tmp_path):
 
 
 def test_a_plain_network_trains_every_weight(host):
-    assembled = plain(_backbone(host))
+    assembled = fully_trained(_backbone(host))
     assert all(parameter.requires_grad for parameter in assembled.network.parameters())
     assert assembled.attachments == {}
     assert assembled.network(torch.tensor([[5, 6]])).logits.requires_grad
@@ -94,6 +94,6 @@ def test_another_base_than_a_checkpoints_is_refused_naming_both(host):
     with pytest.raises(InputFault) as caught:
         require_base(backbone, {"base": "some/base", "base_digest": "a" * 64})
     assert str(caught.value) == (
-        f"--backbone-model: {host} has digest {backbone.digest[:12]}, the checkpoint's run stood on some/base"
-        " with aaaaaaaaaaaa"
+        f"--backbone-model: {host} has digest {backbone.digest[:12]}, the checkpoint was trained on some/base"
+        " with digest aaaaaaaaaaaa"
     )

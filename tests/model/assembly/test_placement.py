@@ -46,7 +46,7 @@ def _read(**paths):
 def test_nothing_given_is_nothing_read():
     assert _read() == Plans()
     assert Plans().notes("train") == ()
-    Plans().require({})
+    Plans().check_history([])
 
 
 @pytest.mark.parametrize("last", [STRINGS, TYPED], ids=["strings", "typed"])
@@ -78,9 +78,9 @@ def test_a_module_that_is_not_planned_is_refused(tmp_path):
     path = tmp_path / "history.toml"
     path.write_text(FIRST + STRINGS)
     plans = _read(realloc_hist_path=path)
-    plans.require(dict.fromkeys(LAST))
+    plans.check_history(LAST)
     with pytest.raises(InputFault) as refusal:
-        plans.require(dict.fromkeys([SiteKey(0, "q_proj")]))
+        plans.check_history([SiteKey(0, "q_proj")])
     assert refusal.value.lines == (f"{path}: layer_0/w1 is no module of the configurations given",)
 
 

@@ -99,7 +99,7 @@ def test_a_failing_read_back_leaves_the_network_as_it_was(hosts, tmp_path, monke
     def fail(*arguments):
         raise InputFault("no")
 
-    monkeypatch.setattr(loading, "load_head", fail)
+    monkeypatch.setattr(loading, "load_whole_modules", fail)
     with pytest.raises(InputFault):
         export_adapter(backbone, attachments, methods, tmp_path / "adapter")
     assert [a.enabled for a in attachments.values()] == switched

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import peft
 import pytest
@@ -11,7 +12,7 @@ from configs.runtime.faults import InputFault
 from model.assembly.assembly import assemble
 from model.assembly.placement import Plans
 from model.exchange.export import logits
-from model.exchange.load import attach_peft, load_head, load_peft, plan_of
+from model.exchange.load import attach_peft, load_factors, load_whole_modules, recorded_configs
 from model.exchange.peft_format import METADATA, read
 from model.injection.attach import attach, locate
 from model.network.snapshot import quiet_host
@@ -83,7 +84,7 @@ def test_a_head_that_nobody_holds_is_noted(hosts, tmp_path):
         theirs = peft.get_peft_model(stock(hosts["deberta_v3"], "classification"), config)
         theirs.save_pretrained(tmp_path / "adapter")
     (note,) = assemble(load_host(hosts["deberta_v3"]), Plans(), tmp_path / "adapter", 0).notes
-    assert note.endswith("adapter: does not hold pooler, nor does the base; drawn at random")
+    assert note.endswith("adapter: neither the adapter nor the base holds pooler; initialised at random")
 
 
 def test_a_plan_with_another_scale_takes_the_adapters_effect(hosts, exported):
@@ -93,8 +94,8 @@ def test_a_plan_with_another_scale_takes_the_adapters_effect(hosts, exported):
     configs = {key: adapter_config(alpha=1.0) for key in reference.attachments}
     attachments = attach(backbone.network, sites, configs, 0, "plan")
     file = read(exported)
-    load_peft(attachments, dict.fromkeys(configs, "lora"), file, "here")
-    load_head(backbone.network, file, "here")
+    load_factors(attachments, dict.fromkeys(configs, "lora"), file)
+    load_whole_modules(backbone.network, file)
     torch.testing.assert_close(logits(backbone.network, batch()), logits(reference.network, batch()))
     assert {a.adapter.scale for a in attachments.values()} == {0.25}
 
@@ -107,7 +108,7 @@ def test_a_plan_of_other_sites_or_ranks_is_refused(hosts, exported, change):
     configs = {key: adapter_config(rank=8 if change == "rank" else 4) for key in sites if key.role in roles}
     attachments = attach(backbone.network, sites, configs, 0, "plan")
     with pytest.raises(InputFault) as caught:
-        load_peft(attachments, dict.fromkeys(configs, "lora"), read(exported), "here")
+        load_factors(attachments, dict.fromkeys(configs, "lora"), replace(read(exported), source="here"))
     expected = {
         "rank": "here: model.decoder.layers.0.self_attn.q_proj: rank 4, the LoRA configuration says 8",
         "missing": "here: its sites differ from the LoRA configuration's, first at"
@@ -129,8 +130,8 @@ def test_the_plan_that_was_trained_takes_its_own_export(hosts, tmp_path, manner)
         for attachment in fresh.values():
             attachment.adapter.A.zero_()
     file = read(tmp_path / "adapter")
-    load_peft(fresh, methods, file, "here")
-    load_head(other.network, file, "here")
+    load_factors(fresh, methods, file)
+    load_whole_modules(other.network, file)
     torch.testing.assert_close(logits(other.network, batch()), logits(backbone.network, batch()))
     for key, attachment in attachments.items():
         if attachment.active:
@@ -145,7 +146,7 @@ def test_a_plain_adapter_is_refused_where_the_plan_has_heads(hosts, exported):
     configs |= {key: projection_config([adapter_config(rank=2)] * 2) for key in sites if key.role == "q_proj"}
     attachments = attach(backbone.network, sites, configs, 0, "plan")
     with pytest.raises(InputFault) as caught:
-        load_peft(attachments, dict.fromkeys(configs, "lora"), read(exported), "here")
+        load_factors(attachments, dict.fromkeys(configs, "lora"), replace(read(exported), source="here"))
     assert str(caught.value) == (
         "here: model.decoder.layers.0.self_attn.q_proj: B is not zero where the ranks of head 0 meet the rows"
         " of head 1, but the LoRA configuration gives each head an adapter of its own"
@@ -200,10 +201,10 @@ def test_another_base_is_noted(hosts, exported, tmp_path):
 def test_the_file_alone_decides_ranks_and_alphas(hosts, exported):
     backbone = load_host(hosts["opt"])
     sites = locate(backbone.network, backbone.family, 3)
-    configs = plan_of(read(exported), sites, "x")
+    configs = recorded_configs(read(exported), sites)
     assert set(configs) == {SiteKey(layer, role) for layer in range(3) for role in ("q_proj", "w2")}
     assert {(config.rank, config.alpha, config.dropout, config.disabled) for config in configs.values()} == {
         (4, 8.0, 0.0, False)
     }
-    fresh = attach_peft(backbone.network, sites, read(exported), "x")
+    fresh = attach_peft(backbone.network, sites, read(exported))
     assert set(fresh) == set(configs)

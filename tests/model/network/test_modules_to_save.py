@@ -76,7 +76,7 @@ def _trained(assembled):
     """Move what trains whole, as training would, and return the logits."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in {id(p): p for m in assembled.whole for p in _own(assembled, m)}.values():
+        for parameter in {id(p): p for m in assembled.modules_to_save for p in _own(assembled, m)}.values():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     return logits(assembled.network, BATCH)
 
@@ -86,7 +86,7 @@ def _own(assembled, module):
 
 
 def _export(assembled, directory):
-    file = collect(assembled.network, assembled.attachments, assembled.methods, assembled.saved, {})
+    file = collect(assembled.network, assembled.attachments, assembled.methods, assembled.saved_modules, {})
     kind = {"classification": "SEQ_CLS", "language_modeling": "CAUSAL_LM"}[assembled.backbone.objective]
     return export(directory, file, assembled.network, assembled.attachments, BATCH, task_type=kind, **FACTS)
 
@@ -154,10 +154,10 @@ def test_a_plan_without_sites_stays_an_error(hosts, tmp_path):
 def test_what_trains_whole_is_the_same_network_in_peft_here_and_merged(hosts, tmp_path, host, names, count):
     one = _assembled(hosts, host, tmp_path, *names)
     before = logits(one.network, BATCH)
-    assert len(one.whole) == count
+    assert len(one.modules_to_save) == count
     trained = {name for name, p in one.network.named_parameters(remove_duplicate=False) if p.requires_grad}
-    assert {name.rpartition(".")[0] for name in trained} >= set(one.whole)
-    assert all(name.startswith(one.saved) for name in trained)
+    assert {name.rpartition(".")[0] for name in trained} >= set(one.modules_to_save)
+    assert all(name.startswith(one.saved_modules) for name in trained)
     expected = _trained(one)
     assert not torch.allclose(expected, before, rtol=1e-2, atol=1e-2)
     assert _export(one, tmp_path / "adapter") < 1e-6
@@ -169,7 +169,7 @@ def test_what_trains_whole_is_the_same_network_in_peft_here_and_merged(hosts, tm
     torch.testing.assert_close(logits(theirs, BATCH), expected, rtol=1e-4, atol=1e-5)
     again = assemble(_backbone(hosts, host, seed=1), Plans(), tmp_path / "adapter", 0)
     torch.testing.assert_close(logits(again.network, BATCH), expected, rtol=1e-4, atol=1e-5)
-    assert again.whole == one.whole
+    assert again.modules_to_save == one.modules_to_save
     assert merge(again, tmp_path / "merged", ("a", "b", "c") if host in ("bert", "roberta") else ()) < 1e-5
     with quiet_host():
         kind = type(one.network)
@@ -216,7 +216,7 @@ def test_what_peft_trained_whole_is_taken_and_trains_on(hosts, tmp_path, host, n
     ours = assemble(_backbone(hosts, host), Plans(), tmp_path / "adapter", 0)
     expected = logits(theirs, BATCH)
     torch.testing.assert_close(logits(ours.network, BATCH), expected, rtol=1e-4, atol=1e-5)
-    whole = [p for module in ours.whole for p in _own(ours, module)]
+    whole = [p for module in ours.modules_to_save for p in _own(ours, module)]
     assert whole
     assert all(p.requires_grad for p in whole)
     assert sum("shared one table" in note for note in ours.notes) == (host == "llama_tied")
@@ -234,7 +234,7 @@ def test_a_plan_must_name_what_the_adapter_holds_whole(hosts, tmp_path):
         " does not name"
     )
     more = _assembled(hosts, "llama", tmp_path, "embed_tokens", "norm", adapter=tmp_path / "adapter")
-    assert more.whole == ("model.embed_tokens", "model.norm")
+    assert more.modules_to_save == ("model.embed_tokens", "model.norm")
 
 
 def test_they_are_float32_amid_a_base_in_bfloat16(hosts, tmp_path):
@@ -246,7 +246,7 @@ def test_they_are_float32_amid_a_base_in_bfloat16(hosts, tmp_path):
     )
     loss = one.network(**BATCH).logits.float().square().mean()
     loss.backward()
-    for module in one.whole:
+    for module in one.modules_to_save:
         for parameter in _own(one, module):
             assert (parameter.dtype, parameter.grad.dtype) == (torch.float32, torch.float32)
             assert parameter.grad.any()

@@ -193,7 +193,7 @@ def _settled(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, 
     from model.figures.charts import elbow
 
     report = cluster_rows(rows, seed)
-    console.say(f'note: heads = "auto": {report.facts()}')
+    console.say(f'note: heads = "auto": {report.summary()}')
     picture = elbow({point.k: point.error for point in report.curve}, report.chosen)
     text = toml_text(report.table()).encode()
     return plans.with_heads(report.chosen), {"clusters.toml": text, "clusters.png": picture}

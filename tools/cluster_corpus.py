@@ -22,7 +22,7 @@ from configs.schema.options import MIXTURE
 from configs.schema.values import Choice, Listed, PathText, Switch, Word
 from configs.toml.writer import toml_text
 from dataset.clustering.cluster_files import lines_of_file, lines_of_set, write_clusters
-from dataset.clustering.elbow import METHODS, Manner, Report
+from dataset.clustering.report import METHODS, ClusterOptions, ClusterReport
 from dataset.mixture.gather_parts import Request, gather_parts, join
 from dataset.mixture.parts import Part, bind_parts
 from dataset.mixture.tool_data import told
@@ -30,7 +30,7 @@ from dataset.rows.plain_texts import ENDINGS, Text, read_texts
 from dataset.rows.task_rows import TaskRows
 from model.figures.charts import elbow as elbow_picture
 
-_MANNER = Manner()
+_DEFAULTS = ClusterOptions()
 _FLAGS = (
     Flag("FILES", PathText(), f"Texts: {', '.join(ENDINGS)}.", repeats=True, default=()),
     Flag("--fields", Listed(Word()), "Fields of the FILES' rows that are their text; all unless given."),
@@ -39,12 +39,12 @@ _FLAGS = (
     Flag("--config", PathText(), "A run's TOML: its data set, directory, seed and [data] table."),
     Flag("--max-bad-rows", Whole(0), "Malformed rows that may be left out.", default=0),
     Flag("--offline", Switch(), "Never ask a hub.", default=False),
-    Flag("--method", Choice("method", METHODS), "How N is found.", default=_MANNER.method),
-    Flag("--kmax", Whole(1), "k-means: the largest k.", default=_MANNER.kmax),
-    Flag("--eps", Real(0, 1, low_open=True), "DBSCAN: largest cosine distance.", default=_MANNER.eps),
-    Flag("--min-samples", Whole(1), "DBSCAN: neighbours of a core.", default=_MANNER.min_samples),
-    Flag("--max-texts", Whole(1), "Texts that are clustered at most.", default=_MANNER.max_texts),
-    Flag("--seed", Whole(0, 2**32 - 1), "Of the draw and of k-means.", default=_MANNER.seed),
+    Flag("--method", Choice("method", METHODS), "How N is found.", default=_DEFAULTS.method),
+    Flag("--kmax", Whole(1), "k-means: the largest k.", default=_DEFAULTS.kmax),
+    Flag("--eps", Real(0, 1, low_open=True), "DBSCAN: largest cosine distance.", default=_DEFAULTS.eps),
+    Flag("--min-samples", Whole(1), "DBSCAN: neighbours of a core.", default=_DEFAULTS.min_samples),
+    Flag("--max-texts", Whole(1), "Texts that are clustered at most.", default=_DEFAULTS.max_texts),
+    Flag("--seed", Whole(0, 2**32 - 1), "Of the draw and of k-means.", default=_DEFAULTS.seed),
     Flag("--output", PathText(), "The report; a PNG of the curve beside it.", default=Path("clusters.toml")),
     Flag("--write-parts", PathText(), "Directory that is made: a file of each cluster's rows."),
     Flag("--json", Switch(), "Print JSON instead of tables.", default=False),
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             fetch = partial(hub.load, offline=bound.options.offline)
             found = gather_parts(parts, _request(bound), found, fetch)
-        from dataset.clustering.cluster import cluster, placed, training_texts
+        from dataset.clustering.cluster import assign_clusters, cluster, training_texts
 
         if parts:
             join(parts, found)
@@ -75,11 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             corpus = {name: [one.text for one in held] for name, held in texts.items()}
         if given.write_parts is None:
-            report, written = cluster(corpus, manner(given, bound)), []
+            report, written = cluster(corpus, cluster_options(given, bound)), []
         else:
             sources = [lines_of_file(*pair) for pair in texts.items()]
             sources += [lines_of_set(part, found[part.name], fetch) for part in parts]
-            report, labels = placed(corpus, manner(given, bound))
+            report, labels = assign_clusters(corpus, cluster_options(given, bound))
             counts = write_clusters(given.write_parts.absolute(), sources, labels)
             written = [f"{given.write_parts.absolute() / name} ({n:,} rows)" for name, n in counts.items()]
         written += write(report, given.output.absolute())
@@ -116,13 +116,13 @@ def checked(
     return {}, bound, parts, gather_parts(parts, _request(bound), {})
 
 
-def manner(given: SimpleNamespace, bound: Bound) -> Manner:
-    """Return how to cluster: the words, and the seed of a run's TOML where none was given."""
-    chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(Manner)}
-    return Manner(**chosen | {"seed": bound.options.seed})
+def cluster_options(given: SimpleNamespace, bound: Bound) -> ClusterOptions:
+    """Return the options of the command line, with the seed of a run's TOML where none was given."""
+    chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(ClusterOptions)}
+    return ClusterOptions(**chosen | {"seed": bound.options.seed})
 
 
-def write(report: Report, output: Path) -> list[Path]:
+def write(report: ClusterReport, output: Path) -> list[Path]:
     """Write the report, and the curve where there is one; return the files."""
     from_curve = {point.k: point.error for point in report.curve}
     write_text(output, toml_text(report.table()))
@@ -132,7 +132,7 @@ def write(report: Report, output: Path) -> list[Path]:
     return [output, _picture(output)]
 
 
-def show(report: Report, written: Sequence[Path | str]) -> None:
+def show(report: ClusterReport, written: Sequence[Path | str]) -> None:
     """Print curve, clusters and files."""
     if report.curve:
         rows = [
@@ -152,7 +152,7 @@ def show(report: Report, written: Sequence[Path | str]) -> None:
         for number, cluster in enumerate(report.clusters)
     ]
     console.table("Clusters", ("cluster", "texts", "share", *parts, "terms"), rows)
-    console.say(report.facts())
+    console.say(report.summary())
     console.say("\n".join(f"written: {path}" for path in written))
 
 

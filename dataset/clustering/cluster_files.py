@@ -1,4 +1,4 @@
-"""Write the rows of each cluster to a file of its own, which `--dataset local` reads."""
+"""Write the rows of each cluster to a file of its own, which `--dataset local` can read."""
 
 import json
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from dataset.rows.task_rows import TaskRows
 from dataset.task import Row
 
 _RECORDS = "jsonl"
-_NOWHERE = "unclustered"
+_UNCLUSTERED = "unclustered"
 
 
 class Lines(NamedTuple):
     """The rows of a file or data set, each as a line.
 
     Args:
-        lines: without line ends, in stored order.
-        ending: of the files they go to.
-        suffix: what is added to those files' names.
+        lines: the rows in stored order, without line ends.
+        ending: extension of the files that they are written to.
+        suffix: appended to the names of those files.
     """
 
     lines: Sequence[str]
@@ -32,10 +32,14 @@ class Lines(NamedTuple):
 
 
 def lines_of_file(name: str, texts: Sequence[Text]) -> Lines:
-    """Return the rows of a file as lines: running text as it is, anything else as JSON.
+    """Return the rows of a file as lines: running text unchanged, anything else as JSON.
+
+    Args:
+        name: the file.
+        texts: its texts with their rows.
 
     Raises:
-        InputFault: for a row that JSON has no form for.
+        InputFault: for a row that cannot be written as JSON.
     """
     if Path(name).suffix.lower() == f".{RUNNING}":
         return Lines([one.row["text"].removesuffix("\n") for one in texts], RUNNING)
@@ -43,15 +47,15 @@ def lines_of_file(name: str, texts: Sequence[Text]) -> Lines:
 
 
 def lines_of_set(part: Part, rows: TaskRows, fetch: Fetch | None) -> Lines:
-    """Return the rows that the training examples of a data set were made of, as lines.
+    """Return the rows that the training examples of a data set were made from, as lines.
 
     Args:
         part: the data set.
         rows: its examples.
-        fetch: how rows come from the hub; needed where these did.
+        fetch: how rows come from the hub; required where these did.
 
     Raises:
-        InputFault: for a row that JSON has no form for.
+        InputFault: for a row that cannot be written as JSON.
     """
     stored = row_source(part.task, part.dataset_dir, fetch)("train")
     found = [stored.rows.rows[index].row for index in rows.splits["train"].row_indices]
@@ -59,20 +63,20 @@ def lines_of_set(part: Part, rows: TaskRows, fetch: Fetch | None) -> Lines:
 
 
 def write_clusters(directory: Path, sources: Sequence[Lines], labels: Sequence[int | None]) -> dict[str, int]:
-    """Write each cluster's lines, source by source in stored order; all files appear together.
+    """Write the lines of each cluster, source by source in stored order; all files appear at once.
 
     Args:
-        directory: is made.
+        directory: created; it must not exist.
         sources: the rows.
-        labels: the cluster of every row, source by source; None goes to `unclustered`.
+        labels: the cluster of every row, source by source; rows with None go to `unclustered`.
 
     Returns:
-        File name -> its lines, in the clusters' order.
+        File name -> number of its lines, in the order of the clusters.
     """
     rows = [(source, line) for source in sources for line in source.lines]
     files: dict[str, list[str]] = {}
-    for label, (source, line) in sorted(zip(labels, rows, strict=True), key=lambda pair: _place(pair[0])):
-        stem = _NOWHERE if label is None else f"cluster_{label}"
+    for label, (source, line) in sorted(zip(labels, rows, strict=True), key=lambda pair: _order(pair[0])):
+        stem = _UNCLUSTERED if label is None else f"cluster_{label}"
         files.setdefault(f"{stem}{source.suffix}.{source.ending}", []).append(line)
     with replacing_directory(directory) as draft:
         for name, lines in files.items():
@@ -80,7 +84,7 @@ def write_clusters(directory: Path, sources: Sequence[Lines], labels: Sequence[i
     return {name: len(lines) for name, lines in files.items()}
 
 
-def _place(label: int | None) -> float:
+def _order(label: int | None) -> float:
     return float("inf") if label is None else label
 
 
@@ -92,8 +96,10 @@ def _json_line(where: str, number: int, row: Row) -> str:
     try:
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputFault(f"--write-parts: {where}: text {number} has no form in JSON: {error}") from None
-    # Half a surrogate pair is valid JSON as an escape, and no UTF-8.
+        raise InputFault(
+            f"--write-parts: {where}: text {number} cannot be written as JSON: {error}"
+        ) from None
+    # An unpaired surrogate is valid JSON when escaped, but not valid UTF-8.
     return line if line.isascii() or _is_utf8(line) else json.dumps(row)
 
 

@@ -165,7 +165,7 @@ def test_rows_without_a_form_in_json_are_refused_and_nothing_is_written(tmp_path
     )
     assert main(["a.parquet", "--fields", "prompt", "--write-parts", "parts"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --write-parts: a.parquet: text 1 has no form in JSON: ")
+    assert line.startswith("error: --write-parts: a.parquet: text 1 cannot be written as JSON: ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.clustering.elbow import Cluster, Manner, Point, Report, distances, elbow
+from dataset.clustering.elbow import distances, elbow
 
 
 def test_the_distance_is_that_of_a_point_to_a_line():
@@ -49,26 +49,3 @@ def test_the_rule_agrees_with_exact_arithmetic(values):
 
     best = max(apart(at) for at in range(len(values)))
     assert elbow(errors) == 1 + next(at for at in range(len(values)) if apart(at) == best)
-
-
-def test_a_report_tells_what_its_method_uses():
-    clusters = [Cluster(3, 0.75, ["pens"], {"a": 3}), Cluster(1, 0.25, ["rain"])]
-    found = Report(2, Manner(kmax=3), 5, 4, 9, clusters, [Point(1, 2.0, 0.0)])
-    assert found.table() == {
-        "chosen": 2,
-        "method": "kmeans",
-        "kmax": 3,
-        "max_texts": 20_000,
-        "seed": 0,
-        "texts": 5,
-        "clustered": 4,
-        "vocabulary": 9,
-        "curve": [{"k": 1, "error": 2.0, "distance": 0.0}],
-        "clusters": [
-            {"size": 3, "share": 0.75, "terms": ["pens"], "parts": {"a": 3}},
-            {"size": 1, "share": 0.25, "terms": ["rain"]},
-        ],
-    }
-    density = Report(1, Manner("dbscan"), 5, 4, 9, clusters, noise=2).table()
-    assert {"eps", "min_samples", "noise"} <= set(density)
-    assert not {"kmax", "curve"} & set(density)

@@ -63,7 +63,7 @@ def parse(argv: Sequence[str]) -> Bound:
 
 
 def _read_files(given: Layer) -> dict[Path, Layer]:
-    files = {}
+    files: dict[Path, Layer] = {}
     for path in given.settings["config"].value if "config" in given.settings else ():
         try:
             files.pop(path, None)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.runtime.faults import suggestion, unknown
 from configs.schema.foreign_names import FOREIGN_NAMES, foreign_advice
@@ -132,7 +133,7 @@ def _store(layer: Layer, spec: OptionSpec, text: str) -> None:
     _keep(layer, spec, value)
 
 
-def _keep(layer: Layer, spec: OptionSpec, value: object) -> None:
+def _keep(layer: Layer, spec: OptionSpec, value: Any) -> None:
     before = layer.settings.get(spec.name)
     if before and isinstance(spec.kind, Repeated):
         value = (*before.value, *value)

@@ -68,7 +68,8 @@ def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
         raise InputFault(
             "--seeds: a launcher started several processes of this command; launch it per seed, with --seed"
         )
-    plan, durations = legs(bound, arguments), []
+    plan = legs(bound, arguments)
+    durations: list[float] = []
     with _Relay() as relay:
         for number, leg in enumerate(plan, start=1):
             head = f"seed {leg.seed} ({number} of {len(plan)}): "
@@ -91,9 +92,10 @@ def legs(bound: Bound, arguments: Sequence[str]) -> list[Leg]:
     Raises:
         InputFault: a line for each directory of another experiment, or with nothing to go on from.
     """
-    findings, found = Findings(), []
+    findings = Findings()
     name = bound.options.project or automatic_name(bound.options)
-    for seed in bound.options.seeds:
+    found = []
+    for seed in bound.options.seeds or ():
         directory = RunDirectory(bound.options.project_dir / f"{name}-seed{seed}")
         found.append(findings.attempt(partial(_leg, bound, seed, directory, arguments)))
     return [findings.settled(leg) for leg in found]
@@ -111,9 +113,10 @@ def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[s
             " remove it, or name another --project"
         )
     options = bound.options
-    words = (bound.action, "--resume-training", "--load", str(directory.last), "--load-type", "pl")
-    words += ("--num-workers", str(options.num_workers), "--log-level", options.log_level)
-    return Leg(seed, directory, (*words, "--dry-run") if options.dry_run else words)
+    words = [bound.action, "--resume-training", "--load", str(directory.last), "--load-type", "pl"]
+    words += ["--num-workers", str(options.num_workers), "--log-level", options.log_level]
+    words += ["--dry-run"] if options.dry_run else []
+    return Leg(seed, directory, tuple(words))
 
 
 def _beginning(bound: Bound, seed: int, project: str, arguments: Sequence[str]) -> tuple[str, ...]:

@@ -1,17 +1,35 @@
 """Bind a TOML table to a frozen dataclass; unknown, missing and mistyped keys are all refused at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from configs.runtime.faults import InputFault, suggestion
 from configs.schema.number_values import Real, Whole
-from configs.schema.values import Choice, PathText, Switch, shown
+from configs.schema.values import Choice, PathText, Switch, ValueKind, shown
 
-Bindable = TypeVar("Bindable")
-_PLAIN = {int: Whole(), float: Real(), bool: Switch(), Path: PathText()}
+
+class Dataclass(Protocol):
+    """What every dataclass has."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Bindable = TypeVar("Bindable", bound=Dataclass)
+_PLAIN: Mapping[Any, ValueKind] = {int: Whole(), float: Real(), bool: Switch(), Path: PathText()}
 
 
 def bind(cls: type[Bindable], table: Mapping[str, Any], where: str) -> Bindable:
@@ -29,10 +47,10 @@ def bind(cls: type[Bindable], table: Mapping[str, Any], where: str) -> Bindable:
     Raises:
         InputFault: a line for each fault.
     """
-    hints, faults, values = get_type_hints(cls, include_extras=True), [], {}
-    known = [one.name for one in fields(cls) if one.init]  # type: ignore[arg-type]
-    faults += [f"{where}: unknown key '{key}'{suggestion(key, known)}" for key in table if key not in known]
-    for one in fields(cls):  # type: ignore[arg-type]
+    hints, values = get_type_hints(cls, include_extras=True), {}
+    known = [one.name for one in fields(cls) if one.init]
+    faults = [f"{where}: unknown key '{key}'{suggestion(key, known)}" for key in table if key not in known]
+    for one in fields(cls):
         if one.init and one.name in table:
             try:
                 values[one.name] = _take(hints[one.name], table[one.name], f"{where}: {one.name}")
@@ -54,10 +72,11 @@ def _take(hint: Any, value: Any, where: str) -> Any:
         return _optional(arguments, value, where)
     if origin is tuple:
         return _items(arguments, value, where)
-    if is_dataclass(hint) or origin in (Mapping, dict):
+    is_own = isinstance(hint, type) and is_dataclass(hint)
+    if is_own or origin in (Mapping, dict):
         if not isinstance(value, Mapping):
             raise InputFault(f"{where}: must be a table, got {shown(value)}")
-        if is_dataclass(hint):
+        if is_own:
             return bind(hint, value, where)
         return {key: _take(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     return _scalar(hint, value, where)

@@ -1,8 +1,14 @@
-"""The contract of an adapter: a trainable delta beside a frozen linear layer, or in the residual stream."""
+"""The contract of an adapter: a trainable delta at a frozen linear layer, or in the residual stream.
 
+A method is a file in `model/adapters/methods`: a subclass of `Adapter`, which computes the delta, and an
+`AdapterKind`, which tells the framework how to build, fuse, export and load it. Whatever the framework must
+know of a method's tensors is declared by these two; nothing is inferred from a tensor's name.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -10,107 +16,153 @@ from model.adapters.rematerialisation import Epsilons
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
-_MIXING = {"router", "gate", "gates"}
 
-
-class Adapter(Protocol):
-    """What every adapter offers, as an `nn.Module`."""
-
-    rank: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the delta alone. x: (..., D_in) -> (..., D_out)."""
-        ...
-
-    def factors(self) -> Mapping[str, Tensor]:
-        """Return its tensors by name in the layout papers use; they share memory with the parameters."""
-        ...
-
-    def merged_delta(self) -> Tensor | None:
-        """Return the delta as a matrix (D_out, D_in) to add to the host's weight, or None without one."""
-        ...
-
-
-def is_mixing(name: str) -> bool:
-    """Tell by a tensor's dotted name whether it weighs adapters, or parts of one: a router or a gate."""
-    return not _MIXING.isdisjoint(name.split("."))
-
-
-class AdaptedLinear(NamedTuple):
-    """One adapted linear of a fused computation.
+class Adapter(nn.Module, ABC):
+    """The delta of one site: h = W0 x + b + strength * delta(x), of which this module computes delta(x).
 
     Args:
-        weight: (D_out, D_in), frozen; a plain tensor or a stored one, whose `to` and products do as if.
-        bias: (D_out) or None, frozen.
-        adapter: the adapter at the site.
+        rank: R, the number of rows of A; recorded in files.
+        alpha: LoRA's alpha as the configuration gives it, or one for each head.
+        dropout: probability that an input feature is set to zero before A while training.
+
+    Attributes:
+        router_parameters: attributes (a parameter, or a module of parameters) whose numbers weigh adapters or
+            parts of one, token by token. They count as routers, all other parameters as the adapter's.
+        frozen: names of the parameters that trained and do no more. They get no gradient, yet keep
+            `requires_grad`: processes that exchange gradients have agreed to wait for all of them.
+    """
+
+    router_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, rank: int, alpha: float | list[float], dropout: float) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.frozen: set[str] = set()
+
+    @property
+    def draws_dropout(self) -> bool:
+        """Whether a forward pass draws dropout noise now."""
+        return self.training and self.dropout > 0
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the delta alone, in x's dtype. x: (..., D_in) -> (..., D_out)."""
+
+    @abstractmethod
+    def factors(self) -> Mapping[str, Tensor]:
+        """Return the tensors by name in the layout of the papers, as views of the parameters.
+
+        Names and order are those of files: A is (R, D_in), B is (D_out, R).
+        """
+
+    @abstractmethod
+    def zero_initialised(self) -> Collection[str]:
+        """Return the names of the factors that start at zero and thereby make the delta zero.
+
+        SNIP, SynFlow and other products of weights and gradients vanish while they are zero, so scoring may
+        put random numbers in their place.
+        """
+
+    @abstractmethod
+    def merged_delta(self) -> Tensor | None:
+        """Return the delta as a matrix (D_out, D_in), or None where it depends on the input."""
+
+
+def is_router(adapter: Adapter, parameter: str) -> bool:
+    """Tell whether a parameter, by its dotted name in the adapter, belongs to a declared router."""
+    return parameter.partition(".")[0] in adapter.router_parameters
+
+
+A = TypeVar("A", bound=Adapter)
+A_co = TypeVar("A_co", covariant=True)
+
+
+class AdaptedLinear(NamedTuple, Generic[A_co]):
+    """One linear layer of a fused computation, y = x W^T + b + strength * delta(x).
+
+    Args:
+        weight: W (D_out, D_in), frozen; a plain tensor, or a quantized one whose `to` and products act like
+            those of a plain one.
+        bias: b (D_out) or None, frozen.
+        adapter: computes the delta.
         strength: importance coefficient that multiplies the delta.
-        epsilons: what `model.adapters.rematerialisation` needs of the network; None keeps norm outputs.
+        epsilons: the layer norms of the network, for `model.adapters.rematerialisation`; None keeps their
+            outputs for the backward pass.
     """
 
     weight: Tensor
     bias: Tensor | None
-    adapter: Any
+    adapter: A_co
     strength: float
     epsilons: Epsilons | None = None
 
 
-FusedForward = Callable[[Tensor, Sequence[AdaptedLinear]], list[Tensor]]
-"""(x: (..., D_in), linears that read x) -> base output plus delta of each, (..., D_out)."""
+FusedForward = Callable[[Tensor, Sequence[AdaptedLinear[A_co]]], list[Tensor]]
+"""(x (..., D_in), the linears that read x) -> base output plus delta of each, (..., D_out)."""
+
+LoraForm = tuple[Tensor, Tensor, float]
+"""A (R, D_in), B (D_out, R) and the scale of a plain LoRA: delta(x) = scale B A x."""
 
 
 @dataclass(frozen=True)
 class PlannedSite:
-    """A site of the network, what the configuration plans for it and the kind's own options."""
+    """A site that gets an adapter.
+
+    Args:
+        site: where it is and how wide.
+        config: what the configuration plans there.
+        options: the kind's own TOML keys, an instance of `AdapterKind.options`.
+    """
 
     site: Site
     config: AdapterConfig
-    options: Any
+    options: Any  # each kind has a dataclass of its own
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """A kind of adapter without keys beyond those of `model.plan.lora_toml.AdapterConfig`."""
+    """The options of a kind without keys beyond those of `model.plan.adapter_config.AdapterConfig`."""
 
 
 @dataclass(frozen=True)
-class AdapterKind:
-    """What a file in `model/adapters/` exports as `ADAPTER`.
+class AdapterKind(Generic[A]):
+    """What a file in `model/adapters/methods` exports as `ADAPTER`.
 
     Args:
-        build: (all planned sites, run seed) -> one adapter for each site; it sees all sites at once so that
+        build: (all planned sites, run seed) -> one adapter for each site. It sees all sites at once, so that
             tensors may be shared between them.
         options: the dataclass that a table's further TOML keys are bound to.
         fused_forward: computes base and delta of several linears with one input in as few operations as the
-            kind knows; None to add the delta to the stock output.
-        export: adapter -> (A (R, D_in), B (D_out, R), alpha / rank) for PEFT; None without such a form.
-        load: (adapter, A, B, scale of that file) -> None; takes a PEFT adapter's factors. A ValueError says
-            why the adapter cannot hold them.
-        keys: adapter -> the TOML keys of its own that make it again, for kinds without PEFT's form.
-        fresh: (adapter, keys as a file of this kind tells them) -> names of tensors that the file may lack;
-            they keep their start.
-        place: beside a linear layer, or in the residual stream, where no linear stands.
-        unmergeable: why `merged_delta` gives no matrix, for kinds where it gives none.
-        average: (adapter, mean weight of each part, or None without a router) -> what `export` gives, of
-            the LoRA that weighs parts alike for all tokens; None where none can stand for the kind.
+            kind can; None adds the delta to the stock output.
+        export: returns the LoRA of the same effect, for PEFT; None where there is none.
+        load: (adapter, A (R, D_in), B (D_out, R), scale) takes the factors of a PEFT adapter; raises
+            ValueError with the reason where the adapter cannot hold them. None where no LoRA can be taken.
+        keys: the TOML keys of the kind that rebuild the adapter, for the record of its file.
+        optional_tensors: (adapter, keys recorded in a file of this kind) -> names of tensors that the file
+            may lack; they keep their start.
+        place: at a linear layer, or in the residual stream, where there is no linear.
+        unmergeable: why `merged_delta` is None, for kinds where it is.
+        average: (adapter, mean weight of each part (N), or None without a router) -> the LoRA whose parts
+            weigh the same for all tokens; None where no LoRA is an average of the kind.
         by_head: `build` takes configurations with `heads`, whose heads have adapters of their own.
-        converts: `export` gives a LoRA of the same effect, from which the adapter cannot be made again; its
-            own tensors travel beside it.
-        rigid: keys of its own in which a configuration must agree with an adapter loaded into it.
-        freezes: parameters that may stop training one by one; the adapter's set `frozen` names those that
-            did.
+        converts: the adapter cannot be rebuilt from what `export` returns, so its own tensors are saved too.
+        fixed_keys: those of `keys` that must be the same in a configuration and in an adapter loaded into it.
+        freezable: parameters that may stop training one by one; `Adapter.frozen` names those that have.
     """
 
-    build: Callable[[Sequence[PlannedSite], int], dict[SiteKey, nn.Module]]
-    options: type = NoOptions
-    fused_forward: FusedForward | None = None
-    export: Callable[[Any], tuple[Tensor, Tensor, float]] | None = None
-    load: Callable[[Any, Tensor, Tensor, float], None] | None = None
-    keys: Callable[[Any], Mapping[str, Any]] = lambda adapter: {}
-    fresh: Callable[[Any, Mapping[str, Any]], Collection[str]] = lambda adapter, keys: ()
+    build: Callable[[Sequence[PlannedSite], int], Mapping[SiteKey, A]]
+    options: type[Any] = NoOptions
+    fused_forward: FusedForward[A] | None = None
+    export: Callable[[A], LoraForm] | None = None
+    load: Callable[[A, Tensor, Tensor, float], None] | None = None
+    keys: Callable[[A], Mapping[str, Any]] = lambda adapter: {}
+    optional_tensors: Callable[[A, Mapping[str, Any]], Collection[str]] = lambda adapter, keys: ()
     place: Literal["linear", "stream"] = "linear"
     unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
-    average: Callable[[Any, Tensor | None], tuple[Tensor, Tensor, float]] | None = None
+    average: Callable[[A, Tensor | None], LoraForm] | None = None
     by_head: bool = False
     converts: bool = False
-    rigid: tuple[str, ...] = ()
-    freezes: tuple[str, ...] = ()
+    fixed_keys: tuple[str, ...] = ()
+    freezable: tuple[str, ...] = ()

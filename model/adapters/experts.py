@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adapters.adapter import PlannedSite
+from model.adapters.adapter import Adapter, LoraForm, PlannedSite
 from model.adapters.initialisation import kaiming_uniform_
 from model.tensors.random_state import generator
 
@@ -113,7 +113,7 @@ def delta(x: Tensor, dropped: Tensor, mixture: Mixture, scale: float, observer: 
     return z @ mixture.B.to(z.dtype)
 
 
-class Experts(nn.Module):
+class Experts(Adapter):
     """Experts with a router, or weighed 1 / N each.
 
     Args:
@@ -127,6 +127,8 @@ class Experts(nn.Module):
         routes: a router weighs them; otherwise all weigh the same, and there is no router.
     """
 
+    router_parameters = ("router",)
+
     def __init__(  # noqa: PLR0913 - flat arguments: the two last choose the method
         self,
         in_features: int,
@@ -139,12 +141,9 @@ class Experts(nn.Module):
         shares: bool,
         routes: bool,
     ) -> None:
-        super().__init__()
-        self.rank = rank
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.heads = heads
-        self.alpha = alpha
         self.scale = alpha / rank
-        self.dropout = dropout
         self.shares = shares
         self.observer: Observer | None = None
         self.A = nn.Parameter(torch.zeros(rank if shares else heads * rank, in_features))
@@ -158,11 +157,6 @@ class Experts(nn.Module):
             kaiming_uniform_(self.router, self.router.shape[1], routing)
         with torch.no_grad():
             self.B.zero_()
-
-    @property
-    def drops(self) -> bool:
-        """Whether this forward pass draws dropout noise."""
-        return self.training and self.dropout > 0
 
     def mixture(self) -> Mixture:
         """Return what a forward pass computes with."""
@@ -184,6 +178,10 @@ class Experts(nn.Module):
         """Return A (R or N R, D_in), B0, B1, .. (D_out, R) and the router (N, D_in), if there is one."""
         bs = {f"B{number}": b.t() for number, b in enumerate(self.B.split(self.rank))}
         return {"A": self.A, **bs, **({} if self.router is None else {"router": self.router})}
+
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return every B_i."""
+        return tuple(f"B{number}" for number in range(self.heads))
 
     def merged_delta(self) -> Tensor | None:
         """Return the delta as a matrix (D_out, D_in); None with a router, which asks every token."""
@@ -229,7 +227,7 @@ def started(adapter: Experts, seed: int, site: str, *, draws_both: bool) -> Expe
     return adapter
 
 
-def averaged(adapter: Any, weights: Tensor | None) -> tuple[Tensor, Tensor, float]:
+def averaged(adapter: Any, weights: Tensor | None) -> LoraForm:
     """Return A (R, D_in), B (D_out, R) and scale of the LoRA whose parts weigh the same for every token.
 
     Args:

@@ -179,12 +179,12 @@ def fused_experts_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Ten
 
     Under autocast the products run in its type, but those of routers in float32.
     """
-    if any(part.adapter.drops for part in parts) and len(parts) > 1:
+    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
         return [output for part in parts for output in fused_experts_forward(x, [part])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.draws_dropout else None
     remake = flat_remake_of(x, parts[0].epsilons)
     remake_dropped = None if dropped is None else flat_remake_of(dropped, parts[0].epsilons)
     with torch.autocast(x.device.type, enabled=False):

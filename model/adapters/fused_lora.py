@@ -116,12 +116,12 @@ def fused_lora_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor
 
     Under autocast the products run in its type, as those of the stock layers do; A and B stay as stored.
     """
-    if any(part.adapter.drops for part in parts) and len(parts) > 1:
+    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
         return [output for part in parts for output in fused_lora_forward(x, [part])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropout = parts[0].adapter.dropout if parts[0].adapter.drops else 0.0
+    dropout = parts[0].adapter.dropout if parts[0].adapter.draws_dropout else 0.0
     shapes = tuple(_Shape(part.adapter.blocks, part.strength) for part in parts)
     form = _Form(shapes, dropout, flat_remake_of(x, parts[0].epsilons))
     tensors = (

@@ -196,12 +196,12 @@ def fused_vectors_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Ten
 
     Under autocast the products run in its type; matrices and vectors stay as stored.
     """
-    if any(part.adapter.drops for part in parts) and len(parts) > 1:
+    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
         return [output for part in parts for output in fused_vectors_forward(x, [part])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.drops else None
+    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.draws_dropout else None
     scales = tuple(part.adapter.scale * part.strength for part in parts)
     form = _Form(scales, flat_remake_of(x, parts[0].epsilons))
     tensors = [

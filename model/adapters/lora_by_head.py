@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.adapters.adapter import Adapter, LoraForm
 from model.adapters.block_diagonal import tiled
 from model.adapters.initialisation import kaiming_uniform_
 
@@ -25,7 +26,7 @@ class Head(NamedTuple):
     strength: float = 1.0
 
 
-class HeadLora(nn.Module):
+class HeadLora(Adapter):
     """Low-rank delta of a projection whose heads have adapters of their own.
 
     Args:
@@ -36,12 +37,10 @@ class HeadLora(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, *, heads: Sequence[Head], dropout: float) -> None:
-        super().__init__()
-        self.rank = sum(head.rank for head in heads)
-        self.ranks = tuple(head.rank for head in heads)
-        self.alpha = [head.alpha for head in heads]
+        ranks = tuple(head.rank for head in heads)
+        super().__init__(rank=sum(ranks), alpha=[head.alpha for head in heads], dropout=dropout)
+        self.ranks = ranks
         self.scales = tuple(head.strength * head.alpha / head.rank if head.rank else 0.0 for head in heads)
-        self.dropout = dropout
         self.width = out_features // len(heads)
         self.blocks = tiled(list(zip(self.ranks, self.scales)), self.width)
         self.A = nn.Parameter(torch.zeros(self.rank, in_features))
@@ -61,11 +60,6 @@ class HeadLora(nn.Module):
                 if draws and len(b):
                     kaiming_uniform_(b, len(b), source)
 
-    @property
-    def drops(self) -> bool:
-        """Whether this forward pass draws dropout noise."""
-        return self.training and self.dropout > 0
-
     def up(self) -> Tensor:
         """Return the dense transposed B with every head's scale in it, zero off the blocks: (R, D_out)."""
         return torch.block_diag(*(b * scale for b, scale in zip(self.B.split(self.ranks), self.scales)))
@@ -79,11 +73,15 @@ class HeadLora(nn.Module):
         """Return every A_j, one under the other (R, D_in), and every B_j, one beside the other (D_h, R)."""
         return {"A": self.A, "B": self.B.t()}
 
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return B, which holds every B_j."""
+        return ("B",)
+
     def merged_delta(self) -> Tensor:
         """Return every head's (alpha_j / R_j) B_j A_j, one under the other: (D_out, D_in)."""
         return self.up().t() @ self.A
 
-    def export(self) -> tuple[Tensor, Tensor, float]:
+    def export(self) -> LoraForm:
         """Return the plain LoRA of the same effect: A (R, D_in), B (D_out, R), scale 1."""
         return self.A, self.up().t(), 1.0
 

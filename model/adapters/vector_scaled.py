@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adapters.adapter import PlannedSite
+from model.adapters.adapter import Adapter, LoraForm, PlannedSite
 from model.adapters.initialisation import kaiming_uniform_
 from model.tensors.random_state import generator
 
@@ -24,7 +24,7 @@ MATRICES = ("A", "B")
 """The factors that may stop training; the vectors always train."""
 
 
-class Vectors(nn.Module):
+class Vectors(Adapter):
     """Two thin matrices and two vectors at one linear.
 
     Args:
@@ -37,8 +37,6 @@ class Vectors(nn.Module):
 
     Attributes:
         options: the kind's own keys it was built with.
-        frozen: names of the matrices that trained and do no more. They get no gradient, yet stay parameters
-            that ask for one: processes that exchange gradients have agreed to wait for all of them.
     """
 
     options: Any = None
@@ -47,12 +45,8 @@ class Vectors(nn.Module):
     def __init__(
         self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float, scale: float
     ) -> None:
-        super().__init__()
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.scale = scale
-        self.frozen: set[str] = set()
         self.purposes: Mapping[str, str] = {}
         self.A = nn.Parameter(torch.zeros(rank, in_features))
         self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
@@ -80,11 +74,6 @@ class Vectors(nn.Module):
             if draws_b:
                 self.b.copy_(torch.empty(self.b.shape).uniform_(-1, 1, generator=source))
 
-    @property
-    def drops(self) -> bool:
-        """Whether this forward pass draws dropout noise."""
-        return self.training and self.dropout > 0
-
     def matrix(self, name: str) -> Tensor:
         """Return A or B as a forward pass reads it: without a gradient once it is frozen."""
         value = getattr(self, name)
@@ -100,6 +89,10 @@ class Vectors(nn.Module):
         """Return A (R, D_in), B (D_out, R), v_d as d (R) and v_b as b (D_out)."""
         return {"A": self.A, "B": self.B.t(), "d": self.d, "b": self.b}
 
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return v_b; B is random from the start."""
+        return ("b",)
+
     def up(self) -> Tensor:
         """Return s diag(v_b) B diag(v_d): (D_out, R)."""
         return (self.B * (self.scale * self.d).unsqueeze(1) * self.b).t()
@@ -108,7 +101,7 @@ class Vectors(nn.Module):
         """Return s diag(v_b) B diag(v_d) A: (D_out, D_in)."""
         return self.up() @ self.A
 
-    def export(self) -> tuple[Tensor, Tensor, float]:
+    def export(self) -> LoraForm:
         """Return the LoRA of the same effect: A (R, D_in), B (D_out, R), scale 1."""
         return self.A, self.up(), 1.0
 

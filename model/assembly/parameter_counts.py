@@ -15,7 +15,7 @@ from transformers import (
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
-from model.adapters.adapter import is_mixing
+from model.adapters.adapter import is_router
 from model.assembly.assembly import attach_decided
 from model.assembly.decide import decide
 from model.assembly.placement import Plans
@@ -118,7 +118,7 @@ def _freezable(attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteK
     held = [
         getattr(attachments[key].adapter, name)
         for key, method in methods.items()
-        for name in kinds.load(kinds.ADAPTERS, method).freezes
+        for name in kinds.load(kinds.ADAPTERS, method).freezable
         if attachments[key].active
     ]
     return sum(parameter.numel() for parameter in held if parameter.requires_grad)
@@ -153,29 +153,30 @@ def counts(
         for names in (head, whole)
     )
     base = sum(p.numel() for p in network.parameters() if id(p) not in heads.keys() | others.keys())
-    named = _adapter_parameters(attachments.values())
-    mixing = {key: p for key, (name, p) in named.items() if is_mixing(name)}
+    trained = _adapter_parameters(attachments.values())
+    routers = sum(p.numel() for p, weighs in trained if weighs)
     on = [attachment for attachment in attachments.values() if attachment.active]
     return Counts(
         base=base,
-        adapters=sum(p.numel() for key, (_, p) in named.items() if key not in mixing),
-        router_or_gates=sum(p.numel() for p in mixing.values()),
+        adapters=sum(p.numel() for p, _ in trained) - routers,
+        router_or_gates=routers,
         head=sum(p.numel() for p in heads.values()),
         other=sum(p.numel() for p in others.values()),
         sites_on=len(on),
         sites=len(attachments),
-        active=sum(p.numel() for _, p in _adapter_parameters(on).values()),
+        active=sum(p.numel() for p, _ in _adapter_parameters(on)),
     )
 
 
-def _adapter_parameters(attachments: Iterable[Attachment]) -> dict[int, tuple[str, nn.Parameter]]:
-    """Return every trained tensor of adapters once, also where several share it."""
-    return {
-        id(p): (name, p)
+def _adapter_parameters(attachments: Iterable[Attachment]) -> list[tuple[nn.Parameter, bool]]:
+    """Return every trained tensor of adapters, a shared one once, and whether it is a router."""
+    found = {
+        id(p): (p, is_router(attachment.adapter, name))
         for attachment in attachments
         for name, p in attachment.adapter.named_parameters()
         if p.requires_grad
     }
+    return list(found.values())
 
 
 def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:

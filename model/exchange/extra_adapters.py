@@ -85,10 +85,10 @@ def load_extra(
                 f" {_words(method, adapter.rank, adapter.alpha)}"
             )
         kind = load_kind(recipe.method)
-        ours, fresh = kind.keys(adapter), kind.fresh(adapter, recipe.keys)
+        ours, fresh = kind.keys(adapter), kind.optional_tensors(adapter, recipe.keys)
         odd_keys = [key for key, value in ours.items() if recipe.keys.get(key, value) != value]
         fault = _odd(f"{where}: {name}", odd_keys, recipe.keys, ours)
-        if not set(kind.rigid).isdisjoint(odd_keys):
+        if not set(kind.fixed_keys).isdisjoint(odd_keys):
             raise fault
         try:
             assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=fresh)

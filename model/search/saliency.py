@@ -70,11 +70,15 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
     """Put random numbers in the place of what starts at zero: several scores vanish identically there.
 
     Args:
-        attachments: by site; of their factors it is every B, or the vector b where there is one, that trains;
-            a frozen one was loaded.
+        attachments: by site; of their factors it is those that their kind declares as zero at the start and
+            that train; those that do not train were loaded.
         seed: the run's seed; a module's numbers depend on it and the site alone.
     """
-    held = [(key, name, b, b.detach().clone()) for key, a in attachments.items() for name, b in _bs(a)]
+    held = [
+        (key, name, b, b.detach().clone())
+        for key, a in attachments.items()
+        for name, b in _zero_initialised(a)
+    ]
     try:
         with torch.no_grad():
             for key, name, b, _ in held:
@@ -87,12 +91,12 @@ def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[N
                 b.copy_(before)
 
 
-def _bs(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
+def _zero_initialised(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
+    """Return name and tensor of every factor that starts at zero and trains."""
     adapter = attachment.adapter
     trained = {p.untyped_storage().data_ptr() for p in adapter.parameters() if p.requires_grad}
     factors = adapter.factors()
-    begins = "b" if "b" in factors else "B"
-    found = [(name, t) for name, t in factors.items() if name.startswith(begins)]
+    found = [(name, factors[name]) for name in adapter.zero_initialised()]
     return [(name, t) for name, t in found if t.untyped_storage().data_ptr() in trained]
 
 

@@ -256,6 +256,21 @@ def test_it_names_its_tensors_and_its_rank(method):
 
 
 @of_every_kind
+def test_what_it_declares_zero_is_zero_and_what_it_declares_a_router_is_a_parameter(method):
+    for attachment in Guests(method).attachments.values():
+        adapter, factors = attachment.adapter, attachment.adapter.factors()
+        zeros = adapter.zero_initialised()
+        assert zeros
+        assert not any(factors[name].any() for name in zeros)
+        names = {name.partition(".")[0] for name, _ in adapter.named_parameters()}
+        assert (adapter.router_parameters == ("router",)) >= ("router" in names)
+        with torch.no_grad():
+            for name in zeros:
+                factors[name].fill_(0.1)
+        assert adapter(_x(attachment, 4)).any()
+
+
+@of_every_kind
 def test_its_start_depends_on_the_seed_alone(method):
     state = torch.get_rng_state()
     one, two = Guests(method), Guests(method)

@@ -54,6 +54,6 @@ ADAPTER = AdapterKind(
     load=lambda adapter, a, b, scale: adapter.load(a, b, scale),
     keys=lambda adapter: vars(adapter.options),
     converts=True,
-    rigid=("scaling",),
-    freezes=MATRICES,
+    fixed_keys=("scaling",),
+    freezable=MATRICES,
 )

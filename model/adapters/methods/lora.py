@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.adapter import Adapter, AdapterKind, LoraForm, PlannedSite
 from model.adapters.block_diagonal import tiled
 from model.adapters.fused_lora import fused_lora_forward
 from model.adapters.initialisation import kaiming_uniform_
@@ -21,7 +21,7 @@ from model.site import SiteKey
 from model.tensors.random_state import generator
 
 
-class Lora(nn.Module):
+class Lora(Adapter):
     """Low-rank delta (alpha / R) B A drop(x).
 
     Args:
@@ -35,11 +35,8 @@ class Lora(nn.Module):
     def __init__(
         self, in_features: int, out_features: int, *, rank: int, alpha: float, dropout: float
     ) -> None:
-        super().__init__()
-        self.rank = rank
-        self.alpha = alpha
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.scale = alpha / rank
-        self.dropout = dropout
         self.blocks = tiled([(rank, self.scale)], out_features)
         self.A = nn.Parameter(torch.zeros(rank, in_features))
         self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
@@ -50,11 +47,6 @@ class Lora(nn.Module):
         with torch.no_grad():
             self.B.zero_()
 
-    @property
-    def drops(self) -> bool:
-        """Whether this forward pass draws dropout noise."""
-        return self.training and self.dropout > 0
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the delta. x: (..., D_in) -> (..., D_out)."""
         z = F.linear(F.dropout(x, self.dropout, self.training), self.A.to(x.dtype))
@@ -64,11 +56,15 @@ class Lora(nn.Module):
         """Return A (R, D_in) and B (D_out, R)."""
         return {"A": self.A, "B": self.B.t()}
 
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return B."""
+        return ("B",)
+
     def merged_delta(self) -> Tensor:
         """Return (alpha / R) B A: (D_out, D_in)."""
         return self.scale * (self.B.t() @ self.A)
 
-    def export(self) -> tuple[Tensor, Tensor, float]:
+    def export(self) -> LoraForm:
         """Return A (R, D_in), B (D_out, R) and alpha / R."""
         return self.A, self.B.t(), self.scale
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema.number_values import Whole
-from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.adapter import Adapter, AdapterKind, PlannedSite
 from model.adapters.experts import UNMERGEABLE, Mixture, Observer, averaged, delta, product
 from model.adapters.fused_experts import fused_experts_forward
 from model.adapters.initialisation import kaiming_uniform_
@@ -54,7 +54,7 @@ class SplitOptions:
             )
 
 
-class Split(nn.Module):
+class Split(Adapter):
     """Independent low-rank parts: one alone, all joined with a fixed weight, or all weighed by a router.
 
     Args:
@@ -66,6 +66,8 @@ class Split(nn.Module):
         options: how many parts, how they are joined, which one trains.
     """
 
+    router_parameters = ("router",)
+
     def __init__(
         self,
         in_features: int,
@@ -76,10 +78,7 @@ class Split(nn.Module):
         dropout: float,
         options: SplitOptions,
     ) -> None:
-        super().__init__()
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.options = options
         self.observer: Observer | None = None
         count, one = options.heads, options.component
@@ -104,9 +103,9 @@ class Split(nn.Module):
                     kaiming_uniform_(b, self.rank, source)
 
     @property
-    def drops(self) -> bool:
-        """Whether this forward pass draws dropout noise."""
-        return self.training and self.dropout > 0
+    def computing(self) -> Sequence[int]:
+        """The numbers of the parts that compute: all, or the one that trains."""
+        return range(len(self.A)) if self.options.component is None else [self.options.component]
 
     def mixture(self) -> Mixture:
         """Return what a forward pass computes with: a plain LoRA, of rank R for one part, unless routed."""
@@ -128,9 +127,14 @@ class Split(nn.Module):
 
     def factors(self) -> dict[str, Tensor]:
         """Return A0, .. (R, D_in), B0, .. (D_out, R) of the parts that compute, and the router (n, D_in)."""
-        shown = range(len(self.A)) if self.options.component is None else [self.options.component]
-        parts = {f"A{i}": self.A[i] for i in shown} | {f"B{i}": self.B[i].t() for i in shown}
+        parts = {f"A{i}": self.A[i] for i in self.computing} | {
+            f"B{i}": self.B[i].t() for i in self.computing
+        }
         return parts if self.router is None else {**parts, "router": self.router}
+
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return every B_i of the parts that compute."""
+        return tuple(f"B{i}" for i in self.computing)
 
     def merged_delta(self) -> Tensor | None:
         """Return the delta as a matrix (D_out, D_in); None with a router, which asks every token."""
@@ -165,7 +169,7 @@ def _keys(adapter: Split) -> dict[str, str | int]:
     return keys if options.component is None else {**keys, "component": options.component}
 
 
-def _fresh(adapter: Split, keys: Mapping[str, Any]) -> tuple[str, ...]:
+def _optional_tensors(adapter: Split, keys: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what files without a router lack where one is to weigh their parts."""
     return ("router",) if adapter.router is not None and keys.get("combine") != "routed" else ()
 
@@ -175,7 +179,7 @@ ADAPTER = AdapterKind(
     options=SplitOptions,
     fused_forward=fused_experts_forward,
     keys=_keys,
-    fresh=_fresh,
+    optional_tensors=_optional_tensors,
     unmergeable=UNMERGEABLE,
     average=averaged,
 )

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.adapter import Adapter, AdapterKind, PlannedSite
 from model.adapters.initialisation import kaiming_uniform_
 from model.site import SHORTCUT, SiteKey
 from model.tensors.random_state import generator
 
 
-class Shortcut(nn.Module):
+class Shortcut(Adapter):
     """The term (shortcut_alpha / R) B A drop(h).
 
     Args:
@@ -29,11 +29,8 @@ class Shortcut(nn.Module):
     """
 
     def __init__(self, width: int, *, rank: int, alpha: float, dropout: float) -> None:
-        super().__init__()
-        self.rank = rank
-        self.alpha = alpha
+        super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.scale = alpha / rank
-        self.dropout = dropout
         self.A = nn.Parameter(torch.zeros(rank, width))
         self.B = nn.Parameter(torch.zeros(width, rank))
 
@@ -51,6 +48,10 @@ class Shortcut(nn.Module):
     def factors(self) -> dict[str, Tensor]:
         """Return A (R, D) and B (D, R)."""
         return {"A": self.A, "B": self.B}
+
+    def zero_initialised(self) -> tuple[str, ...]:
+        """Return B."""
+        return ("B",)
 
     def merged_delta(self) -> None:
         """Return None: there is no linear whose weight could take the map."""

@@ -62,5 +62,5 @@ ADAPTER = AdapterKind(
     export=lambda adapter: adapter.export(),
     keys=lambda adapter: vars(adapter.options),
     converts=True,
-    rigid=("scaling", "shared"),
+    fixed_keys=("scaling", "shared"),
 )

@@ -35,7 +35,7 @@ def _matrices(job: Job) -> tuple[dict[Matrix, Held], list[Matrix]]:
     matrices, still = {}, []
     for key, attachment in job.assembled.attachments.items():
         kind = kinds.load(kinds.ADAPTERS, job.assembled.methods[key])
-        for name in kind.freezes if attachment.active else ():
+        for name in kind.freezable if attachment.active else ():
             held = Held(attachment.adapter, getattr(attachment.adapter, name))
             if held.parameter.requires_grad:
                 matrices[Matrix(key, name)] = held

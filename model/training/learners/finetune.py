@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from configs.runtime.faults import InputFault
 from configs.schema.batch_limit import warmup_steps
-from model.adapters.adapter import is_mixing
+from model.adapters.adapter import is_router
 from model.injection.attachment import Attachment, switch
 from model.site import SiteKey
 from model.training.distributed.unused_parameters import silent
@@ -78,6 +78,12 @@ class FineTuner(L.LightningModule):
         self.network = network
         self.adapters = nn.ModuleDict({str(key): attachment for key, attachment in attachments.items()})
         self.attachments = dict(attachments)
+        self._routers = {
+            f"adapters.{key}.adapter.{name}"
+            for key, attachment in attachments.items()
+            for name, _ in attachment.adapter.named_parameters()
+            if is_router(attachment.adapter, name)
+        }
         self.objective = objective
         self.recipe = recipe
         self.head = tuple(head)
@@ -109,7 +115,7 @@ class FineTuner(L.LightningModule):
 
     def _group(self, name: str) -> str:
         if name.startswith("adapters."):
-            return "router_or_gates" if is_mixing(name) else "adapters"
+            return "router_or_gates" if name in self._routers else "adapters"
         plain = name.removeprefix("network.")
         return "head" if any(plain.startswith(f"{module}.") for module in self.head) else "other"
 
@@ -179,8 +185,12 @@ class FineTuner(L.LightningModule):
         """Return what trains by its flag but not now: it belongs to a module that is off, or is frozen."""
         found = []
         for attachment in self.attachments.values():
-            own, still = attachment.adapter.named_parameters(), getattr(attachment.adapter, "frozen", ())
-            found += [p for name, p in own if p.requires_grad and (name in still or not attachment.active)]
+            frozen = attachment.adapter.frozen
+            found += [
+                p
+                for name, p in attachment.adapter.named_parameters()
+                if p.requires_grad and (name in frozen or not attachment.active)
+            ]
         return found
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from model.adapters.adapter import Adapter
 from model.adapters.fused_lora import fused_lora_forward
 from model.adapters.methods.lora import Lora
 from model.injection.attachment import Attachment, join
@@ -31,17 +32,21 @@ class Layer(nn.Module):
         return self.q_proj(q) * self.k_proj(k).tanh() * self.v_proj(v).sin()
 
 
-class Shifted(nn.Module):
+class Shifted(Adapter):
     """A kind without a fused forward; `merges` says whether its delta is a matrix."""
 
-    rank = 1
-
     def __init__(self, merges=True):
-        super().__init__()
+        super().__init__(rank=1, alpha=1.0, dropout=0.0)
         self.matrix, self.merges = nn.Parameter(torch.full((4, 6), 0.5, dtype=torch.float64)), merges
 
     def forward(self, x):
         return x @ self.matrix.t()
+
+    def factors(self):
+        return {"matrix": self.matrix}
+
+    def zero_initialised(self):
+        return ()
 
     def merged_delta(self):
         return self.matrix if self.merges else None

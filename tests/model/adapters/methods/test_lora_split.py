@@ -121,9 +121,9 @@ def test_fixed_weights_make_a_plain_lora_of_routed_parts():
 
 def test_files_without_a_router_may_be_routed_and_those_with_one_must_hold_it():
     routed, mean = _built(heads=3, combine="routed"), _built(heads=3)
-    assert ADAPTER.fresh(routed, {"combine": "average"}) == ("router",)
-    assert ADAPTER.fresh(routed, {"combine": "routed"}) == ()
-    assert ADAPTER.fresh(mean, {"combine": "sum"}) == ()
+    assert ADAPTER.optional_tensors(routed, {"combine": "average"}) == ("router",)
+    assert ADAPTER.optional_tensors(routed, {"combine": "routed"}) == ()
+    assert ADAPTER.optional_tensors(mean, {"combine": "sum"}) == ()
 
 
 def test_every_part_starts_otherwise():

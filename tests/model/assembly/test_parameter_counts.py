@@ -1,0 +1,25 @@
+"""What counts as an adapter's tensor, and what as one that weighs adapters."""
+
+from torch import nn
+
+from model.assembly.parameter_counts import counts
+from model.injection.attachment import Attachment
+from model.site import Site, SiteKey
+from tests.support.rank_gated import Blended, RankGated
+
+KEY = SiteKey(0, "gate")
+
+
+def _counts(adapter):
+    network = nn.Linear(3, 3).requires_grad_(False)
+    return counts(network, {KEY: Attachment(Site(KEY, "gate", 3, 3), network, adapter)}, ())
+
+
+def test_a_tensor_called_gate_is_no_router_unless_the_kind_declares_it():
+    found = _counts(RankGated(3))
+    assert (found.adapters, found.router_or_gates) == (3 * 2 + 3 * 2 + 2, 0)
+
+
+def test_a_declared_router_counts_as_one_whatever_its_name():
+    found = _counts(Blended(3))
+    assert (found.adapters, found.router_or_gates) == (3 * 2 + 3 * 2 + 2, 3)

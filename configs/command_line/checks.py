@@ -13,6 +13,7 @@ from configs.command_line.flags import SOURCE
 from configs.runtime import kinds, slurm
 from configs.runtime.console import rank
 from configs.runtime.faults import InputFault, unknown
+from configs.runtime.launcher import launch_faults
 from configs.schema.base_dtype import quantizer_faults
 from configs.schema.lookup import option_specs
 from configs.schema.model_name import ModelName, model_name
@@ -227,8 +228,13 @@ def _seeds(case: Case) -> Iterator[str]:
 
 
 def _launch(case: Case) -> Iterator[str]:
-    """Check what a job needs that queues itself again; a look or a resumption by hand needs nothing."""
+    """Check what launchers set, and what a job needs that queues itself again.
+
+    For the latter a look or a resumption by hand needs nothing.
+    """
     options = case.options
+    if case.is_sound("num_devices", "nodes"):
+        yield from launch_faults(os.environ, options.num_devices, options.nodes)
     if options.auto_requeue and not (options.print_config or options.dry_run or options.resume_training):
         where = case.where("auto_requeue")
         if options.seeds is not None:

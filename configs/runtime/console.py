@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
+from configs.runtime import launcher
 from configs.runtime.faults import Fault, SystemFault, is_lost_process
 
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
@@ -14,14 +15,7 @@ _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 def rank() -> int:
     """Return this process's number among the run's, from what launchers set; the first one writes files."""
-    for name in ("RANK", "SLURM_PROCID"):
-        if os.environ.get(name, "").isdecimal():
-            return int(os.environ[name])
-    node, local = (os.environ.get(name, "") for name in ("NODE_RANK", "LOCAL_RANK"))
-    number = int(local) if local.isdecimal() else 0
-    if node.isdecimal() and node != "0":
-        return max(1, number) + int(node)  # not the first; its exact number is the Trainer's to know
-    return number
+    return launcher.rank(os.environ)
 
 
 def escaped(text: str) -> str:

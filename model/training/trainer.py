@@ -9,7 +9,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,6 +23,7 @@ from torch import nn
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
+from configs.runtime.launcher import launcher
 from configs.schema.options import DEEPSPEED
 from model.tensors.checkpoint import RunCheckpointIO
 from model.training.compilation import check_compiler
@@ -132,7 +138,7 @@ def build_trainer(
         log_every_n_steps=options.log_every_n_steps,
         logger=logger,
         callbacks=[*callbacks, *watchers],
-        plugins=[RunCheckpointIO(), *_cluster()],
+        plugins=[RunCheckpointIO(), _cluster()],
         enable_checkpointing=False,
         enable_progress_bar=not quiet,
         enable_model_summary=False,
@@ -145,9 +151,15 @@ def build_trainer(
     )
 
 
-def _cluster() -> list[SLURMEnvironment]:
-    """Take SLURM's ranks where it starts the processes, without Lightning's own checkpoints and requeuing."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+def _cluster() -> ClusterEnvironment:
+    """Return who starts the processes; Lightning itself would guess from left-over variables.
+
+    Under SLURM its own checkpoints and requeuing stay off.
+    """
+    by = launcher(os.environ)
+    if by == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if by == "torchrun" else LightningEnvironment()
 
 
 def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:

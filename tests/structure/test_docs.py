@@ -87,7 +87,14 @@ def test_every_flag_is_one_there_is(page):
     modules = set(re.findall(r"python -m ((?:tools|benchmarks)\.\w+)", text))
     sources = [(ROOT / module.replace(".", "/")).with_suffix(".py").read_text() for module in modules]
     named = set(re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", text))
-    others = {"--help", "--max-ep", "--flag", "--no-", "--random-source"}  # the last is of GNU shuf
+    others = {
+        "--help",
+        "--max-ep",
+        "--flag",
+        "--no-",
+        "--random-source",
+        "--nproc_per_node",
+    }  # GNU shuf, torchrun
     assert {
         flag for flag in named - set(flags()) - others if not any(flag in one for one in sources)
     } == set()

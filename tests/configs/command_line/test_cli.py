@@ -357,3 +357,18 @@ def test_help_with_and_without_an_action():
         parse(["test", "--help", "--batch-size", "-4"])
     assert "main test" in request.value.text
     assert "--learning-rate" not in request.value.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RANK", "1", ()),
+        ("WORLD_SIZE", "2", ()),
+        ("LOCAL_RANK", "3", ("--num-devices", "2")),
+        ("PL_TRAINER_FAST_DEV_RUN", "1", ()),
+    ],
+)
+def test_an_environment_that_does_not_fit_is_refused_by_name(bound, monkeypatch, name, value, words):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputFault, match=name):
+        bound(*words)

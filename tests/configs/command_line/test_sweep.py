@@ -171,9 +171,11 @@ def test_a_directory_with_nothing_to_go_on_from_is_refused(ready, here, files, m
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "RANK"])
 def test_a_launched_group_of_processes_is_refused(ready, monkeypatch, name):
-    monkeypatch.setenv(name, "2")
+    for variable in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv(name, "1" if name == "RANK" else "2")
     with pytest.raises(InputFault, match="launch it per seed"):
-        ready(*WORDS)
+        ready(*WORDS, "--num-devices", "2")
 
 
 def test_a_signal_between_two_runs_begins_no_other(here):

@@ -8,7 +8,7 @@ import torch
 from dataset.suites.rouge import score_rouge
 from model.tensors.checkpoint import load_checkpoint
 from tests.dataset.tasks.test_billsum import FILES, ROWS
-from tests.support.runs import ENTRY, comparable, files, program, rows, run, summary
+from tests.support.runs import ENTRY, comparable, files, launch, program, rows, run, summary
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +185,20 @@ def test_two_processes_count_each_summary_once(place, ground, tmp_path):
     for name in ("rouge1", "rouge2", "rougeL"):
         mean = sum(score[name] for score in scores) / 3
         assert summary(place / "summed")["metrics"][f"test/{name}"] == pytest.approx(mean, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_bytes_of_a_plain_launch(place, two, words):
+    named = [*_named(place / "torchrun", words(4)), "--num-devices", 2, "--accelerator", "cpu"]
+    torchrun = ("--nproc_per_node", 2, "--master_port", 29613, "-m", "main")
+    done = program(*torchrun, *named, module="torch.distributed.run")
+    assert done.returncode == 0, done.stderr
+    assert comparable(place / "torchrun") == comparable(two)
+
+
+def test_a_launcher_that_does_not_fit_leaves_nothing(place, words, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = sorted(place.iterdir())
+    assert launch(*_named(place / "unfit", words(4))) == 2
+    assert "WORLD_SIZE=2" in capsys.readouterr().err
+    assert sorted(place.iterdir()) == before

@@ -15,7 +15,7 @@ from configs.runtime import console
 from configs.runtime.faults import Findings, InputFault
 from configs.runtime.files import place_faults, write_bytes, write_text
 from configs.schema.values import PathText, Switch
-from model.exchange.adapter_directory import find
+from model.exchange.adapter_directory import find_adapter
 
 _FLAGS = (
     Flag("ADAPTERS", PathText(), "A directory in PEFT format, or a run's.", required=True, repeats=True),
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.analyze_ab", purpose, _FLAGS, words)
         output = given.output.absolute()
         places = checked(given.adapters, output)
-        from model.exchange.adapter_similarity import VIEWS, embedded, flattened, likeness
+        from model.exchange.adapter_similarity import VIEWS, embed, flat_factors, similarity
         from model.exchange.peft_format import read
         from model.figures.charts import dots
 
-        adapters = {name: flattened(read(path, "ADAPTERS")) for name, path in places.items()}
+        adapters = {name: flat_factors(read(path, "ADAPTERS")) for name, path in places.items()}
         empty = [str(places[name]) for name, flats in adapters.items() if not flats]
         if empty:
             raise InputFault(*(f"ADAPTERS: {path} holds no A and B" for path in empty))
-        found, groups = likeness(adapters), embedded(adapters)
+        found, groups = similarity(adapters), embed(adapters)
         content = json.dumps(numbers(adapters, found, groups), indent=1) + "\n"
         panels = {view: [group for group in groups if group.view == view] for view in VIEWS}
         write_text(output, content)
@@ -64,7 +64,7 @@ def checked(paths: Sequence[Path], output: Path) -> dict[str, Path]:
     findings = Findings()
     findings.lines += place_faults("--output", output)
     findings.lines += place_faults("--output", output.with_suffix(".png"))
-    found = [findings.attempt(lambda path=path: find(path, "ADAPTERS").absolute()) for path in paths]
+    found = [findings.attempt(lambda path=path: find_adapter(path, "ADAPTERS").absolute()) for path in paths]
     if len(paths) < _FEWEST:
         findings.lines.append(f"ADAPTERS: at least {_FEWEST} are compared, got {len(paths)}")
     twice = [path for path, count in Counter(found).items() if path is not None and count > 1]
@@ -94,7 +94,7 @@ def numbers(adapters: Mapping[str, Sequence[Any]], found: Any, groups: Sequence[
                 "view": group.view,
                 "size": group.size,
                 "count": group.count,
-                "points": [[dot.adapter, dot.index, dot.x, dot.y] for dot in group.dots],
+                "points": [[point.adapter, point.index, point.x, point.y] for point in group.points],
             }
             for group in groups
         ],
@@ -120,7 +120,7 @@ def show(found: Any, groups: Sequence[Any], output: Path) -> None:
     if found.skipped:
         console.say(f"note: {found.skipped} factors have no partner of their size, or are zero")
     for group in groups:
-        if not group.dots:
+        if not group.points:
             console.say(f"note: view {group.view}: {group.count} of size {group.size:,} are too few to embed")
     console.say(f"written: {output}\nwritten: {output.with_suffix('.png')}")
 

@@ -29,7 +29,7 @@ from model.exchange.adapter_directory import (
     TASKS,
     AdapterFiles,
     base_format,
-    beside,
+    extra_methods,
     labels,
     objective,
     read_files,
@@ -134,7 +134,7 @@ def checked(given: SimpleNamespace) -> Checked:
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
         findings.attempt(lambda: base_format(files, given.base_dtype))
-        methods = beside(files.metadata)
+        methods = extra_methods(files.metadata)
         if not methods:
             findings.lines.append(f"--adapter: {files.path} is a plain LoRA already; nothing is averaged")
         if "shortcut" in methods:

@@ -18,7 +18,7 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import place_faults, replacing_directory
 from configs.schema.number_values import whole_number
 from configs.schema.values import Choice, PathText, refusal
-from model.exchange.adapter_directory import AdapterFiles, beside, read_files
+from model.exchange.adapter_directory import AdapterFiles, extra_methods, read_files
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's option takes."""
@@ -101,7 +101,7 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
         lines.append(f"{where}: use_dora: vLLM does not read DoRA")
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
-    apart = beside(files.metadata)
+    apart = extra_methods(files.metadata)
     if (files.path / "extra.safetensors").exists() and (apart or not files.metadata.get("extra")):
         what = ", ".join(apart) or "adapters that are not plain LoRA"
         lines.append(

@@ -18,7 +18,7 @@ from model.exchange.adapter_directory import (
     TASKS,
     AdapterFiles,
     base_format,
-    beside,
+    extra_methods,
     labels,
     objective,
     read_files,
@@ -75,7 +75,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
         findings.attempt(lambda: base_format(files, given.base_dtype))
-        if "shortcut" in beside(files.metadata):
+        if "shortcut" in extra_methods(files.metadata):
             findings.lines.append(
                 f"--adapter: {files.path} has shortcuts between layers, where no linear stands whose weight"
                 " could take them; keep them as an adapter: main test --adapter, tools.generate --adapter"

@@ -1,4 +1,4 @@
-"""An adapter's directory as far as it can be read without torch: tables, shapes, what it was trained for."""
+"""The directory of an adapter as far as it can be read without torch: tables, shapes, training task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ _OBJECTIVES = {
     "classification": "classification",
 }
 BASES = ("float32", *QUANTIZED_DTYPES)
-"""Words of `--base-dtype` in tools."""
+"""Values of `--base-dtype` in tools."""
 
 TASKS = ("classification", "causal_language_modeling", "summarization")
-"""Words of `--task` that say what a network with an adapter is for."""
+"""Values of `--task`: what a network with an adapter is used for."""
 
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """What an adapter's directory says of itself.
+    """What the directory of an adapter holds, tensors as their shapes only.
 
     Args:
         path: the directory.
@@ -44,7 +44,7 @@ class AdapterFiles:
 
     @property
     def head(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of tensors that belong to no low-rank factor."""
+        """The shapes of the tensors that are no low-rank factors."""
         return {name: info.shape for name, info in self.tensors.items() if "lora_" not in name}
 
     @property
@@ -53,49 +53,56 @@ class AdapterFiles:
         return self.metadata.get("template")
 
 
-def find(path: Path, flag: str) -> Path:
-    """Return the directory of an adapter, which may be named by its run.
+def find_adapter(path: Path, flag: str) -> Path:
+    """Return the directory of an adapter, which may be given by the directory of its run.
 
     Raises:
         InputFault: naming the flag.
     """
-    for place in (path, path / "adapter"):
-        if (place / _CONFIG).is_file():
-            return place
+    for directory in (path, path / "adapter"):
+        if (directory / _CONFIG).is_file():
+            return directory
     raise InputFault(f"{flag}: '{path}' is neither an adapter (it holds no {_CONFIG}) nor a run with one")
 
 
 def read_files(path: Path, flag: str) -> AdapterFiles:
-    """Read the tables and the tensors' header of an adapter or of a run's adapter.
+    """Read the tables of an adapter, or of a run's adapter, and the header of its tensor file.
 
     Raises:
         InputFault: naming the flag or the file.
     """
-    place = find(path, flag)
-    if not (place / _TENSORS).is_file():
-        raise InputFault(f"{flag}: {place} holds no {_TENSORS}")
-    metadata = _metadata(place / _METADATA) if (place / _METADATA).exists() else {}
-    return AdapterFiles(place, read_json(place / _CONFIG), metadata, read_header(place / _TENSORS))
+    directory = find_adapter(path, flag)
+    if not (directory / _TENSORS).is_file():
+        raise InputFault(f"{flag}: {directory} holds no {_TENSORS}")
+    metadata = _metadata(directory / _METADATA) if (directory / _METADATA).exists() else {}
+    return AdapterFiles(
+        directory, read_json(directory / _CONFIG), metadata, read_header(directory / _TENSORS)
+    )
 
 
 def objective(files: AdapterFiles, task: str | None) -> str:
-    """Return what the network with this adapter is for; `task` says it where the files do not.
+    """Return the objective of the network with this adapter: language_modeling, classification or regression.
+
+    Args:
+        files: the adapter's; they decide where they record a task.
+        task: the value of `--task`; needed where the files record none.
 
     Raises:
-        InputFault: when nobody says it, or the word of `--task` contradicts the files.
+        InputFault: when neither gives a task, or the two contradict each other.
     """
     recorded = files.metadata.get("evaluation", {}).get("task") or files.config.get("task_type")
     found = _OBJECTIVES.get(recorded) if isinstance(recorded, str) else None
-    if found is None and task is None:
-        raise InputFault(f"--task: required, {files.path} does not say what it was trained for")
-    if found is not None and task is not None and _OBJECTIVES[task] != found:
+    given = None if task is None else _OBJECTIVES[task]
+    served = found or given
+    if served is None:
+        raise InputFault(f"--task: required, {files.path} does not record what it was trained for")
+    if given not in (None, served):
         raise InputFault(f"--task: {files.path} was trained for {recorded}, got '{task}'")
-    served = found or _OBJECTIVES[task]
     return "regression" if served == "classification" and len(labels(files)) == 1 else served
 
 
 def labels(files: AdapterFiles) -> tuple[str, ...]:
-    """Return the class names: the recorded ones, else one for each row of the head's last matrix."""
+    """Return the class names: the recorded ones, else `LABEL_n` by the rows of the head."""
     recorded = files.metadata.get("labels")
     if recorded:
         return tuple(recorded)
@@ -105,13 +112,13 @@ def labels(files: AdapterFiles) -> tuple[str, ...]:
 
 
 def base_format(files: AdapterFiles, given: str | None) -> str:
-    """Return the number format of the base's linears: the given one, or int8 or nf4 if trained on it.
+    """Return the number format of the base's linear layers: the given one, else the one of the training run.
 
     Raises:
         InputFault: when it needs a package that is not installed.
     """
-    told = files.metadata.get("evaluation", {}).get("base_dtype")
-    word = given or (told if told in QUANTIZED_DTYPES else "float32")
+    recorded = files.metadata.get("evaluation", {}).get("base_dtype")
+    word = given or (recorded if recorded in QUANTIZED_DTYPES else "float32")
     faults = quantizer_faults(
         word, "--base-dtype" if given else f"--adapter: {files.path}: trained on a base"
     )
@@ -121,16 +128,14 @@ def base_format(files: AdapterFiles, given: str | None) -> str:
 
 
 def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
-    """Return the `template` an adapter was trained with on this data set as a table, empty without one.
-
-    Of a mixture's parts the one of this name is the data set's.
+    """Return the prompt template an adapter was trained with on a data set, as {"template": text} or {}.
 
     Args:
-        adapters: directories in PEFT format; the first decides.
-        dataset: the word of `--dataset`.
+        adapters: directories in PEFT format; the first counts.
+        dataset: the value of `--dataset`, also as the name of one part of a mixture.
 
     Raises:
-        InputFault: when metadata.json is spoilt.
+        InputFault: when metadata.json is malformed.
     """
     if not adapters or not (adapters[0] / _METADATA).is_file():
         return {}
@@ -140,25 +145,25 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     return {} if template is None else {"template": template}
 
 
-def beside(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the methods of the adapters that stand beside PEFT's files alone, by name."""
-    described = metadata.get("extra")
-    recipes = described.values() if isinstance(described, dict) else ()
-    apart = (one for one in recipes if isinstance(one, dict) and one.get("converted") is not True)
-    return sorted({str(one.get("method")) for one in apart})
+def extra_methods(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the names of the methods whose adapters PEFT's files do not hold, not even converted."""
+    extra = metadata.get("extra")
+    recipes = extra.values() if isinstance(extra, dict) else ()
+    missing = (one for one in recipes if isinstance(one, dict) and one.get("converted") is not True)
+    return sorted({str(one.get("method")) for one in missing})
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """Read metadata.json and check the keys that decide something here."""
+    """Read metadata.json and check the keys that this module uses."""
     table = read_json(path)
     if not isinstance(table.get("evaluation", {}), dict):
         raise InputFault(f"{path}: evaluation: must be a table")
     if not isinstance(table.get("template"), str | None):
-        raise InputFault(f"{path}: template: must be a text or null")
+        raise InputFault(f"{path}: template: must be a string or null")
     templates = table.get("templates", {})
     if not isinstance(templates, dict) or not all(isinstance(text, str) for text in templates.values()):
-        raise InputFault(f"{path}: templates: must be a table of texts")
+        raise InputFault(f"{path}: templates: must be a table of strings")
     names = table.get("labels") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputFault(f"{path}: labels: must be a list of texts")
+        raise InputFault(f"{path}: labels: must be a list of strings")
     return table

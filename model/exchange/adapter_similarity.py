@@ -1,9 +1,9 @@
-"""Compare trained adapters with each other: their A's and B's in two dimensions, and how alike they are.
+"""Compare trained adapters: t-SNE of their A's and B's, and the cosine similarities of corresponding factors.
 
-Source: Tian et al. 2024, HydraLoRA, 2404.19245, figure 3: of LoRAs trained on different data the A's come to
-lie together while the B's stay apart.
-Differs: tensors of different sizes have no common space, so each size is embedded by itself; cosine
-similarities, which need no embedding, stand beside the pictures.
+Source: Tian et al. 2024, HydraLoRA, arXiv 2404.19245, figure 3: the A's of LoRAs trained on different data
+cluster by module, the B's do not.
+Differs: vectors of different sizes have no common space, so each size is embedded by itself; cosine
+similarities, which need no embedding, are reported as well.
 """
 
 import itertools
@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy
 import torch
@@ -29,11 +28,12 @@ _NUMBER = re.compile(r"(?:^|[._/])(\d+)(?:[./]|$)")
 _OWN = re.compile(r"(?P<factor>[AB])(?:\.\d+)?")
 
 
-class Flat(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FlatFactor:
     """A factor as a vector.
 
     Args:
-        index: its number in the adapter: layers, in a layer modules by name, A (even) before B (odd).
+        index: its number in the adapter: by layer, then by the module's name, A (even) before B (odd).
         module: the module's name, or the site's.
         factor: A or B.
         values: (R D_in) or (D_out R), float64.
@@ -45,8 +45,9 @@ class Flat(NamedTuple):
     values: numpy.ndarray
 
 
-class Dot(NamedTuple):
-    """A factor in two dimensions."""
+@dataclass(frozen=True)
+class Point:
+    """A factor embedded in two dimensions; `index` and `factor` are those of its `FlatFactor`."""
 
     adapter: str
     index: int
@@ -55,25 +56,33 @@ class Dot(NamedTuple):
     y: float
 
 
-class Group(NamedTuple):
-    """The factors of one size in a view; without dots where they are too few to embed."""
+@dataclass(frozen=True)
+class SizeGroup:
+    """The factors of one size in a view.
+
+    Args:
+        view: a key of `VIEWS`.
+        size: length of the vectors.
+        count: how many there are.
+        points: their embedding; empty where they are too few to embed.
+    """
 
     view: str
     size: int
     count: int
-    dots: Sequence[Dot]
+    points: Sequence[Point]
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Mean cosine similarities of A's and of B's, of modules that two adapters share at equal size.
+class Similarity:
+    """Mean cosine similarities between the A's, and between the B's, that two adapters have for one module.
 
     Args:
-        pairs: two adapters -> factor -> mean over modules.
+        pairs: two adapters -> factor -> mean over modules; None where nothing could be compared.
         modules: module -> factor -> mean over pairs of adapters.
         mean: factor -> mean over all.
         compared: factor -> number of similarities.
-        skipped: factors that have no partner of their size, or are zero.
+        skipped: factors without a counterpart of the same size in the other adapter, or zero.
     """
 
     pairs: Mapping[tuple[str, str], Mapping[str, float | None]]
@@ -83,12 +92,15 @@ class Likeness:
     skipped: int
 
 
-def flattened(adapter: PeftAdapter) -> list[Flat]:
-    """Return every A and B as a vector, numbered; what has no A and B beside PEFT's files is left out.
+def flat_factors(adapter: PeftAdapter) -> list[FlatFactor]:
+    """Return every A and B as a vector, numbered; adapters of methods without A and B are left out.
 
-    Parts of a factor that stand in several tensors (`B.0`, `B.1`) are one vector, one after the other.
+    The tensors of a factor that is stored in parts (`B.0`, `B.1`) are concatenated in the order of their
+    numbers.
     """
-    found = {module: {"A": [factors.a], "B": [factors.b]} for module, factors in adapter.modules.items()}
+    found: dict[str, Mapping[str, Sequence[torch.Tensor]]] = {
+        module: {"A": [factors.a], "B": [factors.b]} for module, factors in adapter.modules.items()
+    }
     for site, extra in adapter.extra.items():
         if extra.recipe.converted:  # its LoRA is among the modules
             continue
@@ -99,71 +111,72 @@ def flattened(adapter: PeftAdapter) -> list[Flat]:
                 parts[match["factor"]].append(extra.tensors[name])
         if set(parts) == {"A", "B"}:
             found[site] = parts
-    ordered = sorted(found, key=_place)
     return [
-        Flat(2 * place + odd, module, factor, _vector(found[module][factor]))
-        for place, module in enumerate(ordered)
-        for odd, factor in enumerate("AB")
+        FlatFactor(2 * number + offset, module, factor, _vector(found[module][factor]))
+        for number, module in enumerate(sorted(found, key=_layer_and_name))
+        for offset, factor in enumerate("AB")
     ]
 
 
-def likeness(adapters: Mapping[str, Sequence[Flat]]) -> Likeness:
-    """Return how alike the A's and the B's of the same modules are, for every two adapters.
+def similarity(adapters: Mapping[str, Sequence[FlatFactor]]) -> Similarity:
+    """Return the cosine similarities of the factors that every two adapters have for the same module.
 
     Args:
         adapters: name -> its factors.
     """
-    held = {name: {(one.module, one.factor): one.values for one in flats} for name, flats in adapters.items()}
-    every = list(dict.fromkeys(key for one in held.values() for key in one))
-    by_pair, by_module, skipped = defaultdict(list), defaultdict(list), 0
-    for first, second in itertools.combinations(held, 2):
+    values = {name: {(one.module, one.factor): one.values for one in flat} for name, flat in adapters.items()}
+    every = list(dict.fromkeys(key for one in values.values() for key in one))
+    by_pair: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    by_module: dict[tuple[str, str], list[float]] = defaultdict(list)
+    skipped = 0
+    for first, second in itertools.combinations(values, 2):
         for key in every:
-            value = _cosine(held[first].get(key), held[second].get(key))
+            value = _cosine(values[first].get(key), values[second].get(key))
             skipped += value is None
             if value is not None:
                 by_pair[first, second, key[1]].append(value)
                 by_module[key].append(value)
-    pairs = list(itertools.combinations(held, 2))
+    pairs = list(itertools.combinations(values, 2))
     modules = list(dict.fromkeys(module for module, _ in every))
-    whole = {f: [v for key, values in by_module.items() if key[1] == f for v in values] for f in "AB"}
-    return Likeness(
-        pairs={pair: {f: _mean(by_pair[*pair, f]) for f in "AB"} for pair in pairs},
+    whole = {f: [v for key, found in by_module.items() if key[1] == f for v in found] for f in "AB"}
+    return Similarity(
+        pairs={(a, b): {f: _mean(by_pair[a, b, f]) for f in "AB"} for a, b in pairs},
         modules={module: {f: _mean(by_module[module, f]) for f in "AB"} for module in modules},
-        mean={f: _mean(values) for f, values in whole.items()},
-        compared={f: len(values) for f, values in whole.items()},
+        mean={f: _mean(found) for f, found in whole.items()},
+        compared={f: len(found) for f, found in whole.items()},
         skipped=skipped,
     )
 
 
-def embedded(adapters: Mapping[str, Sequence[Flat]]) -> list[Group]:
-    """Return the three views, each size of vectors embedded by itself with t-SNE.
+def embed(adapters: Mapping[str, Sequence[FlatFactor]]) -> list[SizeGroup]:
+    """Return the vectors of each of the three views, embedded with t-SNE size by size.
 
     Args:
         adapters: name -> its factors.
     """
     groups = []
     for view, factors in VIEWS.items():
-        sizes: dict[int, list[tuple[str, Flat]]] = defaultdict(list)
-        for name, flats in adapters.items():
-            for one in flats:
+        sizes: dict[int, list[tuple[str, FlatFactor]]] = defaultdict(list)
+        for name, flat in adapters.items():
+            for one in flat:
                 if one.factor in factors:
                     sizes[len(one.values)].append((name, one))
         for size, members in sorted(sizes.items()):
-            places = _embed(numpy.stack([one.values for _, one in members]))
-            dots = [
-                Dot(name, one.index, one.factor, float(x), float(y))
-                for (name, one), (x, y) in zip(members, places)
+            positions = _tsne(numpy.stack([one.values for _, one in members]))
+            points = [
+                Point(name, one.index, one.factor, float(x), float(y))
+                for (name, one), (x, y) in zip(members, positions)
             ]
-            groups.append(Group(view, size, len(members), dots))
+            groups.append(SizeGroup(view, size, len(members), points))
     return groups
 
 
-def _embed(vectors: numpy.ndarray) -> numpy.ndarray:
+def _tsne(vectors: numpy.ndarray) -> numpy.ndarray:
     """Return (N, 2), or (0, 2) where N is too small. vectors: (N, D)."""
     count = len(vectors)
     if count < _LEAST:
         return numpy.zeros((0, 2))
-    if (vectors == vectors[0]).all():  # nothing tells them apart, and PCA would divide by their spread
+    if (vectors == vectors[0]).all():  # equal vectors: PCA would divide by a variance of zero
         return numpy.zeros((count, 2))
     perplexity = min(_PERPLEXITY, (count - 1) / 3)
     with threadpool_limits(limits=1):
@@ -184,12 +197,13 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _place(module: str) -> tuple[int, str]:
-    """Return layer and name: the first number in a module's name is its layer."""
+def _layer_and_name(module: str) -> tuple[int, str]:
+    """Return layer and name, to sort by; the first number in a module's name is its layer."""
     match = _NUMBER.search(module)
     return (int(match[1]) if match else -1, module)
 
 
 def _natural(name: str) -> tuple[str, int]:
+    """Return stem and number, so that `B.2` sorts before `B.10`."""
     stem, _, number = name.partition(".")
     return stem, int(number) if number.isdecimal() else -1

@@ -159,7 +159,7 @@ def dots(views: Mapping[str, Sequence[Any]], names: Sequence[str]) -> bytes:
     """Return a PNG of groups of dots: a row for each view, a panel for each size, numbers beside the dots.
 
     Args:
-        views: view -> its groups (`adapter_similarity.Group`); those without dots are left out.
+        views: view -> its groups (`adapter_similarity.SizeGroup`); those without dots are left out.
         names: the adapters in the order of their colours.
     """
     import matplotlib
@@ -167,7 +167,7 @@ def dots(views: Mapping[str, Sequence[Any]], names: Sequence[str]) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawn = {view: [group for group in groups if group.dots] for view, groups in views.items()}
+    drawn = {view: [group for group in groups if group.points] for view, groups in views.items()}
     rows, columns = len(drawn), max(1, *map(len, drawn.values()))
     figure, grid = pyplot.subplots(
         rows, columns, figsize=(3.6 * columns, 3.4 * rows), dpi=150, layout="constrained", squeeze=False
@@ -181,11 +181,13 @@ def dots(views: Mapping[str, Sequence[Any]], names: Sequence[str]) -> bytes:
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_color(MUTED)
-            for dot in group.dots:
-                mark = "o" if dot.factor == "A" else "^"
-                axes.plot(dot.x, dot.y, mark, color=colours[dot.adapter], markersize=3.2, markeredgewidth=0)
+            for point in group.points:
+                mark = "o" if point.factor == "A" else "^"
+                axes.plot(
+                    point.x, point.y, mark, color=colours[point.adapter], markersize=3.2, markeredgewidth=0
+                )
                 place = {"xytext": (2, 1), "textcoords": "offset points", "fontsize": 4, "color": INK}
-                axes.annotate(str(dot.index), (dot.x, dot.y), **place)
+                axes.annotate(str(point.index), (point.x, point.y), **place)
     marks = [pyplot.Line2D([], [], color=colour, marker="s", linestyle="") for colour in colours.values()]
     marks += [pyplot.Line2D([], [], color=MUTED, marker=mark, linestyle="") for mark in "o^"]
     manner = {"fontsize": 7, "frameon": False, "ncols": min(4, len(marks)), "loc": "outside upper left"}

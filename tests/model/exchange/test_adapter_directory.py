@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from configs.runtime.faults import InputFault
-from model.exchange.adapter_directory import find, labels, objective, read_files, trained_prompt
+from model.exchange.adapter_directory import find_adapter, labels, objective, read_files, trained_prompt
 
 
 def _adapter(directory, metadata=None, head=None, **config):
@@ -22,9 +22,9 @@ def _adapter(directory, metadata=None, head=None, **config):
 
 def test_a_run_stands_for_its_adapter(tmp_path):
     place = _adapter(tmp_path / "run" / "adapter")
-    assert find(tmp_path / "run", "--adapter") == find(place, "--adapter") == place
+    assert find_adapter(tmp_path / "run", "--adapter") == find_adapter(place, "--adapter") == place
     with pytest.raises(InputFault, match="--adapter: .* is neither an adapter .* nor a run"):
-        find(tmp_path, "--adapter")
+        find_adapter(tmp_path, "--adapter")
 
 
 def test_the_objective_is_recorded_or_given(tmp_path):
@@ -52,10 +52,10 @@ def test_the_prompt_of_the_same_data_set_is_taken(tmp_path):
     mixed = recorded("mixed", template=None, templates={"gsm8k": "Q"}, evaluation={"dataset": "mix"})
     assert trained_prompt(mixed, "gsm8k") == {"template": "Q"}
     assert trained_prompt(mixed, "billsum") == trained_prompt(mixed, "mix") == {}
-    with pytest.raises(InputFault, match="metadata.json: templates: must be a table of texts"):
+    with pytest.raises(InputFault, match="metadata.json: templates: must be a table of strings"):
         trained_prompt(recorded("broken", templates={"gsm8k": 3}), "gsm8k")
     assert trained_prompt([tmp_path / "foreign"], "gsm8k") == trained_prompt([], "gsm8k") == {}
-    with pytest.raises(InputFault, match="metadata.json: template: must be a text or null"):
+    with pytest.raises(InputFault, match="metadata.json: template: must be a string or null"):
         trained_prompt(recorded("spoilt", template=3), "gsm8k")
 
 
@@ -73,8 +73,8 @@ def test_classes_are_recorded_or_counted_at_the_head(tmp_path):
     ("metadata", "line"),
     [
         ({"evaluation": []}, "evaluation: must be a table"),
-        ({"template": 3}, "template: must be a text or null"),
-        ({"labels": [1]}, "labels: must be a list of texts"),
+        ({"template": 3}, "template: must be a string or null"),
+        ({"labels": [1]}, "labels: must be a list of strings"),
     ],
 )
 def test_metadata_of_another_form_is_refused(tmp_path, metadata, line):

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from model.exchange.adapter_similarity import embedded, flattened, likeness
+from model.exchange.adapter_similarity import embed, flat_factors, similarity
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.peft_format import Factors, PeftAdapter
 
@@ -23,7 +23,7 @@ def adapter(seed: int, *, alike: bool = True, rank: int = 2) -> PeftAdapter:
 
 
 def test_factors_are_numbered_by_layer_then_module_then_a_before_b():
-    flats = flattened(adapter(0))
+    flats = flat_factors(adapter(0))
     assert [(one.index, one.module, one.factor) for one in flats[:5]] == [
         (0, "model.layers.2.self_attn.q_proj", "A"),
         (1, "model.layers.2.self_attn.q_proj", "B"),
@@ -47,7 +47,7 @@ def test_factors_beside_pefts_files_join_in():
         "layer_2/residual1": Extra(Recipe("shortcut", 2, 4.0), tensors),
         "layer_0/w1": Extra(Recipe("other", 1, 1.0), {"gate": torch.ones(3)}),
     }
-    flats = flattened(PeftAdapter(adapter(0).modules, extra=extra))
+    flats = flat_factors(PeftAdapter(adapter(0).modules, extra=extra))
     assert len(flats) == 10
     assert flats[0].module == "layer_2/residual1"
     assert flats[1].values.tolist() == [2.0, 2.0, 3.0, 3.0]
@@ -55,7 +55,7 @@ def test_factors_beside_pefts_files_join_in():
 
 def test_similarity_is_the_mean_of_cosines_of_the_same_module():
     adapters = {str(seed): adapter(seed) for seed in range(3)}
-    found = likeness({name: flattened(one) for name, one in adapters.items()})
+    found = similarity({name: flat_factors(one) for name, one in adapters.items()})
     module = MODULES[0]
     cosine = torch.nn.functional.cosine_similarity
     for factor in "ab":
@@ -75,7 +75,9 @@ def test_similarity_is_the_mean_of_cosines_of_the_same_module():
 def test_other_sizes_and_zeros_are_no_partners():
     zero = adapter(1)
     zero.modules[MODULES[0]].b.zero_()
-    found = likeness({"a": flattened(adapter(0)), "z": flattened(zero), "r": flattened(adapter(2, rank=3))})
+    found = similarity(
+        {"a": flat_factors(adapter(0)), "z": flat_factors(zero), "r": flat_factors(adapter(2, rank=3))}
+    )
     assert found.compared == {"A": 4, "B": 3}
     assert found.skipped == 17
     assert found.pairs["a", "r"] == {"A": None, "B": None}
@@ -83,22 +85,22 @@ def test_other_sizes_and_zeros_are_no_partners():
 
 
 def test_the_views_show_every_factor_once_and_again():
-    adapters = {str(seed): flattened(adapter(seed)) for seed in range(3)}
-    groups = embedded(adapters)
-    assert [(group.view, group.size, group.count, len(group.dots)) for group in groups] == [
+    adapters = {str(seed): flat_factors(adapter(seed)) for seed in range(3)}
+    groups = embed(adapters)
+    assert [(group.view, group.size, group.count, len(group.points)) for group in groups] == [
         ("all", 12, 24, 24),
         ("A", 12, 12, 12),
         ("B", 12, 12, 12),
     ]
-    assert groups == embedded(adapters)
-    assert all(numpy.isfinite([dot.x, dot.y]).all() for group in groups for dot in group.dots)
-    assert {dot.factor for dot in groups[1].dots} == {"A"}
+    assert groups == embed(adapters)
+    assert all(numpy.isfinite([point.x, point.y]).all() for group in groups for point in group.points)
+    assert {point.factor for point in groups[1].points} == {"A"}
 
 
 def test_alike_factors_lie_together():
-    adapters = {str(seed): flattened(adapter(seed)) for seed in range(6)}
-    dots = embedded(adapters)[1].dots
-    places = {(dot.adapter, dot.index): numpy.array([dot.x, dot.y]) for dot in dots}
+    adapters = {str(seed): flat_factors(adapter(seed)) for seed in range(6)}
+    dots = embed(adapters)[1].points
+    places = {(point.adapter, point.index): numpy.array([point.x, point.y]) for point in dots}
     near = [
         numpy.linalg.norm(places["0", at] - places[other, at]) for at in (0, 2, 4, 6) for other in ("1", "5")
     ]
@@ -107,9 +109,9 @@ def test_alike_factors_lie_together():
 
 
 def test_sizes_are_embedded_apart_and_few_or_equal_ones_need_no_space():
-    groups = embedded({"a": flattened(adapter(0)), "b": flattened(adapter(1, rank=1))})
+    groups = embed({"a": flat_factors(adapter(0)), "b": flat_factors(adapter(1, rank=1))})
     assert [(group.view, group.size, group.count) for group in groups][:2] == [("all", 6, 8), ("all", 12, 8)]
     one = PeftAdapter({MODULES[0]: Factors(torch.ones(1, 4), torch.ones(4, 1), 1.0)})
-    same = embedded({"a": flattened(one), "b": flattened(one)})
-    assert [(group.view, len(group.dots)) for group in same] == [("all", 4), ("A", 0), ("B", 0)]
-    assert {(dot.x, dot.y) for dot in same[0].dots} == {(0.0, 0.0)}
+    same = embed({"a": flat_factors(one), "b": flat_factors(one)})
+    assert [(group.view, len(group.points)) for group in same] == [("all", 4), ("A", 0), ("B", 0)]
+    assert {(point.x, point.y) for point in same[0].points} == {(0.0, 0.0)}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.exchange.adapter_similarity import Dot, Group
+from model.exchange.adapter_similarity import Point, SizeGroup
 from model.figures.charts import curves, dots, elbow, shares, smoothed
 
 
@@ -85,9 +85,9 @@ def test_dots_bear_their_numbers_and_a_panel_for_each_size(monkeypatch):
 
     save = pyplot.Figure.savefig
     monkeypatch.setattr(pyplot.Figure, "savefig", look)
-    places = [Dot(name, at, "AB"[at % 2], at + 0.5, -at) for name in ("one", "two") for at in range(2)]
-    whole, half = Group("all", 1200, 4, places), Group("all", 6, 4, places[:3])
-    content = dots({"all": [half, whole], "A": [Group("A", 6, 1, [])]}, ["one", "two"])
+    places = [Point(name, at, "AB"[at % 2], at + 0.5, -at) for name in ("one", "two") for at in range(2)]
+    whole, half = SizeGroup("all", 1200, 4, places), SizeGroup("all", 6, 4, places[:3])
+    content = dots({"all": [half, whole], "A": [SizeGroup("A", 6, 1, [])]}, ["one", "two"])
     assert content.startswith(b"\x89PNG")
     assert titles == ["all, 6 numbers each", "all, 1,200 numbers each"]
     assert numbers == [["0", "1", "0"], ["0", "1", "0", "1"]]

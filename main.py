@@ -21,8 +21,9 @@ from configs.runtime.seeds import derive
 from configs.schema.model_name import ModelName, model_name
 from configs.schema.options import Options
 from configs.toml.writer import toml_text
+from dataset.mixture.bind_parts import bind_parts
 from dataset.mixture.gather_parts import Request
-from dataset.mixture.parts import Part, bind_parts
+from dataset.mixture.parts import Part
 from dataset.mixture.run_rows import RunRows, fetch_rows, read_rows
 from dataset.rows.task_rows import TaskRows
 from model.assembly.placement import Plans, read_plans

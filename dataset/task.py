@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-CHOICES = "choices"
+CHOICES: Final = "choices"
 """The objective of questions whose answer is a letter; evaluation sets alone have it."""
 Objective = Literal["classification", "regression", "language_modeling", "choices"]
 Row = Mapping[str, Any]
@@ -144,7 +144,7 @@ class Task:
             others are counted as not selected. None: every row is.
         packed: the responses are one running text, learned in blocks of the longest length without prompts.
         length: longest input in tokens where `--max-token-len` is not given.
-        serves: the word of `--task` where the options tell it (`local`); None: the first of its kind's
+        action: the word of `--task` where the options tell it (`local`); None: the first of its kind's
             `actions`.
     """
 
@@ -165,7 +165,7 @@ class Task:
     select: Callable[[Row], bool] | None = None
     packed: bool = False
     length: int = 512
-    serves: str | None = None
+    action: str | None = None
 
 
 @dataclass(frozen=True)

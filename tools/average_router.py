@@ -20,9 +20,10 @@ from configs.runtime.files import place_faults
 from configs.schema.number_values import Whole
 from configs.schema.options import MIXTURE
 from configs.schema.values import Choice, PathText, Switch, Word
+from dataset.mixture.bind_parts import bind_parts
 from dataset.mixture.gather_parts import Request, gather_parts, join
-from dataset.mixture.parts import Part, bind_parts
-from dataset.mixture.tool_data import told
+from dataset.mixture.parts import Part
+from dataset.mixture.tool_data import bound_for_tool
 from dataset.rows.task_rows import TaskRows
 from model.exchange.adapter_directory import (
     BASES,
@@ -153,7 +154,7 @@ def _word_faults(given: SimpleNamespace) -> list[str]:
 
 def _with_sets(given: SimpleNamespace, source: sources.Source, files: AdapterFiles) -> Checked:
     """Return the data sets too, and the rows that need not be fetched; the prompt is the adapter's own."""
-    bound = told(given)
+    bound = bound_for_tool(given)
     bound, parts = bind_parts(bound, trained_prompt([files.path], bound.options.dataset))
     request = Request("validation", False, bound.options.max_bad_rows)
     one = Checked(source, files, (), parts, request, gather_parts(parts, request, {}))

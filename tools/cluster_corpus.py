@@ -23,9 +23,10 @@ from configs.schema.values import Choice, Listed, PathText, Switch, Word
 from configs.toml.writer import toml_text
 from dataset.clustering.cluster_files import lines_of_file, lines_of_set, write_clusters
 from dataset.clustering.report import METHODS, ClusterOptions, ClusterReport
+from dataset.mixture.bind_parts import bind_parts
 from dataset.mixture.gather_parts import Request, gather_parts, join
-from dataset.mixture.parts import Part, bind_parts
-from dataset.mixture.tool_data import told
+from dataset.mixture.parts import Part
+from dataset.mixture.tool_data import bound_for_tool
 from dataset.rows.plain_texts import ENDINGS, Text, read_texts
 from dataset.rows.task_rows import TaskRows
 from model.figures.charts import elbow as elbow_picture
@@ -108,7 +109,7 @@ def checked(
     findings.lines += place_faults("--output", given.output.absolute())
     findings.lines += place_faults("--output", _picture(given.output.absolute()))
     findings.lines += _parts_faults(given)
-    bound = findings.attempt(partial(told, given))
+    bound = findings.attempt(partial(bound_for_tool, given))
     findings.settle()
     if given.files:
         return read_texts(given.files, given.fields, given.max_bad_rows), bound, (), {}

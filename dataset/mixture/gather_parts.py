@@ -1,4 +1,4 @@
-"""Gather the rows of a run's data sets, part by part, and lay them together."""
+"""Gather the examples of a run's data sets, part by part, and join them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from configs.runtime.faults import Findings, InputFault
-from dataset.mixture.parts import Part, compose, located
+from dataset.mixture.parts import Part, joint_task, with_entry
 from dataset.rows.gather import NeededSplits, gather, needed_splits
 from dataset.rows.row_source import Fetch
 from dataset.rows.task_rows import TaskRows
-from dataset.suites.mmlu import Questions, with_questions
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,10 @@ class Request:
     """What a run needs of its data sets.
 
     Args:
-        action: the word of the command line, or one more of `dataset.rows.gather.needed_splits`.
+        action: the action of the command line, or another one that `needed_splits` knows.
         predict: whether predictions for unlabelled splits are written.
         max_bad_rows: how many rows of all parts together may be refused.
-        mmlu: the shots of MMLU in place of every evaluation set, a word of `--mmlu-mode`; None without.
+        mmlu: `--mmlu-mode`, where MMLU replaces every evaluation set; None otherwise.
     """
 
     action: str
@@ -33,16 +32,16 @@ class Request:
 def gather_parts(
     parts: Sequence[Part], request: Request, held: Mapping[str, TaskRows], fetch: Fetch | None = None
 ) -> dict[str, TaskRows]:
-    """Return part -> its rows; without `fetch` the parts that stand on the hub are left out.
+    """Return part -> its examples; without `fetch` parts on the hub are left out.
 
     Args:
         parts: the data sets.
         request: what is needed of them.
-        held: parts that were gathered already.
+        held: the parts that were gathered before.
         fetch: how rows come from the hub.
 
     Raises:
-        InputFault: a line for every finding in all parts.
+        InputFault: one line for every finding in all parts.
     """
     found, findings = dict(held), Findings()
     for part in parts:
@@ -57,40 +56,34 @@ def gather_parts(
 
 
 def _gather(part: Part, request: Request, max_bad_rows: int, fetch: Fetch | None) -> TaskRows:
-    # Nothing is scored by generation in a mixture, so that training needs no test set.
-    is_bare = part.name or request.mmlu
-    scored = dataclasses.replace(part.task, generation=None) if is_bare else part.task
-    needed = needed_splits(scored, request.action, request.predict)
+    # Neither a mixture nor MMLU is scored by generation, so that training needs no test set.
+    without_generation = part.name or request.mmlu
+    task = dataclasses.replace(part.task, generation=None) if without_generation else part.task
+    needed = needed_splits(task, request.action, request.predict)
     if request.mmlu and request.action == "test":
         needed = NeededSplits(())
     try:
         return gather(part.task, needed, part.dataset_dir, max_bad_rows=max_bad_rows, fetch=fetch)
     except InputFault as refusal:
-        raise InputFault(*(located(part.where, line) for line in refusal.lines)) from None
+        raise InputFault(*(with_entry(part.where, line) for line in refusal.lines)) from None
 
 
-def join(
-    parts: Sequence[Part],
-    found: Mapping[str, TaskRows],
-    mmlu: str | None = None,
-    questions: Mapping[str, Questions] | None = None,
-) -> TaskRows:
-    """Return the rows of a run: those of its one data set, or of all parts, which split names then hold.
+def join(parts: Sequence[Part], found: Mapping[str, TaskRows]) -> TaskRows:
+    """Return the examples of a run: those of its single data set, or of all parts of a mixture.
+
+    In a mixture the names of splits hold those of the parts (`Part.split`).
 
     Args:
         parts: the data sets.
-        found: part -> its rows.
-        mmlu: the shots of MMLU in place of every evaluation set.
-        questions: its questions, if it is asked for.
+        found: part -> its examples.
 
     Raises:
-        InputFault: when the parts, completed by their rows, do not go together.
+        InputFault: when the parts, completed by their rows, have different objectives or labels.
     """
-    task = compose(parts, [found[part.name].task for part in parts])
+    task = joint_task(parts, [found[part.name].task for part in parts])
     if not parts[0].name:
-        return found[""] if mmlu is None else with_questions(found[""], questions, mmlu)
+        return found[""]
     splits = {part.split(name): split for part in parts for name, split in found[part.name].splits.items()}
     names = {part.name: [part.split(name) for name in found[part.name].splits] for part in parts}
     tasks = {name: found[part].task for part, own in names.items() for name in own}
-    rows = TaskRows(task, splits, names, tasks)
-    return rows if mmlu is None else with_questions(rows, questions, mmlu)
+    return TaskRows(task, splits, names, tasks)

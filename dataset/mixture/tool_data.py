@@ -1,4 +1,4 @@
-"""What a tool's words and a run's TOML say of a data set, bound as a run would be told."""
+"""Bind the data set that a tool's flags and a run's TOML name, as a run would bind it."""
 
 from types import SimpleNamespace
 
@@ -14,15 +14,15 @@ from configs.toml.reader import read_document
 _NAMES = ("dataset", "dataset_dir", "task", "max_bad_rows", "offline", "seed")
 
 
-def told(given: SimpleNamespace) -> Bound:
-    """Return what a run would be told of its data: the TOML's content, under the words.
+def bound_for_tool(given: SimpleNamespace) -> Bound:
+    """Return the command line of a run with the same data set: the TOML, overridden by the flags.
 
     Args:
-        given: the words of a tool with `--config` and some of `--dataset`, `--dataset-dir`, `--task`,
-            `--max-bad-rows`, `--offline`, `--seed`; `given` holds those that were written.
+        given: the flags of a tool with `--config` and some of `--dataset`, `--dataset-dir`, `--task`,
+            `--max-bad-rows`, `--offline`, `--seed`; its `given` holds the names of those that were written.
 
     Raises:
-        InputFault: for a data set that there is not, and for whatever the TOML may not say.
+        InputFault: for an unknown data set, and for every fault of the TOML.
     """
     layer = Layer()
     if given.config is not None:
@@ -34,7 +34,7 @@ def told(given: SimpleNamespace) -> Bound:
     if word and word not in known:
         layer.faults.append(f"--dataset: {unknown('data set', word, known)}")
     if not word and given.config is not None:
-        layer.faults.append(f"--dataset: required, '{given.config}' names none")
+        layer.faults.append(f"--dataset: required, '{given.config}' does not name one")
     if layer.faults:
         raise InputFault(*layer.faults)
     sources = dict.fromkeys(option_specs(), "default")

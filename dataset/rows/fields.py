@@ -1,4 +1,4 @@
-"""Take one field of a row as text, class label or number, or say why it is none."""
+"""Read one field of a row as text, class label or number, or refuse the row with the reason."""
 
 import math
 import re
@@ -9,8 +9,8 @@ from dataset.task import LabelFault, Row, RowFault
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
 
-def shown(text: str, width: int = 60) -> str:
-    """Return text fit for a message: one line, no control characters, cut to a width."""
+def printable(text: str, width: int = 60) -> str:
+    """Return a text as one line without control characters, at most `width` of them, for messages."""
     safe = (
         text.encode("unicode_escape", "backslashreplace").decode("ascii") if not text.isprintable() else text
     )
@@ -21,7 +21,7 @@ def text_field(row: Row, name: str) -> str:
     """Return a row's text field, unchanged.
 
     Raises:
-        RowFault: when it is missing, empty, no text, or no valid Unicode.
+        RowFault: when it is missing, empty, not a text, or not valid Unicode.
     """
     value = _present(row, name)
     if not isinstance(value, str):
@@ -29,30 +29,30 @@ def text_field(row: Row, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise RowFault(f"field '{name}' holds half a surrogate pair") from None
+        raise RowFault(f"field '{name}' has an unpaired surrogate, which is not valid Unicode") from None
     return value
 
 
 def label_field(row: Row, name: str, words: Sequence[str]) -> int:
-    """Return the class number of a row's label: a word of `words`, or on the hub its number.
+    """Return the class number of a row's label: one of `words`, or, on the hub, its number.
 
     Raises:
-        LabelFault: when the label is outside the set.
-        RowFault: when there is none.
+        LabelFault: when it is not one of the labels.
+        RowFault: when it is missing or empty.
     """
     value = _present(row, name)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(words):
         return value
     if isinstance(value, str) and value in words:
         return words.index(value)
-    raise LabelFault(shown(str(value)), ", ".join(words))
+    raise LabelFault(printable(str(value)), ", ".join(words))
 
 
 def word_field(row: Row, name: str) -> str:
-    """Return a label of a user's file as its word; a whole number counts as the word that writes it.
+    """Return a label of a user's file as a word; a whole number is written out as one.
 
     Raises:
-        RowFault: when it is missing, empty, or neither text nor a whole number.
+        RowFault: when it is missing, empty, or neither a text nor a whole number.
     """
     value = _present(row, name)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -61,10 +61,10 @@ def word_field(row: Row, name: str) -> str:
 
 
 def type_field(row: Row, name: str) -> str:
-    """Return what sort of task a row is, a word or a whole number; `""` where it does not say.
+    """Return a row's type of task, a word or a whole number; `""` where it has none.
 
     Raises:
-        RowFault: when it is neither.
+        RowFault: when it is neither a text nor a whole number.
     """
     return "" if row.get(name) in (None, "") else word_field(row, name)
 
@@ -72,26 +72,38 @@ def type_field(row: Row, name: str) -> str:
 def number_field(row: Row, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Return a row's finite number within limits.
 
+    Args:
+        row: the row.
+        name: the field.
+        low: smallest number that is allowed.
+        high: largest number that is allowed.
+
     Raises:
-        LabelFault: when it is none, or outside.
+        LabelFault: when it is not a number, or outside the limits.
         RowFault: when the field is missing or empty.
     """
     value = _present(row, name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_written = isinstance(value, str) and _NUMBER.fullmatch(value) is not None
-    try:
-        number = float(value) if is_number or is_written else math.nan
-    except OverflowError:  # a JSON whole number of hundreds of digits
-        number = math.inf
+    number = _number(value)
     if not (math.isfinite(number) and low <= number <= high):
         limits = "finite numbers" if math.isinf(low) else f"{low:g} to {high:g}"
-        raise LabelFault(shown(str(value)), limits)
+        raise LabelFault(printable(str(value)), limits)
     return number
 
 
 def is_unlabelled(row: Row, name: str = "label") -> bool:
-    """Tell whether a row has no label: no such field, or the hub's -1."""
+    """Return whether a row has no label: the field is missing, or -1 as on the hub."""
     return row.get(name, -1) in (-1, -1.0)
+
+
+def _number(value: object) -> float:
+    """Return the number that a value is or spells out; NaN when it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:  # a JSON integer of hundreds of digits
+            return math.inf
+    is_spelled = isinstance(value, str) and _NUMBER.fullmatch(value) is not None
+    return float(str(value)) if is_spelled else math.nan
 
 
 def _present(row: Row, name: str) -> object:

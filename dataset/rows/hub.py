@@ -1,4 +1,4 @@
-"""Fetch a task's rows from the hub; the only file that imports `datasets`."""
+"""Fetch a task's rows from the hub; the only module that imports `datasets`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,12 @@ import datasets
 from huggingface_hub import constants
 
 from configs.runtime.faults import InputFault, SystemFault
-from dataset.rows.fields import shown
+from dataset.rows.fields import printable
 from dataset.task import Task
 
 
 def disable_cache() -> None:
-    """Keep nothing but the download itself (`--disable-dataset-cache`)."""
+    """Keep only the downloaded files, no prepared tables (`--disable-dataset-cache`)."""
     datasets.disable_caching()
 
 
@@ -22,12 +22,12 @@ def load(task: Task, split: str, *, offline: bool = False, cache: Path | None = 
     Args:
         task: the data set, with its `hub` copy.
         split: the split's name on the hub.
-        offline: use only what the cache holds.
-        cache: another cache directory than the library's own.
+        offline: use the local cache only.
+        cache: cache directory; None for the default one of the library.
 
     Raises:
-        InputFault: when the set has no hub copy.
-        SystemFault: when the hub cannot be reached or does not answer as expected.
+        InputFault: when the data set has no copy on the hub.
+        SystemFault: when the rows cannot be fetched, or are not in the cache.
     """
     if task.hub is None:
         raise InputFault(f"--dataset-dir: required for {task.name}, which has no copy on the hub")
@@ -40,11 +40,11 @@ def load(task: Task, split: str, *, offline: bool = False, cache: Path | None = 
             repository, configuration, split=split, cache_dir=str(cache) if cache is not None else None
         )
         return rows.to_list()
-    # The libraries below raise httpx and pyarrow errors too, which share no class but this one.
+    # The libraries below also raise errors of httpx and pyarrow, whose only common class this is.
     except Exception as error:
-        place = "is not in the cache" if offline else "could not be fetched"
-        reason = shown(next(iter(str(error).split("\n")), ""), 160)
+        problem = "is not in the cache" if offline else "could not be fetched"
+        reason = printable(next(iter(str(error).split("\n")), ""), 160)
         raise SystemFault(
-            f"--dataset: {repository} ({split}) {place}: {type(error).__name__}: {reason};"
-            " --dataset-dir names a directory with the official files"
+            f"--dataset: {repository} ({split}) {problem}: {type(error).__name__}: {reason};"
+            " --dataset-dir can name a directory with the official files"
         ) from error

@@ -1,7 +1,7 @@
-"""Read delimited and JSON-lines files by our own rules: no line is lost, no word is guessed at.
+"""Read delimited and JSON-lines files by strict rules: no line is lost, no value is guessed.
 
-UTF-8, strictly; a byte-order mark is dropped; LF and CRLF end a line and nothing else does, so that a lone
-CR, U+2028 or U+001C inside a sentence is text. In TSV a quote is text, `NA` is a word, spaces stay.
+Strict UTF-8; a byte-order mark is dropped; only LF and CRLF end a line, so that a lone CR, U+2028 or U+001C
+inside a sentence is text. In TSV a quotation mark is text, `NA` is a word, spaces are kept.
 """
 
 import re
@@ -11,46 +11,78 @@ from typing import Any
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, suggestion
-from dataset.rows.fields import shown
+from dataset.rows.fields import printable
 from dataset.rows.json_values import json_value
 from dataset.task import Numbered, Refused, RowFault, Rows
 
-"""The folder whose kinds are the endings of data files."""
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _CSV_FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(?:,|\Z)')
 
 Line = tuple[int, str | None, str]
-"""Number from 1, text or None, and the reason when there is no text."""
+"""(number from 1, text or None, the reason when there is no text)."""
 
 
 def read_tsv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
-    """Read a tab-separated file with a header; every line has as many fields as the header.
+    """Read a tab-separated file with a header; a line with another number of fields is refused.
 
     Args:
         path: the file.
-        columns: our field name -> the header's word; None takes all columns under their own names.
+        columns: field name -> column of the header; None takes all columns under their own names.
+
+    Raises:
+        InputFault: when the file cannot be read, or its header lacks a column or has one twice.
     """
     return _with_header(path, _lines(path), columns, lambda text: text.split("\t"))
 
 
 def read_tsv_without_header(path: Path, columns: Mapping[str, int], width: int) -> Rows:
-    """Read a tab-separated file whose columns are known by number, from 0."""
+    """Read a tab-separated file without a header.
+
+    Args:
+        path: the file.
+        columns: field name -> index of the column, from 0.
+        width: number of columns; a line with another number is refused.
+
+    Raises:
+        InputFault: when the file cannot be read.
+    """
     return _records(_lines(path), dict(columns), width, lambda text: text.split("\t"))
 
 
 def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Rows:
-    """Read a comma-separated file with a header, quoted as RFC 4180 says."""
+    """Read a comma-separated file with a header, quoted as in RFC 4180.
+
+    Args:
+        path: the file.
+        columns: field name -> column of the header; None takes all columns under their own names.
+
+    Raises:
+        InputFault: when the file cannot be read, or its header lacks a column or has one twice.
+    """
     return _with_header(path, _csv_records(list(_lines(path))), columns, _csv_fields)
 
 
 def read_csv_without_header(path: Path, columns: Mapping[str, int], width: int) -> Rows:
-    """Read a comma-separated file whose columns are known by number, from 0."""
+    """Read a comma-separated file without a header, quoted as in RFC 4180.
+
+    Args:
+        path: the file.
+        columns: field name -> index of the column, from 0.
+        width: number of columns; a record with another number is refused.
+
+    Raises:
+        InputFault: when the file cannot be read.
+    """
     return _records(_csv_records(list(_lines(path))), dict(columns), width, _csv_fields)
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Read a file of one JSON object a line."""
+    """Read a file with one JSON object per line.
+
+    Raises:
+        InputFault: when the file cannot be read.
+    """
     found = Rows()
     for number, text, reason in _lines(path):
         try:
@@ -63,7 +95,11 @@ def read_jsonl(path: Path) -> Rows:
 
 
 def read_lines(path: Path) -> Rows:
-    """Read running text: a line is a row whose field `text` ends in a line feed, or is `""` when blank."""
+    """Read running text: each line is a row whose field `text` ends in a line feed, or is `""` when blank.
+
+    Raises:
+        InputFault: when the file cannot be read.
+    """
     found = Rows()
     for number, text, reason in _lines(path):
         if text is None:
@@ -74,7 +110,11 @@ def read_lines(path: Path) -> Rows:
 
 
 def read_by_ending(path: Path) -> Rows:
-    """Read a file with the reader of its ending, which is one of `kinds.FORMATS`."""
+    """Read a file with the reader of its extension, a kind of `kinds.FORMATS`.
+
+    Raises:
+        InputFault: when the file cannot be read in its format.
+    """
     return kinds.load(kinds.FORMATS, path.suffix.removeprefix(".").lower())(path)
 
 
@@ -82,14 +122,14 @@ def accept(path: Path, rows: Rows, max_bad_rows: int) -> None:
     """Refuse a file that has more refused rows than allowed.
 
     Raises:
-        InputFault: naming the first refused line and how many there are.
+        InputFault: naming the first refused line and their number.
     """
     if len(rows.refused) > max_bad_rows:
         raise InputFault(refusal(path, rows.refused, rows.read))
 
 
 def refusal(path: Path | str, refused: Sequence[Refused], read: int) -> str:
-    """Word a file's refused rows: the first one's line and reason, and how many there are."""
+    """Return the message about a file's refused rows: line and reason of the first, and their number."""
     line, reason = refused[0]
     return f"{path}:{line}: {reason} ({len(refused)} of {read} rows)"
 
@@ -126,26 +166,26 @@ def _with_header(
     columns: Mapping[str, str] | None,
     split: Callable[[str], list[str]],
 ) -> Rows:
-    number, text, reason = next(lines, (1, None, "is empty, a header was expected"))
+    number, text, reason = next(lines, (1, None, "is empty, expected a header"))
     if text is None:
         raise InputFault(f"{path}:{number}: {reason}")
     try:
         header = split(text)
     except RowFault as fault:
         raise InputFault(f"{path}:{number}: {fault}") from fault
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise InputFault(f"{path}:{number}: column '{shown(doubled[0])}' stands twice in the header")
-    wanted = {name: name for name in header} if columns is None else columns
-    columns_there = shown(", ".join(header), 200)
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise InputFault(f"{path}:{number}: column '{printable(repeated[0])}' appears twice in the header")
+    chosen = {name: name for name in header} if columns is None else columns
+    columns_there = printable(", ".join(header), 200)
     faults = [
         f"{path}:{number}: no column '{word}', the header has {columns_there}{suggestion(word, header)}"
-        for word in wanted.values()
+        for word in chosen.values()
         if word not in header
     ]
     if faults:
         raise InputFault(*faults)
-    return _records(lines, {name: header.index(word) for name, word in wanted.items()}, len(header), split)
+    return _records(lines, {name: header.index(word) for name, word in chosen.items()}, len(header), split)
 
 
 def _records(
@@ -167,15 +207,15 @@ def _records(
 
 
 def _csv_records(lines: list[Line]) -> Iterator[Line]:
-    """Join the lines of a quoted field that runs over several; a record has an even number of quotes."""
+    """Join the lines of a quoted field with line feeds; a record has an even number of quotation marks."""
     start = 0
     while start < len(lines):
         number, text, reason = lines[start]
         end = start + 1
         if text is not None and text.count('"') % 2:
             joined, end = _join(lines, start)
-            # Unclosed: this line alone is refused, so that the ones below are still accounted for.
-            text, reason = joined, "" if joined is not None else "a quote is never closed"
+            # Unclosed: only this line is refused, so that the lines below are still read.
+            text, reason = joined, "" if joined is not None else "a quotation mark is never closed"
         yield number, text, reason
         start = end
 
@@ -192,7 +232,7 @@ def _join(lines: list[Line], start: int) -> tuple[str | None, int]:
         is_open ^= bool(text.count('"') % 2)
         if not is_open:
             joined = "\n".join(parts)
-            # Joined, but not a record: the quote was a stray one.
+            # The joined lines are no record: the quotation mark did not begin a quoted field.
             return (joined, end + 1) if _is_csv(joined) else (None, start + 1)
     return None, start + 1
 
@@ -212,7 +252,7 @@ def _csv_fields(text: str) -> list[str]:
         match = _CSV_FIELD.match(text, position)
         if match is None:
             raise RowFault(
-                f"a quote stands inside field {len(fields) + 1}, write it doubled in a quoted field"
+                f"a quotation mark inside field {len(fields) + 1}: quote the field and double the mark"
             )
         quoted, plain = match.groups()
         fields.append(plain if quoted is None else quoted.replace('""', '"'))
@@ -226,5 +266,5 @@ def _csv_fields(text: str) -> list[str]:
 def _json_object(text: str) -> dict[str, Any]:
     value = json_value(text)
     if not isinstance(value, dict):
-        raise RowFault(f"a JSON object was expected, got {type(value).__name__}")
+        raise RowFault(f"expected a JSON object, got {type(value).__name__}")
     return value

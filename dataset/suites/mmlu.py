@@ -1,4 +1,4 @@
-"""MMLU: questions with four answers in 57 subjects, and the prompts that are put to a language model.
+"""MMLU: multiple-choice questions with four answers in 57 subjects, and their prompts.
 
 Source: Hendrycks et al. 2020, 2009.03300, and its published files and prompts.
 Differs: one space before the subject's name, where the published code writes two.
@@ -34,15 +34,15 @@ SUBJECTS = {
     " marketing medical_genetics miscellaneous nutrition professional_accounting professional_medicine"
     " virology",
 }
-"""Group -> its subjects, as the published code has them."""
+"""Group -> its subjects, separated by spaces, as in the published code."""
 GROUP_OF = {subject: group for group, subjects in SUBJECTS.items() for subject in subjects.split()}
 LETTERS = "ABCD"
 SHOTS = {"zs": 0, "fs": 5}
-"""Mode -> solved questions of the same subject in front."""
+"""Value of `--mmlu-mode` -> number of solved questions of the same subject before the question (shots)."""
 METRICS = ("mmlu", *(f"mmlu_{group}" for group in SUBJECTS))
 _OTHER_MODE = {"zs": "fs", "fs": "zs"}
 _FOLDERS = {"dev": "dev", "val": "validation", "test": "test"}
-"""Official folder, which files end in too -> the hub's split."""
+"""Official folder, which the names of its files end in too -> split on the hub."""
 _COLUMNS = {"question": 0, **{letter: at for at, letter in enumerate(LETTERS, start=1)}, "answer": 5}
 
 
@@ -50,10 +50,10 @@ class Question(NamedTuple):
     """A question.
 
     Args:
-        subject: one of the 57.
+        subject: one of the 57 subjects.
         question: its text.
         choices: four answers.
-        answer: the number of the right one.
+        answer: index of the right answer, from 0.
     """
 
     subject: str
@@ -63,14 +63,14 @@ class Question(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """The questions of a folder, the rows that were refused, and where they came from."""
+    """The questions of a folder, the rows that were refused, and the source: the folder or `hub`."""
 
     questions: list[Question]
     refused: list[Refused]
     source: str
 
 
-HUB = Task(
+MMLU = Task(
     name="mmlu",
     objective=CHOICES,
     splits={},
@@ -80,85 +80,99 @@ HUB = Task(
     hub=("cais/mmlu", "all"),
     length=2048,
 )
-"""MMLU as evaluation sets have it."""
+"""MMLU as an evaluation set."""
 
 
 def folders(action: str) -> tuple[str, ...]:
-    """Return the folders an action reads; `dev` holds the solved questions."""
+    """Return the folders that an action reads; `dev` holds the solved questions."""
     return ("dev", "test") if action == "test" else ("dev", "val", "test")
 
 
-def read_files(directory: Path, action: str, max_bad_rows: int) -> dict[str, Questions]:
-    """Return folder -> its questions from the official files.
+def read_questions(directory: Path, action: str, max_bad_rows: int) -> dict[str, Questions]:
+    """Return folder -> its questions, from the official files.
 
     Args:
-        directory: `data` of the published archive, or its parent.
-        action: the word of the command line.
-        max_bad_rows: malformed rows that are let go.
+        directory: folder `data` of the published archive, or its parent.
+        action: the action of the command line.
+        max_bad_rows: how many rows of all folders together may be refused.
 
     Raises:
-        InputFault: a line for each finding.
+        InputFault: one line for each finding.
     """
-    place = directory / "data" if (directory / "data").is_dir() else directory
+    root = directory / "data" if (directory / "data").is_dir() else directory
     findings = Findings()
-    found = {name: findings.attempt(partial(_folder, place, name)) for name in folders(action)}
-    findings.settle()
+    attempts = {name: findings.attempt(partial(_folder, root, name)) for name in folders(action)}
+    found = {name: findings.settled(one) for name, one in attempts.items()}
     bad = [line for _, lines in found.values() for line in lines]
     if sum(len(one.refused) for one, _ in found.values()) > max_bad_rows:
         raise InputFault(*bad)
     return {name: one for name, (one, _) in found.items()}
 
 
-def from_hub(action: str, fetch: Callable[[Task, str], Sequence[Row]]) -> dict[str, Questions]:
-    """Return folder -> its questions from the hub's copy."""
+def fetch_questions(action: str, fetch: Callable[[Task, str], Sequence[Row]]) -> dict[str, Questions]:
+    """Return folder -> its questions, from the copy on the hub.
+
+    Args:
+        action: the action of the command line.
+        fetch: (task, split name on the hub) -> rows.
+    """
     return {
-        name: Questions([_of_hub(row) for row in fetch(HUB, _FOLDERS[name])], [], "hub")
+        name: Questions([_of_hub(row) for row in fetch(MMLU, _FOLDERS[name])], [], "hub")
         for name in folders(action)
     }
 
 
 def with_questions(rows: TaskRows, found: Mapping[str, Questions], mode: str) -> TaskRows:
-    """Return a run's rows with MMLU in place of every evaluation set.
+    """Return a run's examples with MMLU in place of every evaluation set.
 
-    Validation and `test` have the mode's shots; a further test set has those of the other mode.
+    `validation` and `test` have the shots of the mode; a further test set has those of the other mode.
 
     Args:
-        rows: the chosen data set's.
+        rows: the examples of the chosen data set.
         found: folder -> questions.
-        mode: a word of `--mmlu-mode`.
+        mode: value of `--mmlu-mode`.
 
     Raises:
-        InputFault: when the chosen set is no language modelling, or a subject has too few solved questions.
+        InputFault: when the objective of the data set is not language modelling, or a subject has too few
+            solved questions.
     """
     if rows.task.objective != "language_modeling":
         raise InputFault(
-            f"--mmlu-mode: needs a data set of language modelling, {rows.task.name} is {rows.task.objective}"
+            "--mmlu-mode: needs a data set for language modelling,"
+            f" {rows.task.name} is for {rows.task.objective}"
         )
     other = _OTHER_MODE[mode]
-    told = {"validation": ("val", mode), "test": ("test", mode), f"test_{other}": ("test", other)}
-    asked = {
-        name: _split(found, folder, SHOTS[shots]) for name, (folder, shots) in told.items() if folder in found
+    sources = {"validation": ("val", mode), "test": ("test", mode), f"test_{other}": ("test", other)}
+    evaluated = {
+        name: _split(found, folder, SHOTS[shots])
+        for name, (folder, shots) in sources.items()
+        if folder in found
     }
-    splits = {name: one for name, one in rows.splits.items() if name.partition("_")[0] == "train"} | asked
-    task = replace(rows.task, metrics=METRICS, selection=HUB.selection, generation=None)
+    splits = {name: one for name, one in rows.splits.items() if name.partition("_")[0] == "train"}
+    splits |= evaluated
+    task = replace(rows.task, metrics=METRICS, selection=MMLU.selection, generation=None)
     kept = {part: [name for name in names if name in splits] for part, names in rows.parts.items()}
     parts = {part: names for part, names in kept.items() if names}
-    return TaskRows(task, splits, parts, {**rows.tasks, **dict.fromkeys(asked, HUB)})
+    return TaskRows(task, splits, parts, {**rows.tasks, **dict.fromkeys(evaluated, MMLU)})
 
 
 def prompt(question: Question, solved: Sequence[Question]) -> str:
-    """Return the text after which the letter of the right answer is asked for.
+    """Return the text after which the network is to give the letter of the right answer.
 
     Args:
-        question: what is asked.
-        solved: questions of the subject that stand in front with their letters.
+        question: the question.
+        solved: questions of the same subject that come before it with their answers.
     """
     subject = question.subject.replace("_", " ")
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    return head + "".join(f"{_asked(one)} {LETTERS[one.answer]}\n\n" for one in solved) + _asked(question)
+    return (
+        head
+        + "".join(f"{_question_text(one)} {LETTERS[one.answer]}\n\n" for one in solved)
+        + _question_text(question)
+    )
 
 
-def _asked(question: Question) -> str:
+def _question_text(question: Question) -> str:
     choices = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.choices))
     return f"{question.question}{choices}\nAnswer:"
 
@@ -172,7 +186,7 @@ def _split(found: Mapping[str, Questions], folder: str, shots: int) -> SplitRows
     if few:
         raise InputFault(
             *(
-                f"--mmlu-dir: dev has {len(solved[one])} questions of {one}, {shots} are shown"
+                f"--mmlu-dir: dev has {len(solved[one])} questions of {one}, but {shots} are needed"
                 for one in sorted(few)
             )
         )
@@ -185,17 +199,18 @@ def _split(found: Mapping[str, Questions], folder: str, shots: int) -> SplitRows
     return SplitRows(examples, len(examples) + len(held.refused), held.refused, held.source, digest)
 
 
-def _folder(place: Path, name: str) -> tuple[Questions, list[str]]:
-    """Read every subject's file of a folder; return its questions, and a line for each file's bad rows."""
+def _folder(root: Path, name: str) -> tuple[Questions, list[str]]:
+    """Read the files of all subjects in a folder; return their questions, and a line for each bad file."""
     ending = f"_{name}.csv"
-    paths = sorted((place / name).glob(f"*{ending}"))
+    paths = sorted((root / name).glob(f"*{ending}"))
     if not paths:
-        raise InputFault(f"--mmlu-dir: {place} holds no {name}/SUBJECT{ending}")
+        raise InputFault(f"--mmlu-dir: {root} has no files {name}/SUBJECT{ending}")
     strange = [path for path in paths if path.name.removesuffix(ending) not in GROUP_OF]
     if strange:
         near = suggestion(strange[0].name.removesuffix(ending), GROUP_OF)
-        raise InputFault(f"--mmlu-dir: {strange[0]}: no subject of MMLU{near}")
-    found, lines = Questions([], [], name), []
+        raise InputFault(f"--mmlu-dir: {strange[0]}: not a subject of MMLU{near}")
+    found = Questions([], [], name)
+    lines: list[str] = []
     for path in paths:
         rows = read_csv_without_header(path, _COLUMNS, len(_COLUMNS))
         refused = list(rows.refused)

@@ -4,7 +4,7 @@ The pair that is classified: the premise with the question written out, and both
 so that one pass sees all three sentences. The class is the choice's place.
 """
 
-from dataset.rows.fields import shown, text_field
+from dataset.rows.fields import printable, text_field
 from dataset.suites.superglue import SuperGlueSet, superglue_task
 from dataset.task import NoOptions, Row, RowFault, Task, TaskKind
 
@@ -14,7 +14,7 @@ _QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened a
 def _texts(row: Row) -> tuple[str, str]:
     asked = text_field(row, "question")
     if asked not in _QUESTIONS:
-        raise RowFault(f"field 'question' must be cause or effect, got '{shown(asked)}'")
+        raise RowFault(f"field 'question' must be cause or effect, got '{printable(asked)}'")
     first = f"{text_field(row, 'premise')} {_QUESTIONS[asked]}"
     return first, f"1: {text_field(row, 'choice1')} 2: {text_field(row, 'choice2')}"
 

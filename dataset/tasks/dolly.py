@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from configs.runtime.faults import InputFault, unknown
-from dataset.rows.fields import shown, text_field
+from dataset.rows.fields import printable, text_field
 from dataset.suites.instruction import TEMPLATE, Columns, InstructionOptions, instruction_task
 from dataset.task import Row, RowFault, Task, TaskKind
 
@@ -41,7 +41,7 @@ def build(options: DollyOptions) -> Task:
     """Build the task.
 
     Raises:
-        InputFault: when a category is none, stands twice, or there is none.
+        InputFault: when a category is unknown, appears twice, or none is given.
     """
     chosen = options.categories
     faults = [
@@ -50,7 +50,9 @@ def build(options: DollyOptions) -> Task:
         if word not in CATEGORIES
     ]
     if not chosen or len(set(chosen)) != len(chosen):
-        faults.append(f"data.categories: {'a category stands twice' if chosen else 'must hold at least one'}")
+        faults.append(
+            f"data.categories: {'a category appears twice' if chosen else 'must hold at least one'}"
+        )
     if faults:
         raise InputFault(*faults)
     return instruction_task(
@@ -66,7 +68,7 @@ def build(options: DollyOptions) -> Task:
 def _is_chosen(chosen: tuple[str, ...], row: Row) -> bool:
     category = text_field(row, "category")
     if category not in CATEGORIES:
-        raise RowFault(f"field 'category': {unknown('category', shown(category), CATEGORIES)}")
+        raise RowFault(f"field 'category': {unknown('category', printable(category), CATEGORIES)}")
     return category in chosen
 
 

@@ -95,7 +95,7 @@ def _check(options: LocalOptions) -> None:
     if options.train is not None and options.train in (options.validation, options.test):
         faults.append(f"data.train: {options.train} is also an evaluation file")
     if len(set(options.labels)) != len(options.labels):
-        faults.append("data.labels: a label stands twice")
+        faults.append("data.labels: a label appears twice")
     if options.labels and len(options.labels) < 2:
         faults.append("data.labels: must be at least 2, got 1")
     is_summary = _purpose(options) == "summarization"
@@ -201,7 +201,7 @@ def _language_task(options: LocalOptions) -> Task:
         metrics=("loss", "perplexity"),
         selection=Selection("perplexity", maximise=False),
         template=template,
-        serves="causal_language_modeling",
+        action="causal_language_modeling",
     )
 
 
@@ -216,13 +216,13 @@ def _summary_task(options: LocalOptions) -> Task:
         selection=Selection("loss", maximise=False),
         generation=Generation(options.max_new_tokens or _NEW_TOKENS, score_summary),
         template=template,
-        serves="summarization",
+        action="summarization",
     )
 
 
 def _labelled_task(options: LocalOptions) -> Task:
     is_regression = _purpose(options) == "regression"
-    metrics = ("pearson", "spearman") if is_regression else ("accuracy", "macro_f1")
+    metrics: tuple[str, ...] = ("pearson", "spearman") if is_regression else ("accuracy", "macro_f1")
     if len(options.labels) == 2:
         metrics = ("accuracy", "f1", "macro_f1", "matthews")
     return Task(

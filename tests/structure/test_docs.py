@@ -14,7 +14,7 @@ from configs.runtime import kinds
 from configs.schema.lookup import flags, option_specs
 from configs.toml.binding import bind
 from configs.toml.reader import Document
-from dataset.mixture.parts import bind_parts
+from dataset.mixture.bind_parts import bind_parts
 from dataset.task import TaskKind
 from model.plan.lora_toml import read_plan
 from model.plan.shortcut_toml import read_shortcuts

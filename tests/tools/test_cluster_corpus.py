@@ -194,5 +194,5 @@ def test_wrong_words_are_refused_before_anything_is_loaded(corpus, tmp_path):
     )
     (tmp_path / "run.toml").write_text("seed = 1\n")
     assert refused("tools.cluster_corpus", "--config", tmp_path / "run.toml", "--output", free) == [
-        f"error: --dataset: required, '{tmp_path / 'run.toml'}' names none"
+        f"error: --dataset: required, '{tmp_path / 'run.toml'}' does not name one"
     ]

@@ -72,7 +72,7 @@ def test_the_template_is_filled_as_the_data_set_does():
         "prompt 1: field 'input' is missing",
         "prompt 2: field 'instruction' must be text, got int",
     )
-    with pytest.raises(InputFault, match="prompt 1: field 'prompt' holds half a surrogate pair"):
+    with pytest.raises(InputFault, match="prompt 1: field 'prompt' has an unpaired surrogate"):
         prompts_of(["\udcff"], None)
     with pytest.raises(InputFault, match="--prompt: there is none"):
         prompts_of([], TEMPLATE)

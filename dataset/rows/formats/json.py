@@ -1,4 +1,4 @@
-"""JSON files: one array of objects, as Alpaca's own file is."""
+"""JSON files of `local` that hold one array of objects, as the file of Alpaca does."""
 
 import re
 from collections.abc import Iterator
@@ -13,26 +13,26 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def read_json_array(path: Path) -> Rows:
-    """Read an array of objects; a row's line is the one it begins in. An element that is none is refused.
+    """Read an array of objects; the line of a row is the one that it begins in. Other elements are refused.
 
     Raises:
-        InputFault: naming the line from which on the file is no such array.
+        InputFault: naming the line where the file stops being a JSON array.
     """
     found = Rows()
     for line, value in _elements(path, _text(path)):
         if isinstance(value, dict):
             found.rows.append(Numbered(line, value))
         else:
-            reason = f"a JSON object was expected, got {type(value).__name__}"
+            reason = f"expected a JSON object, got {type(value).__name__}"
             found.refused.append(Refused(line, reason))
     return found
 
 
 def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Yield each element of the array and its line; a fault inside one leaves no way to find the next."""
+    """Yield each element of the array and its line; after invalid JSON no further element can be found."""
     at, line, passed = _skip(text, 0), 1, 0
     if text[at : at + 1] != "[":
-        raise InputFault(f"{path}:{text.count(chr(10), 0, at) + 1}: an array in brackets was expected")
+        raise InputFault(f"{path}:{text.count(chr(10), 0, at) + 1}: expected a JSON array")
     at = _skip(text, at + 1)
     is_open = text[at : at + 1] != "]"
     while is_open:
@@ -47,13 +47,15 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
         at = _skip(text, at + 1) if is_open else at
     line += text.count("\n", passed, at)
     if text[at : at + 1] != "]":
-        raise InputFault(f"{path}:{line}: the array is not closed, a comma or a bracket was expected")
+        raise InputFault(f"{path}:{line}: the array is not closed, expected a comma or a bracket")
     if _skip(text, at + 1) != len(text):
-        raise InputFault(f"{path}:{line}: something stands behind the array")
+        raise InputFault(f"{path}:{line}: unexpected text after the array")
 
 
 def _skip(text: str, at: int) -> int:
-    return _SPACE.match(text, at).end()
+    space = _SPACE.match(text, at)
+    assert space is not None  # the pattern matches an empty text too
+    return space.end()
 
 
 def _text(path: Path) -> str:

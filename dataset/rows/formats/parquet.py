@@ -8,7 +8,7 @@ import pyarrow
 from pyarrow import parquet
 
 from configs.runtime.faults import InputFault
-from dataset.rows.fields import shown
+from dataset.rows.fields import printable
 from dataset.task import Numbered, Refused, Rows
 
 _BATCH_ROWS = 4096
@@ -18,20 +18,20 @@ def read_parquet(path: Path) -> Rows:
     """Read a parquet file; rows are numbered from 1.
 
     Raises:
-        InputFault: when the file is no readable parquet file.
+        InputFault: when the file is not a readable parquet file.
     """
     found = Rows()
     try:
         with parquet.ParquetFile(path) as file:
-            doubled = sorted(
+            repeated = sorted(
                 {name for name in file.schema_arrow.names if file.schema_arrow.names.count(name) > 1}
             )
-            if doubled:
-                raise InputFault(f"{path}: column '{shown(doubled[0])}' stands twice")
+            if repeated:
+                raise InputFault(f"{path}: column '{printable(repeated[0])}' appears twice")
             for batch in file.iter_batches(_BATCH_ROWS):
                 for row in _rows(batch):
                     _account(found, row)
-    # pyarrow has no one class for what a broken file brings out.
+    # pyarrow has no common class for the errors of a broken file.
     except (
         pyarrow.ArrowException,
         OSError,
@@ -42,7 +42,7 @@ def read_parquet(path: Path) -> Rows:
         MemoryError,
     ) as error:
         reason = (str(error) or type(error).__name__).split("\n")[0]
-        raise InputFault(f"{path}: no readable parquet file: {shown(reason, 120)}") from error
+        raise InputFault(f"{path}: not a readable parquet file: {printable(reason, 120)}") from error
     return found
 
 

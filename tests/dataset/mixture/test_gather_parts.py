@@ -144,7 +144,7 @@ def test_labels_known_from_rows_are_compared(tmp_path):
         join(other, gather_parts(other, TRAIN, {}))
     assert caught.value.lines == (
         "here: 'own' has the labels no, yes, but 'rte' has entailment, not_entailment:"
-        " the parts of a mixture have one list of labels",
+        " all parts of a mixture must have the same labels in the same order",
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataset.rows.fields import label_field, number_field, shown, text_field, word_field
+from dataset.rows.fields import label_field, number_field, printable, text_field, word_field
 from dataset.task import LabelFault, RowFault
 
 
@@ -13,7 +13,7 @@ from dataset.task import LabelFault, RowFault
         ({"a": ""}, "field 'a' is empty"),
         ({"a": None}, "field 'a' is empty"),
         ({"a": 3}, "field 'a' must be text, got int"),
-        ({"a": "\ud800"}, "half a surrogate pair"),
+        ({"a": "\ud800"}, "an unpaired surrogate"),
     ],
 )
 def test_text_is_text(row, reason):
@@ -48,6 +48,6 @@ def test_words_may_be_whole_numbers():
 
 
 def test_shown_is_one_short_line():
-    assert shown("a\nb\x1b") == "a\\nb\\x1b"
-    assert len(shown("é" * 500)) == 63
-    assert shown("\ud800") == "\\ud800"
+    assert printable("a\nb\x1b") == "a\\nb\\x1b"
+    assert len(printable("é" * 500)) == 63
+    assert printable("\ud800") == "\\ud800"

@@ -35,7 +35,7 @@ def test_line_with_a_field_too_many_is_named(tmp_path):
 
 def test_cut_off_last_line_is_named(tmp_path):
     (tmp_path / "train.jsonl").write_text(test_gsm8k.LINES[:-9])
-    with pytest.raises(InputFault, match=r"train.jsonl:40: no valid JSON.*\(1 of 40 rows\)"):
+    with pytest.raises(InputFault, match=r"train.jsonl:40: invalid JSON.*\(1 of 40 rows\)"):
         gather(GSM8K.build(GSM8K.options()), TRAIN, tmp_path)
 
 

@@ -14,12 +14,12 @@ def test_values_are_read_alone_or_from_a_place():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "no valid JSON: .* at character"),
-        ("1 2", "no valid JSON: Extra data at character 3"),
-        ('{"a": {"b": 1, "b": 2}}', "key 'b' stands twice"),
-        ("[Infinity]", "no valid JSON: Infinity is no JSON number"),
+        ("{", "invalid JSON: .* at character"),
+        ("1 2", "invalid JSON: Extra data at character 3"),
+        ('{"a": {"b": 1, "b": 2}}', "key 'b' appears twice"),
+        ("[Infinity]", "invalid JSON: Infinity is not a JSON number"),
         ("[" * 100_000, "nested too deep"),
-        ("1" * 5000, "no valid JSON"),
+        ("1" * 5000, "invalid JSON"),
     ],
 )
 def test_what_is_wrong_is_told(text, reason):

@@ -72,7 +72,7 @@ def test_the_rows_that_are_kept_are_those_of_the_texts():
     empty, first, second = {"q": ""}, {"q": "Why?"}, {"q": "Who?"}
     rows = Rows(
         [Numbered(1, empty), Numbered(3, first), Numbered(4, empty), Numbered(5, second)],
-        [Refused(2, "no valid JSON")],
+        [Refused(2, "invalid JSON")],
     )
     texts, kept = texts_of_rows(rows, ("q",))
     assert texts == [Text("Why?", first), Text("Who?", second)]

@@ -56,7 +56,7 @@ def test_tsv_with_one_field_too_many_is_named(tmp_path):
         (b"", r":1: is empty"),
         (b"a\tb\n", r":1: no column 'label', the header has a, b"),
         (b"lable\n", r"did you mean 'lable'"),
-        (b"label\tlabel\n", r":1: column 'label' stands twice"),
+        (b"label\tlabel\n", r":1: column 'label' appears twice"),
         (b"\xff\xfelabel\n", r":1: byte 0xff at position 1 is not UTF-8"),
     ],
 )
@@ -107,12 +107,12 @@ def test_csv_refuses_stray_and_unclosed_quotes_line_by_line(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"a": 1', "no valid JSON: Expecting ',' delimiter at character 8"),
-        ("[1]", "a JSON object was expected, got list"),
-        ("", "no valid JSON"),
-        ('{"a": 1, "a": 2}', "key 'a' stands twice"),
-        ('{"a": NaN}', "NaN is no JSON number"),
-        ('{"a": ' + "9" * 5000 + "}", "no valid JSON: Exceeds the limit"),
+        ('{"a": 1', "invalid JSON: Expecting ',' delimiter at character 8"),
+        ("[1]", "expected a JSON object, got list"),
+        ("", "invalid JSON"),
+        ('{"a": 1, "a": 2}', "key 'a' appears twice"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
+        ('{"a": ' + "9" * 5000 + "}", "invalid JSON: Exceeds the limit"),
         ('{"a":' * 100_000, "nested too deep"),
     ],
 )
@@ -126,7 +126,7 @@ def test_jsonl_refuses_what_is_no_object(tmp_path, line, reason):
 
 def test_cut_off_last_line_is_named(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"a": "x"}\n{"a": "y"}\n{"a": "z')
-    with pytest.raises(InputFault, match=r"a.jsonl:3: no valid JSON: .* \(1 of 3 rows\)"):
+    with pytest.raises(InputFault, match=r"a.jsonl:3: invalid JSON: .* \(1 of 3 rows\)"):
         accept(path, read_jsonl(path), 0)
 
 

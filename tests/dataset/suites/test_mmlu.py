@@ -4,7 +4,7 @@ import pytest
 
 from configs.runtime.faults import InputFault
 from dataset.rows.task_rows import SplitRows, TaskRows
-from dataset.suites.mmlu import GROUP_OF, METRICS, SUBJECTS, Question, from_hub, prompt, with_questions
+from dataset.suites.mmlu import GROUP_OF, METRICS, SUBJECTS, Question, fetch_questions, prompt, with_questions
 from dataset.task import CHOICES, Example, Selection, Task
 
 SOLVED = Question("us_foreign_policy", "Who?", ("I", "You", "He", "She"), 2)
@@ -39,7 +39,7 @@ def _fetch(task, split):
 def test_the_hubs_rows_take_the_place_of_every_evaluation_set():
     train = SplitRows([Example(("p",), response="r")], 1, [], "train.jsonl", "digest")
     rows = TaskRows(TASK, {"train": train, "validation": train, "test": train})
-    found = with_questions(rows, from_hub("train", _fetch), "fs")
+    found = with_questions(rows, fetch_questions("train", _fetch), "fs")
     assert {name: len(one.examples) for name, one in found.splits.items()} == {
         "train": 1, "validation": 2, "test": 3, "test_zs": 3,
     }  # fmt: skip
@@ -57,11 +57,11 @@ def test_the_hubs_rows_take_the_place_of_every_evaluation_set():
 
 
 def test_testing_reads_no_validation_questions():
-    found = with_questions(TaskRows(TASK, {}), from_hub("test", _fetch), "zs")
+    found = with_questions(TaskRows(TASK, {}), fetch_questions("test", _fetch), "zs")
     assert set(found.splits) == {"test", "test_fs"}
 
 
 def test_too_few_solved_questions_are_refused():
-    few = from_hub("test", lambda task, split: _fetch(task, split)[:4])
-    with pytest.raises(InputFault, match="dev has 4 questions of astronomy, 5 are shown"):
+    few = fetch_questions("test", lambda task, split: _fetch(task, split)[:4])
+    with pytest.raises(InputFault, match="dev has 4 questions of astronomy, but 5 are needed"):
         with_questions(TaskRows(TASK, {}), few, "zs")

@@ -70,7 +70,7 @@ def test_a_selection_without_rows_is_told(tmp_path):
             ("open_qa", "sumarization"),
             "data.categories: no category 'sumarization'.*did you mean 'summarization'",
         ),
-        (("open_qa", "open_qa"), "data.categories: a category stands twice"),
+        (("open_qa", "open_qa"), "data.categories: a category appears twice"),
         ((), "data.categories: must hold at least one"),
     ],
 )

@@ -92,7 +92,7 @@ def test_the_asked_task_names_the_objective():
 def test_documents_with_summaries(tmp_path):
     write(tmp_path, {"a.jsonl": '{"article": "A {long} text.", "headline": "Text"}\n' * 20})
     task = TASK.build(LocalOptions(train="a.jsonl", document="article", summary="headline"))
-    assert (task.objective, task.serves, task.template) == (
+    assert (task.objective, task.action, task.template) == (
         "language_modeling",
         "summarization",
         "Document: {article}\nSummary:",
@@ -110,8 +110,8 @@ def test_summaries_are_asked_for_by_the_task_or_by_a_column():
     assert (asked.template, asked.generation.max_new_tokens) == ("Document: {document}\nSummary:", 128)
     named = TASK.build(LocalOptions(train="a.csv", template="{body} ->", document="body", max_new_tokens=9))
     assert (named.template, named.generation.max_new_tokens) == ("{body} ->", 9)
-    assert TASK.build(LocalOptions(train="a.csv", prompt="p")).serves == "causal_language_modeling"
-    assert TASK.build(LocalOptions(train="a.csv")).serves is None
+    assert TASK.build(LocalOptions(train="a.csv", prompt="p")).action == "causal_language_modeling"
+    assert TASK.build(LocalOptions(train="a.csv")).action is None
 
 
 def test_a_missing_summary_column_is_named(tmp_path):
@@ -135,7 +135,7 @@ def test_regression_of_pairs(tmp_path):
         ({"train": "a.cvs"}, "data.train: a.cvs: no format 'cvs', one of csv, .*did you mean 'csv'"),
         ({"train": "a.csv", "validation": "a.csv"}, "data.train: a.csv is also an evaluation file"),
         ({"train": "a.csv", "labels": ("a",)}, "data.labels: must be at least 2, got 1"),
-        ({"train": "a.csv", "labels": ("a", "a")}, "data.labels: a label stands twice"),
+        ({"train": "a.csv", "labels": ("a", "a")}, "data.labels: a label appears twice"),
         ({"train": "a.csv", "template": "{a}", "prompt": "b"}, "data.prompt: give either"),
         ({"train": "a.csv", "template": "a"}, "data.template: must hold a column"),
         (

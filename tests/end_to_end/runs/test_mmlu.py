@@ -156,11 +156,11 @@ def test_what_cannot_be_evaluated_is_refused(place, words, ground, capsys):
     at = line.index("--mmlu-dir") + 1
     few = write_mmlu(place / "few", dev=4)
     assert _refusal(capsys, *line[:at], str(few), *line[at + 1 :]).splitlines()[0] == (
-        "--mmlu-dir: dev has 4 questions of abstract_algebra, 5 are shown"
+        "--mmlu-dir: dev has 4 questions of abstract_algebra, but 5 are needed"
     )
     odd = write_mmlu(place / "odd", {"astrology": "x"})
     assert _refusal(capsys, *line[:at], str(odd), *line[at + 1 :]).splitlines()[0] == (
-        f"--mmlu-dir: {odd / 'data/dev/astrology_dev.csv'}: no subject of MMLU; did you mean 'astronomy'?"
+        f"--mmlu-dir: {odd / 'data/dev/astrology_dev.csv'}: not a subject of MMLU; did you mean 'astronomy'?"
     )
     bad = write_mmlu(place / "bad")
     path = bad / "data" / "val" / "astronomy_val.csv"
@@ -183,5 +183,5 @@ def test_what_cannot_be_evaluated_is_refused(place, words, ground, capsys):
     both = ground.words("llama", mmlu_mode="zs", mmlu_dir=place / "files")
     assert (
         _refusal(capsys, *both)
-        == "--mmlu-mode: needs a data set of language modelling, rte is classification"
+        == "--mmlu-mode: needs a data set for language modelling, rte is for classification"
     )

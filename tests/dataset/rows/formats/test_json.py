@@ -24,8 +24,8 @@ def test_an_element_that_is_no_object_is_refused(tmp_path):
     rows = read(tmp_path, '[{"a": 1},\n3, []]')
     assert [row for _, row in rows.rows] == [{"a": 1}]
     assert [tuple(refused) for refused in rows.refused] == [
-        (2, "a JSON object was expected, got int"),
-        (2, "a JSON object was expected, got list"),
+        (2, "expected a JSON object, got int"),
+        (2, "expected a JSON object, got list"),
     ]
 
 
@@ -36,15 +36,15 @@ def test_an_empty_array_has_no_rows(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "a.json:1: an array in brackets was expected"),
-        ('\n{"a": 1}', "a.json:2: an array in brackets was expected"),
+        ("", "a.json:1: expected a JSON array"),
+        ('\n{"a": 1}', "a.json:2: expected a JSON array"),
         ('[{"a": 1}\n', "a.json:2: the array is not closed"),
         ('[{"a": 1}\n {"a": 1}]', "a.json:2: the array is not closed"),
-        ('[{"a": 1},\n]', "a.json:2: no valid JSON"),
-        ('[\n{"a": 1, "a": 2}]', "a.json:2: key 'a' stands twice"),
-        ("[NaN]", "a.json:1: no valid JSON: NaN"),
-        ("[]\n[]", "a.json:1: something stands behind the array"),
-        ("[" * 100_000, "a.json:1: no valid JSON: nested too deep"),
+        ('[{"a": 1},\n]', "a.json:2: invalid JSON"),
+        ('[\n{"a": 1, "a": 2}]', "a.json:2: key 'a' appears twice"),
+        ("[NaN]", "a.json:1: invalid JSON: NaN"),
+        ("[]\n[]", "a.json:1: unexpected text after the array"),
+        ("[" * 100_000, "a.json:1: invalid JSON: nested too deep"),
         (b'[\n"\xff"]', "a.json:2: byte 0xff is not UTF-8"),
     ],
 )

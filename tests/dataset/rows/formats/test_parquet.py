@@ -29,7 +29,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.parquet").write_text("a,b\n")
-    with pytest.raises(InputFault, match="a.parquet: no readable parquet file"):
+    with pytest.raises(InputFault, match="a.parquet: not a readable parquet file"):
         READ(tmp_path / "a.parquet")
 
 

@@ -10,7 +10,7 @@ from configs.command_line.cli import parse
 from configs.command_line.config_file import config_text
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
-from dataset.mixture.parts import ENTRY_KEYS, bind_parts
+from dataset.mixture.bind_parts import ENTRY_KEYS, bind_parts
 from tests.support.runs import ROOT
 
 GSM8K = 'dataset = "gsm8k"\n'
@@ -91,12 +91,12 @@ REFUSED = {
     ),
     "weights of some": (
         [f"{GSM8K}weight = 1", LOCAL],
-        [f"{AT} 2: weight: needed, other parts have one"],
+        [f"{AT} 2: weight: required, other parts have one"],
     ),
-    "a name twice": ([GSM8K, GSM8K], [f"{AT} 2: name: needed, another part is 'gsm8k' too"]),
+    "a name twice": ([GSM8K, GSM8K], [f"{AT} 2: name: required, another part is named 'gsm8k' too"]),
     "names that run together": (
         [GSM8K, f'{GSM8K}name = "gsm8k_hard"'],
-        [f"{AT} 2: name: 'gsm8k_hard' and 'gsm8k' cannot be told apart in metrics' names"],
+        [f"{AT} 2: name: 'gsm8k_hard' and 'gsm8k' cannot be distinguished in the names of metrics"],
     ),
     "a name with a comma": (
         [f'{GSM8K}name = "a,b"'],
@@ -134,14 +134,14 @@ REFUSED = {
         [GSM8K, 'dataset = "rte"'],
         [
             f"{AT} 2: 'rte' is classification, but 'gsm8k' is language_modeling:"
-            " the parts of a mixture have one objective"
+            " all parts of a mixture must have the same objective"
         ],
     ),
     "two lists of labels": (
         ['dataset = "rte"', 'dataset = "qnli"', 'dataset = "mnli"'],
         [
             f"{AT} 3: 'mnli' has the labels entailment, neutral, contradiction, but 'rte' has"
-            " entailment, not_entailment: the parts of a mixture have one list of labels"
+            " entailment, not_entailment: all parts of a mixture must have the same labels in the same order"
         ],
     ),
 }
@@ -180,7 +180,7 @@ def test_entries_need_the_word(bind):
 
 
 def test_an_action_the_parts_do_not_serve_is_refused(bind):
-    with pytest.raises(InputFault, match="--task: the parts of the mixture serve causal_language_modeling"):
+    with pytest.raises(InputFault, match="--task: the parts of the mixture are for causal_language_modeling"):
         bind(GSM8K, LOCAL, words=["--task", "classification"])
 
 

@@ -28,7 +28,8 @@ from dataset.mixture.run_rows import RunRows, fetch_rows, read_rows
 from dataset.rows.task_rows import TaskRows
 from model.assembly.placement import Plans, read_plans
 from model.exchange.adapter_directory import trained_prompt
-from model.network import source as sources
+from model.network.source import Source, base_source
+from model.network.source_files import check_source
 
 if TYPE_CHECKING:
     from model.run.job import Job
@@ -50,7 +51,7 @@ class Prepared:
     bound: Bound
     name: ModelName
     rows: RunRows
-    source: sources.Source
+    source: Source
     plans: Plans
     run: RunDirectory | None
 
@@ -109,10 +110,10 @@ def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
     return bind_parts(bound, prompt)
 
 
-def _source(options: Options, name: ModelName) -> sources.Source:
+def _source(options: Options, name: ModelName) -> Source:
     """Return where network and tokenizer come from, after checking the files that are there."""
-    source = sources.of_base(options, is_plain=name.method == "full")
-    sources.check(source, pretrained=options.pretrained)
+    source = base_source(options, is_plain=name.method == "full")
+    check_source(source, pretrained=options.pretrained)
     file = options.state_dict or options.checkpoint
     if file is not None and not file.is_file():
         raise InputFault(f"--load: no file '{file}'")
@@ -175,7 +176,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         rows=rows.account(served.data.dropped, served.shares, served.data.cut),
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans),
-        base=str(prepared.source.path or prepared.source.word),
+        base=prepared.source.location,
         checkpoint=None if options.checkpoint is None else load_checkpoint(options.checkpoint),
         preview=served.example,
         directory=None,

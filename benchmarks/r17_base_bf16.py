@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.hosts import SMOLLM2, Host, add_lora, language_batch, smollm2, step, text_batch, trained
 from benchmarks.measure import Report, compare, peak_bytes, pin, ratios, tensor_bytes
-from model.network import source as sources
 from model.network.backbone import load_backbone
+from model.network.source import resolve
 
 _STEPS = 12
 
@@ -34,7 +34,7 @@ def _make(variant: str) -> Host:
 def _losses(variant: str) -> list[float]:
     """Train on a dozen batches of text and return their losses."""
     host = _make(variant)
-    backbone = load_backbone(sources.resolve(SMOLLM2, "--load"), "language_modeling", pretrained=True)
+    backbone = load_backbone(resolve(SMOLLM2, "--load"), "language_modeling", pretrained=True)
     run = step(host, trained(host.network, add_lora(host)))
     losses = []
     for number in range(_STEPS):

@@ -36,7 +36,8 @@ from model.exchange.adapter_directory import (
     read_files,
     trained_prompt,
 )
-from model.network import source as sources
+from model.network.source import Source
+from model.network.source_files import checked_source
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -69,7 +70,7 @@ class Checked:
         rows: those of all parts; None while some are missing, and for texts.
     """
 
-    source: sources.Source
+    source: Source
     files: AdapterFiles
     texts: Sequence[str]
     parts: Sequence[Part] = ()
@@ -129,7 +130,7 @@ def checked(given: SimpleNamespace) -> Checked:
     """
     findings = Findings()
     findings.lines += _word_faults(given)
-    source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
+    source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
     texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows]) if given.texts else ()
     if files is not None:
@@ -152,7 +153,7 @@ def _word_faults(given: SimpleNamespace) -> list[str]:
     return [f"{flag}: --texts stands in the place of a data set; give one of them" for flag in others]
 
 
-def _with_sets(given: SimpleNamespace, source: sources.Source, files: AdapterFiles) -> Checked:
+def _with_sets(given: SimpleNamespace, source: Source, files: AdapterFiles) -> Checked:
     """Return the data sets too, and the rows that need not be fetched; the prompt is the adapter's own."""
     bound = bound_for_tool(given)
     bound, parts = bind_parts(bound, trained_prompt([files.path], bound.options.dataset))

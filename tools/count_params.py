@@ -20,7 +20,8 @@ from configs.schema.values import Choice, PathText, Switch, Word
 from model.assembly.placement import Plans, read_lora
 from model.exchange.adapter_directory import TASKS
 from model.network.family import Family
-from model.network.source import Source, check, family_of, peek_config, resolve
+from model.network.source import LocalSource, resolve
+from model.network.source_files import check_source, family_of, read_config
 from model.plan.lora_toml import Plan
 from model.plan.shortcut_toml import read_shortcuts
 
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[Source, Family, Plan, Plan | None]:
+def checked(given: SimpleNamespace) -> tuple[LocalSource, Family, Plan, Plan | None]:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
@@ -101,7 +102,7 @@ def rows(counts: Any) -> list[tuple[str, str]]:
     return [*table, ("modules on", on), ("parameters of modules on", f"{counts.active:,}")]
 
 
-def _located(given: SimpleNamespace) -> tuple[Source, Family]:
+def _located(given: SimpleNamespace) -> tuple[LocalSource, Family]:
     name: ModelName = model_name(given.model, "--model")
     if name.method == "full":
         raise InputFault(f"--model: counts FAMILY_lora and FAMILY_lora_ags, got '{given.model}'")
@@ -113,8 +114,8 @@ def _located(given: SimpleNamespace) -> tuple[Source, Family]:
     source = resolve(given.load, "--load", offline=True)
     if source.kind != "directory":
         raise InputFault(f"--load: '{given.load}' is no directory that holds config.json")
-    check(source, pretrained=False, tokenizer=False)
-    family = family_of(peek_config(source), source)
+    check_source(source, pretrained=False, tokenizer=False)
+    family = family_of(read_config(source), source)
     if name.family not in (None, family.name):
         raise InputFault(f"--model: expects a {name.family} network, but '{given.load}' is of {family.name}")
     return source, family

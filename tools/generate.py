@@ -22,7 +22,8 @@ from dataset.rows.fields import text_field
 from dataset.suites.prompt_template import fill, is_closed, placeholders
 from dataset.task import Example, Row, RowFault
 from model.exchange.adapter_directory import BASES, AdapterFiles, base_format, objective, read_files
-from model.network import source as sources
+from model.network.source import Source
+from model.network.source_files import checked_source
 
 _LOG = logging.getLogger(__name__)
 _SAMPLING = ("--temperature", "--top-p", "--seed")
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[Row | str]]:
+def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles, list[Row | str]]:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
@@ -86,7 +87,7 @@ def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles, list[
     """
     findings = Findings()
     findings.lines += word_faults(given)
-    source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
+    source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: _writing(given.adapter))
     if files is not None:
         findings.attempt(lambda: base_format(files, given.base_dtype))

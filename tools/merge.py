@@ -23,7 +23,8 @@ from model.exchange.adapter_directory import (
     objective,
     read_files,
 )
-from model.network import source as sources
+from model.network.source import Source
+from model.network.source_files import checked_source
 
 _FLAGS = (
     Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
@@ -63,14 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[sources.Source, AdapterFiles]:
+def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
         InputFault: with the faults of all of them, a line each.
     """
     findings = Findings()
-    source = findings.attempt(lambda: sources.checked(given.load, "--load", offline=given.offline))
+    source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))

@@ -20,7 +20,8 @@ from configs.runtime.files import place_faults, write_text
 from configs.runtime.seeds import draws
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Choice, PathText, Switch, Word
-from model.network.source import Source, check, family_of, peek_config, resolve
+from model.network.source import LocalSource, resolve
+from model.network.source_files import check_source, family_of, read_config
 from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import FORM
 from model.plan.toml_writer import plan_text
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if source is not None:
             from model.assembly.parameter_counts import planned_widths
 
-            widths = planned_widths(source.path, family_of(peek_config(source), source))
+            widths = planned_widths(source.path, family_of(read_config(source), source))
             scores = Scores(scores.values, scores.metadata, widths)
         chosen = choose(scores, given)
         files = contents(chosen, given, *places(scores, given))
@@ -83,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[Scores, Source | None]:
+def checked(given: SimpleNamespace) -> tuple[Scores, LocalSource | None]:
     """Read what the words name, as far as that needs no heavy library.
 
     Raises:
@@ -209,11 +210,11 @@ def _groups(keys: Collection[SiteKey], mode: str) -> list[list[SiteKey]]:
     return [part for part in parts if part]
 
 
-def _source(word: str) -> Source:
+def _source(word: str) -> LocalSource:
     source = resolve(word, "--load", offline=True)
     if source.kind != "directory":
         raise InputFault(f"--load: '{word}' is no directory that holds config.json")
-    check(source, pretrained=False, tokenizer=False)
+    check_source(source, pretrained=False, tokenizer=False)
     return source
 
 

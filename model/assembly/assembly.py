@@ -18,7 +18,7 @@ from model.injection.attachment import Attachment
 from model.injection.residual_stream import NormMode, Stream
 from model.network.backbone import Backbone
 from model.network.family import dimensions
-from model.network.modules_to_save import let_train
+from model.network.modules_to_save import train_in_full
 from model.network.quantization import quantize
 from model.plan.freezing_rule import Freezing
 from model.site import Site, SiteKey
@@ -99,7 +99,7 @@ def assemble(
     decision = decide(network, backbone.family, head, plans, file, norm)
     attachments = attach_decided(network, decision, seed)
     saved = {} if file is None else file.head
-    notes = decision.notes + let_train(network, decision.modules_to_save, saved)
+    notes = decision.notes + train_in_full(network, decision.modules_to_save, saved)
     if file is not None:
         load_adapter(network, attachments, decision.methods, file)
         notes += _base_note(backbone, file) + _head_note(backbone, file)

@@ -16,7 +16,7 @@ from model.exchange.peft_format import PeftAdapter
 from model.injection.attach import check_keys, locate, locate_stream
 from model.injection.residual_stream import NormMode, Stream, Wiring
 from model.network.family import Family, dimensions
-from model.network.modules_to_save import find, is_within
+from model.network.modules_to_save import is_within, matching_modules
 from model.plan.adapter_config import AdapterConfig
 from model.plan.lora_toml import Plan
 from model.plan.resolution import resolve
@@ -188,7 +188,7 @@ def _modules_to_save(
     saved = {name for name in saved if not is_within(name, head)}
     if plan is None:
         return tuple(name for name, _ in network.named_modules(remove_duplicate=False) if name in saved)
-    found = find(network, plan.modules_to_save, adapted, str(plan.path))
+    found = matching_modules(network, plan.modules_to_save, adapted, str(plan.path))
     odd = sorted(saved - set(found))
     if adapter is not None and odd:
         raise InputFault(

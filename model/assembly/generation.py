@@ -8,7 +8,7 @@ import torch
 from configs.runtime.faults import InputFault
 from configs.runtime.seeds import derive
 from model.assembly.assembly import Assembled
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def answer(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, numb
     if decoding.sample:
         choice |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     ids = torch.tensor([list(prompt)])
-    with quiet_host(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(decoding.seed, "generate", number))
         generated = network.generate(
             input_ids=ids,

@@ -18,8 +18,8 @@ from model.exchange.peft_format import largest_difference
 from model.injection.attachment import Attachment
 from model.network.backbone import load_backbone
 from model.network.quantization import dequantize
-from model.network.snapshot import quiet_host
-from model.network.source import Source
+from model.network.snapshot import quiet_transformers
+from model.network.source import LocalSource
 from model.site import SiteKey
 from model.training.objective import Batch
 
@@ -53,13 +53,13 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
         attachment.merge()
         attachment.detach()
     with replacing_directory(directory) as draft:
-        with quiet_host():
+        with quiet_transformers():
             network.save_pretrained(draft)
             if backbone.tokenizer is not None:
                 backbone.tokenizer.save_pretrained(draft)
         network.to("meta")
         written = load_backbone(
-            Source(str(draft), "--output", "directory", draft), backbone.objective, labels
+            LocalSource(str(draft), "--output", draft, "directory"), backbone.objective, labels
         )
         if written.new_modules:
             raise RuntimeError(f"the merged network lacks {', '.join(written.new_modules)}")

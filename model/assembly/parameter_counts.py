@@ -22,8 +22,8 @@ from model.assembly.placement import Plans
 from model.injection.attach import locate
 from model.injection.attachment import Attachment
 from model.network.family import Family
-from model.network.modules_to_save import let_train
-from model.network.snapshot import quiet_host
+from model.network.modules_to_save import train_in_full
+from model.network.snapshot import quiet_transformers
 from model.plan.lora_toml import Plan
 from model.site import SHORTCUT_ROLES, SiteKey
 
@@ -102,11 +102,11 @@ def planned_counts(
         InputFault: when plan and network do not fit each other.
     """
     head = family.heads[objective]
-    with quiet_host(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         network = _network(path, objective, outputs)
         decision = decide(network, family, head, Plans(plan, shortcuts))
         attachments = attach_decided(network, decision, 0)
-        let_train(network, decision.modules_to_save, {})
+        train_in_full(network, decision.modules_to_save, {})
     found = counts(network, attachments, head, decision.modules_to_save)
     if plan.freezing is None:
         return found
@@ -134,7 +134,7 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
     Raises:
         InputFault: when the configuration makes no network.
     """
-    with quiet_host(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         sites = locate(_network(path, next(iter(family.heads)), 2), family, 1)
     widths = {key.role: (site.in_features, site.out_features) for key, site in sites.items()}
     stream = widths["w2"][1]

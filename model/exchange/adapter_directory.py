@@ -8,7 +8,7 @@ from typing import Any
 from configs.runtime.faults import InputFault
 from configs.schema.base_dtype import quantizer_faults
 from configs.schema.options import QUANTIZED_DTYPES
-from model.network.source import read_json
+from model.network.source_files import read_json
 from model.tensors.safetensors_header import TensorInfo, read_header
 
 _CONFIG, _TENSORS, _METADATA = "adapter_config.json", "adapter_model.safetensors", "metadata.json"

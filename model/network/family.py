@@ -84,7 +84,7 @@ def dimensions(config: Any) -> Dimensions:
     return Dimensions(config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads)
 
 
-def peeked_dimensions(config: Mapping[str, Any]) -> Dimensions | None:
+def dimensions_from_json(config: Mapping[str, Any]) -> Dimensions | None:
     """Read the counts from the mapping of a config.json; None where the file leaves them to defaults."""
     layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
     if type(layers) is not int or type(heads) is not int:

@@ -1,45 +1,51 @@
-"""Modules that train whole beside adapters and travel with them: PEFT's `modules_to_save`.
+"""Modules trained in full besides adapters, and exported with them: PEFT's `modules_to_save`.
 
-Source: huggingface/peft, `ModulesToSaveWrapper`: a copy of the module trains and takes its place.
-Differs: a name fits whole components of a module's path (`norm` is not `input_layernorm`). A module is taken
-apart into the modules below it that hold tensors. Named modules that share a table go on sharing it, where
-PEFT trains a copy for each; a table shared with a module that is not named is copied, as there.
+Source: huggingface/peft, `ModulesToSaveWrapper`: a copy of the module is trained and replaces it.
+Differs: a name matches whole components of a module's path (`norm` is not `input_layernorm`). A module stands
+for the modules below it that have tensors. Named modules that share a tensor keep sharing it, while PEFT
+trains a copy for each; a tensor shared with a module that is not named is copied, as in PEFT.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault, suggestion
-from model.network.trained_modules import release
+from model.network.trained_modules import unfreeze
 
 Place = tuple[str, str]
 """A module's dotted path and the name of one of its own tensors."""
 
 
-def find(network: nn.Module, names: Sequence[str], adapted: Collection[str], where: str) -> tuple[str, ...]:
-    """Return the paths of modules with tensors of their own that the names mean, in the network's order.
+def matching_modules(
+    network: nn.Module, names: Sequence[str], adapted: Collection[str], where: str
+) -> tuple[str, ...]:
+    """Return the paths of the modules with tensors that the names match, in the network's order.
 
     Args:
         network: the host.
-        names: last components of modules' paths, as many as one likes.
+        names: last components of modules' paths, one or more.
         adapted: paths of linears that have an adapter.
-        where: the plan's file, named in faults.
+        where: the plan's file, for messages.
 
     Raises:
-        InputFault: for a name that fits no module, or means one that has an adapter.
+        InputFault: for a name that matches no module, or one that has an adapter.
     """
     holders = [path for path, module in network.named_modules(remove_duplicate=False) if _own(module)]
-    faults, found = [], set()
+    faults: list[str] = []
+    found: set[str] = set()
     for name in names:
         mine = [path for path in holders if _fits(name, path)]
         both = [path for path in mine if path in adapted]
         if not mine:
             words = dict.fromkeys(word for path in holders for word in path.split("."))
-            faults.append(f"no module '{name}' that holds weights{suggestion(name, words)}")
+            faults.append(f"no module '{name}' that has weights{suggestion(name, words)}")
         elif both:
-            faults.append(f"'{name}': {both[0]} has an adapter; a module has one or trains whole, not both")
+            faults.append(
+                f"'{name}': {both[0]} has an adapter; a module has an adapter or is trained in full, not both"
+            )
         found.update(mine)
     if faults:
         raise InputFault(*(f"{where}: modules_to_save: {fault}" for fault in faults))
@@ -51,7 +57,7 @@ def _own(module: nn.Module) -> list[str]:
 
 
 def _fits(name: str, path: str) -> bool:
-    """Tell whether the path, or that of a module above it, ends with the name's components."""
+    """Tell whether the path, or that of a parent module, ends with the name's components."""
     return f".{name}." in f".{path}."
 
 
@@ -60,29 +66,31 @@ def is_within(name: str, modules: Iterable[str]) -> bool:
     return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
-def let_train(network: nn.Module, modules: Sequence[str], values: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Let modules train in float32 and return what to tell about tables they no longer share.
+def train_in_full(
+    network: PreTrainedModel, modules: Sequence[str], values: Mapping[str, Tensor]
+) -> tuple[str, ...]:
+    """Make modules trainable in float32 and return a note for each tensor that they no longer share.
 
     Args:
-        network: the host; its configuration says from then on if it no longer ties its tables.
-        modules: paths from `find`.
-        values: tensors by full name that will be loaded; tables that differ there cannot be one.
+        network: the host; where tied tensors are separated, its configuration ties them no longer.
+        modules: paths from `matching_modules`.
+        values: full name -> tensor that will be loaded; tensors with different values are separated.
     """
     notes = _untie(network, modules, values)
-    stored = {path: next(network.get_submodule(path).parameters()).dtype for path in modules}
-    for path, dtype in stored.items():
+    dtypes = {path: next(network.get_submodule(path).parameters()).dtype for path in modules}
+    for path, dtype in dtypes.items():
         module = network.get_submodule(path)
-        # Logits may be finer than hidden states; what stands between frozen modules must not.
-        release(module, dtype, keeps=module is not network.get_output_embeddings())
+        # Logits may stay in float32; hidden states that frozen modules read may not.
+        unfreeze(module, dtype, casts_output=module is not network.get_output_embeddings())
     return notes
 
 
-def _untie(network: nn.Module, modules: Sequence[str], values: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Give tables that must part one tensor for each value they may have."""
+def _untie(network: PreTrainedModel, modules: Sequence[str], values: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Give shared tensors that may not stay shared a copy for each value that they may have."""
     shared: dict[nn.Parameter, list[Place]] = {}
     for path, module in network.named_modules(remove_duplicate=False):
         for name in _own(module):
-            shared.setdefault(module._parameters[name], []).append((path, name))
+            shared.setdefault(module.get_parameter(name), []).append((path, name))
     notes = []
     for parameter, places in shared.items():
         groups = _groups(places, set(modules), values)
@@ -93,14 +101,14 @@ def _untie(network: nn.Module, modules: Sequence[str], values: Mapping[str, Tens
         if len(groups) > 1:
             network.config.tie_word_embeddings = False
             apart = " and ".join(", ".join(path for path, _ in group) for group in groups)
-            notes.append(f"modules_to_save: {apart} shared one table, each has its own from now on")
+            notes.append(f"modules_to_save: {apart} shared one tensor; each has its own from now on")
     return tuple(notes)
 
 
 def _groups(
     places: Sequence[Place], named: Collection[str], values: Mapping[str, Tensor]
 ) -> list[list[Place]]:
-    """Return the places that go on sharing a tensor; those that are not named come first."""
+    """Group the places that keep sharing a tensor; those that are not named come first."""
     still = [place for place in places if place[0] not in named]
     groups: list[tuple[Tensor | None, list[Place]]] = []
     for place in (place for place in places if place[0] in named):

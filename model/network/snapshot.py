@@ -1,4 +1,4 @@
-"""A source made a local directory: hub snapshots, and GGUF files converted once and kept by content."""
+"""Local directories of sources: snapshots of the hub, and GGUF files converted once and cached by content."""
 
 import contextlib
 import io
@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -16,61 +15,65 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from tokenizers import pre_tokenizers
 from torch import float32
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
-from transformers.utils import logging as host_logging
+from transformers.utils import logging as transformers_logging
 
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import sha256
-from model.network.source import Source
+from model.network.source import HubSource, LocalSource, Source
 from model.tensors.gguf_header import read_gguf_header
 
 _LOG = logging.getLogger(__name__)
 CACHE_VARIABLE = "LORA_RESEARCH_CACHE"
 _CONVERSION = 1
 """Part of a cached directory's name; raise it when the conversion below changes."""
-_SPLITTINGS_OF_THE_HOST = (None, "default", "gpt-2")
+_KNOWN_SPLITTINGS = (None, "default", "gpt-2")
 _DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _NESTED = ["*/*"]
 
 
-def localised(source: Source, *, pretrained: bool = True) -> Source:
-    """Return a source whose network lies in a local directory, fetched or converted where need be.
+def local_copy(source: Source, *, pretrained: bool = True) -> LocalSource:
+    """Return a source in a local directory: downloaded from the hub, or converted from GGUF, where necessary.
+
+    Args:
+        source: where the network comes from.
+        pretrained: whether the weights are needed.
 
     Raises:
-        InputFault: for a name the hub does not know, or does not hold locally when it must not be asked.
+        InputFault: for a name unknown to the hub, or not cached when the hub may not be asked.
         SystemFault: when the hub cannot be reached or the cache cannot be written.
     """
     if source.kind == "hub":
-        return replace(source, kind="directory", path=_fetched(source, pretrained))
+        return LocalSource(source.word, source.flag, _download(source, pretrained), "directory")
     if source.kind == "gguf":
-        return replace(source, kind="directory", path=_converted(source.path))
+        return LocalSource(source.word, source.flag, _converted(source.path), "directory")
     return source
 
 
 @contextlib.contextmanager
-def quiet_host() -> Iterator[None]:
-    """Silence the bars, warnings and advice of `transformers`; its errors still come as exceptions."""
-    verbosity, bars = host_logging.get_verbosity(), host_logging.is_progress_bar_enabled()
-    host_logging.set_verbosity_error()
-    host_logging.disable_progress_bar()
+def quiet_transformers() -> Iterator[None]:
+    """Silence the progress bars and warnings of `transformers`; errors are still raised as exceptions."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        host_logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
         if bars:
-            host_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
-def _fetched(source: Source, pretrained: bool) -> Path:
-    """Fetch description files and, if wanted, weights; pickle-based ones only where there are no others."""
+def _download(source: HubSource, pretrained: bool) -> Path:
+    """Download configuration, tokenizer and, if needed, weights; pickle-based ones as a last resort."""
     weights = ["*.safetensors"] if pretrained else []
-    directory = _download(source, _DESCRIPTION + weights)
+    directory = _download_files(source, _DESCRIPTION + weights)
     if pretrained and not any(directory.glob("*.safetensors")):
-        directory = _download(source, [*_DESCRIPTION, "pytorch_model*.bin"])
+        directory = _download_files(source, [*_DESCRIPTION, "pytorch_model*.bin"])
     return directory
 
 
-def _download(source: Source, patterns: list[str]) -> Path:
+def _download_files(source: HubSource, patterns: list[str]) -> Path:
     try:
         return Path(
             snapshot_download(
@@ -84,17 +87,17 @@ def _download(source: Source, patterns: list[str]) -> Path:
         raise InputFault(f"{source.flag}: the hub has no model '{source.word}'") from None
     except LocalEntryNotFoundError:
         if source.offline or os.environ.get("HF_HUB_OFFLINE") == "1":
-            what = f"'{source.word}' is not in the local cache, and the hub must not be asked"
+            what = f"'{source.word}' is not in the local cache, and the hub may not be asked"
             raise InputFault(f"{source.flag}: {what}") from None
         raise SystemFault(f"{source.flag}: the hub cannot be reached for '{source.word}'") from None
     except OSError as error:
         raise SystemFault(
-            f"{source.flag}: '{source.word}' cannot be fetched ({type(error).__name__})"
+            f"{source.flag}: '{source.word}' cannot be downloaded ({type(error).__name__})"
         ) from None
 
 
 def cache_root() -> Path:
-    """Return the directory for what can be made again: `$LORA_RESEARCH_CACHE`, else in the user's cache."""
+    """Return the cache directory: `$LORA_RESEARCH_CACHE`, or a directory in the user's cache."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given)
@@ -102,9 +105,9 @@ def cache_root() -> Path:
 
 
 def _converted(path: Path) -> Path:
-    """Return the directory of a GGUF file's unpacked network, made on first use.
+    """Return the directory with the network of a GGUF file, converted on first use.
 
-    Two processes may convert at once: each writes a directory of its own, the first rename wins.
+    Two processes may convert at once: each writes its own directory, and the first rename wins.
     """
     header = read_gguf_header(path)
     parent = cache_root() / "gguf"
@@ -115,7 +118,7 @@ def _converted(path: Path) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}."))
     except OSError as error:
-        hint = f"set {CACHE_VARIABLE} to a directory that can be written"
+        hint = f"set {CACHE_VARIABLE} to a writable directory"
         raise SystemFault(f"{parent}: cannot be written ({error.strerror}); {hint}") from None
     try:
         _convert(path, temporary, header.fields.get("tokenizer.ggml.pre"))
@@ -129,8 +132,8 @@ def _converted(path: Path) -> Path:
 
 def _convert(path: Path, directory: Path, splitting: str | None) -> None:
     """Unpack a GGUF file into float32 weights, configuration and tokenizer."""
-    # The conversion draws its bar without asking the host's logging.
-    with quiet_host(), contextlib.redirect_stderr(io.StringIO()):
+    # The conversion shows a progress bar whatever the logging settings of transformers.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         _restore_splitting(tokenizer, splitting)
         network = AutoModelForCausalLM.from_pretrained(
@@ -141,19 +144,19 @@ def _convert(path: Path, directory: Path, splitting: str | None) -> None:
             local_files_only=True,
             trust_remote_code=False,
         )
-        # The weights are plain by now; these marks would make the host refuse to save or to read them.
-        network.hf_quantizer = None
+        # The weights are dequantized; with these marks transformers would refuse to save or to load them.
+        vars(network).update(hf_quantizer=None)
         vars(network.config).pop("quantization_config", None)
         network.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 
 
 def _restore_splitting(tokenizer: PreTrainedTokenizerBase, splitting: str | None) -> None:
-    """Split digits one by one where the file says so; the host's conversion leaves this field unread."""
+    """Split digits one by one where the file asks for it, as the conversion by transformers does not."""
     if splitting != "smollm":
-        if splitting not in _SPLITTINGS_OF_THE_HOST:
+        if splitting not in _KNOWN_SPLITTINGS:
             _LOG.warning(
-                "GGUF token splitting '%s': taken from the host's conversion, not verified", splitting
+                "GGUF pre-tokenizer '%s': the conversion by transformers is used unverified", splitting
             )
         return
     backend = tokenizer.backend_tokenizer
@@ -171,6 +174,6 @@ def _put_in_place(temporary: Path, target: Path) -> None:
     try:
         temporary.rename(target)
     except OSError:
-        # The other process may have been faster; then its directory serves as well.
+        # Another process may have been faster; then its directory is as good.
         if not target.is_dir():
             raise

@@ -1,4 +1,4 @@
-"""The parts of a backbone that train with an adapter: heads, and what the base lacked."""
+"""The parts of a backbone that are trained with an adapter: heads, and modules that the base lacks."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -7,52 +7,55 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from configs.runtime.seeds import derive
 
 
 def train_only(network: nn.Module, modules: Iterable[str]) -> None:
-    """Let only the named modules require gradients, in float32 whatever the base is stored in."""
+    """Make the named modules trainable, in float32 whatever the base's number format, and freeze the rest."""
     network.requires_grad_(False)
     for name in modules:
         module = network.get_submodule(name)
-        release(module, next(module.parameters()).dtype)
+        unfreeze(module, next(module.parameters()).dtype)
 
 
-def release(module: nn.Module, stored: torch.dtype, *, keeps: bool = False) -> None:
-    """Let a module train in float32 amid a base that is stored in another number format.
+def unfreeze(module: nn.Module, base_dtype: torch.dtype, *, casts_output: bool = False) -> None:
+    """Make a module trainable in float32, within a base of another number format.
 
     Args:
-        module: reads hidden states in the base's format.
-        stored: that format.
-        keeps: give outputs in it too, for what frozen modules read.
+        module: reads hidden states in the base's number format.
+        base_dtype: that number format.
+        casts_output: whether the module's output returns to it, as frozen modules read it.
     """
     module.float().requires_grad_(True)
-    if stored != torch.float32:
-        module.register_forward_pre_hook(_match_dtype)
-        if keeps:
-            module.register_forward_hook(partial(_give_back, stored=stored))
+    if base_dtype != torch.float32:
+        module.register_forward_pre_hook(_cast_inputs)
+        if casts_output:
+            module.register_forward_hook(partial(_cast_output, base_dtype=base_dtype))
 
 
-def _give_back(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, stored: torch.dtype) -> Tensor:
-    """Bring outputs back to the base's format, unless the whole network was put into another one."""
-    return output.to(stored) if next(module.parameters()).dtype == torch.float32 else output
+def _cast_output(
+    module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, base_dtype: torch.dtype
+) -> Tensor:
+    """Cast an output to the base's number format, unless the whole network was cast to another one."""
+    return output.to(base_dtype) if next(module.parameters()).dtype == torch.float32 else output
 
 
-def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Bring hidden states of the frozen part to the number format of a trained module."""
+def _cast_inputs(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Cast hidden states of the frozen part to the number format of a trained module."""
     dtype = next(module.parameters()).dtype
     return tuple(value.to(dtype) if value.is_floating_point() else value for value in inputs)
 
 
-def initialise(network: nn.Module, names: Iterable[str], seed: int) -> None:
-    """Fill the parameters that the base lacks: matrices normal, norm weights one, biases zero.
+def initialise(network: PreTrainedModel, names: Iterable[str], seed: int) -> None:
+    """Initialise the parameters that the base lacks: matrices normal, norm weights one, biases zero.
 
-    Differs: the hosts draw from the global random state; here the run's seed alone decides.
+    Differs: transformers draws from the global random state; here only the run's seed counts.
 
     Args:
-        network: its configuration gives the standard deviation.
-        names: the parameters, in the order of drawing.
+        network: its configuration gives the standard deviation of matrices, or else it is 0.02.
+        names: the parameters, in the order in which they are drawn.
         seed: the run's seed.
     """
     config = network.config
@@ -67,13 +70,13 @@ def initialise(network: nn.Module, names: Iterable[str], seed: int) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def reread(network: nn.Module, modules: Sequence[str], files: Iterable[Path]) -> None:
-    """Give trained modules their stored values again, which a base kept in bfloat16 had rounded.
+def restore_precision(network: nn.Module, modules: Sequence[str], files: Iterable[Path]) -> None:
+    """Read the float32 values of trained modules again, which loading in bfloat16 had rounded.
 
     Args:
         network: after `train_only`.
-        modules: the trained modules.
-        files: the base's weights; pickle-based ones are passed over, their heads stay rounded.
+        modules: dotted paths of the trained modules.
+        files: the base's weights; pickle-based files are skipped, so their heads stay rounded.
     """
     targets = {
         f"{name}.{inner}": parameter

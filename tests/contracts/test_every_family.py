@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
-from model.network.family import dimensions, families, model_types, peeked_dimensions
+from model.network.family import dimensions, dimensions_from_json, families, model_types
 from model.plan.adapter_config import AdapterConfig
 from model.site import LINEAR_ROLES, SiteKey
 from tests.support.tiny import tiny_config, tiny_network
@@ -148,9 +148,9 @@ def test_every_variant_of_norm_placement_was_seen():
 
 def test_grouped_queries_are_counted_alike_with_and_without_the_library():
     config = tiny_config(model_types()["llama"])
-    assert dimensions(config) == peeked_dimensions(config.to_dict())
+    assert dimensions(config) == dimensions_from_json(config.to_dict())
     assert dimensions(config).key_value_heads == 2 < dimensions(config).heads
-    assert peeked_dimensions({"model_type": "llama"}) is None
+    assert dimensions_from_json({"model_type": "llama"}) is None
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)

@@ -11,7 +11,7 @@ from model.exchange.peft_format import TENSORS
 from model.injection.attach import attach, locate
 from model.network.backbone import load_backbone
 from model.network.family import dimensions
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 from model.network.source import resolve
 from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import projection_config
@@ -46,7 +46,7 @@ def load_host(directory, objective="classification", seed=0):
 
 def stock(directory, objective):
     """The host as a user of transformers loads it; its new head is another one than ours."""
-    with quiet_host():
+    with quiet_transformers():
         if objective == "classification":
             network = AutoModelForSequenceClassification.from_pretrained(
                 directory, num_labels=len(LABELS), pad_token_id=1

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from configs.runtime import kinds
 from configs.runtime.seeds import derive
 from model.network.family import Family
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 """Ids 0 to 4; ids 5 to 260 are the bytes."""
@@ -82,7 +82,7 @@ def save_host(family: str, directory: Path, *, seed: int = 0, **config_overrides
     row = kinds.load(kinds.FAMILIES, family)
     auto_class = AutoModelForCausalLM if "language_modeling" in row.heads else AutoModel
     directory.mkdir(parents=True, exist_ok=True)
-    with quiet_host():
+    with quiet_transformers():
         tiny_network(row, auto_class, seed=seed, **config_overrides).save_pretrained(directory)
         tokenizer_for(row).save_pretrained(directory)
     return directory

@@ -19,7 +19,7 @@ from model.exchange.adapter_directory import base_format, read_files
 from model.exchange.export import collect, export, logits
 from model.network.backbone import load_backbone, with_quantizer
 from model.network.quantization import QuantizedWeight, dequantize
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan
 from model.run import start
@@ -224,11 +224,11 @@ def test_merging_folds_into_the_values_it_was_trained_over(tmp_path, capsys, wor
     assert merge([*line, str(tmp_path / "merged")]) == 0
     out = capsys.readouterr().out
     assert f"note: folded into the values that {word} gives the base's linears" in out
-    with quiet_host():
+    with quiet_transformers():
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(merged, BATCH), expected, rtol=1e-4, atol=1e-5)
     assert merge([*line, str(tmp_path / "wide"), "--base-dtype", "float32"]) == 0
-    with quiet_host():
+    with quiet_transformers():
         wide = AutoModelForCausalLM.from_pretrained(tmp_path / "wide").eval()
     assert not torch.allclose(logits(wide, BATCH), expected, rtol=1e-3, atol=1e-3)
 
@@ -241,7 +241,7 @@ def test_peft_reads_the_adapter_over_the_same_values(tmp_path, word):
         attachment.detach()
     dequantize(made.network)
     assert not any(isinstance(p, QuantizedWeight) for p in made.network.parameters())
-    with quiet_host():
+    with quiet_transformers():
         theirs = peft.PeftModel.from_pretrained(made.network, adapter).eval()
     torch.testing.assert_close(logits(theirs, BATCH), expected, rtol=1e-4, atol=1e-5)
 
@@ -263,7 +263,7 @@ def test_transformers_holds_the_same_weights_and_peft_reads_the_adapter_over_the
     host = _host(tmp_path)
     made, adapter = _exported(tmp_path, host, word, wide=False)
     expected = logits(made.network, BATCH)
-    with quiet_host(), warnings.catch_warnings(action="ignore"):
+    with quiet_transformers(), warnings.catch_warnings(action="ignore"):
         settings = BitsAndBytesConfig(**SETTINGS[word])
         theirs = AutoModelForCausalLM.from_pretrained(
             host, dtype=torch.bfloat16, quantization_config=settings

@@ -14,7 +14,7 @@ from model.exchange import export as exporting
 from model.exchange import load as loading
 from model.exchange.export import logits
 from model.exchange.peft_format import Factors, PeftAdapter, read
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 from tests.support.exported import CASES, HOSTS, attached, batch, export_adapter, load_host, stock
 from tests.support.tiny import save_host
 
@@ -36,7 +36,7 @@ def test_peft_reads_what_was_exported_and_so_do_we(hosts, tmp_path, host, object
     assert os.listdir(tmp_path) == ["adapter"]
     assert torch.equal(logits(backbone.network, batch()), expected)
 
-    with quiet_host():
+    with quiet_transformers():
         theirs = peft.PeftModel.from_pretrained(stock(hosts[host], objective), tmp_path / "adapter").eval()
     torch.testing.assert_close(logits(theirs, batch()), expected, rtol=1e-4, atol=1e-5)
     plain = logits(stock(hosts[host], objective), batch())
@@ -57,7 +57,7 @@ def test_what_a_base_lacked_travels_with_the_adapter(hosts, tmp_path):
     assert "bert.pooler" in backbone.trained_modules
     attachments, methods = attached(backbone)
     export_adapter(backbone, attachments, methods, tmp_path / "adapter")
-    with quiet_host():
+    with quiet_transformers():
         theirs = peft.PeftModel.from_pretrained(stock(host, "classification"), tmp_path / "adapter").eval()
     expected = logits(backbone.network, batch())
     torch.testing.assert_close(logits(theirs, batch()), expected, rtol=1e-4, atol=1e-5)

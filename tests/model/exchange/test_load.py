@@ -15,7 +15,7 @@ from model.exchange.export import logits
 from model.exchange.load import attach_peft, load_factors, load_whole_modules, recorded_configs
 from model.exchange.peft_format import METADATA, read
 from model.injection.attach import attach, locate
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 from model.plan.attention_heads import projection_config
 from model.site import SiteKey
 from tests.support.exported import (
@@ -80,7 +80,7 @@ def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, obje
 
 def test_a_head_that_nobody_holds_is_noted(hosts, tmp_path):
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"])
-    with quiet_host():
+    with quiet_transformers():
         theirs = peft.get_peft_model(stock(hosts["deberta_v3"], "classification"), config)
         theirs.save_pretrained(tmp_path / "adapter")
     (note,) = assemble(load_host(hosts["deberta_v3"]), Plans(), tmp_path / "adapter", 0).notes

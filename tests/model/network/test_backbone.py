@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.network.backbone import load_backbone, load_from_state_dict, max_tokens
-from model.network.snapshot import quiet_host
+from model.network.snapshot import quiet_transformers
 from model.network.source import resolve
 from model.tensors.weights import load_tensors
 from tests.model.tensors.test_weights import Payload
@@ -143,7 +143,7 @@ def _save(host, tensors):
 
 def _fine_tuned(host, directory, labels):
     backbone = _load(host, labels=labels)
-    with quiet_host():
+    with quiet_transformers():
         backbone.network.save_pretrained(directory)
         backbone.tokenizer.save_pretrained(directory)
     return backbone
@@ -169,7 +169,7 @@ def test_a_loaded_head_is_not_rounded_by_a_bfloat16_base(hosts, tmp_path, family
 
 def test_a_head_of_another_size_is_made_anew_and_named(hosts, tmp_path, caplog):
     _fine_tuned(hosts["opt"], tmp_path, ("a", "b", "c"))
-    with caplog.at_level(logging.WARNING, "model.network.backbone"):
+    with caplog.at_level(logging.WARNING, "model.network.stock_network"):
         backbone = _load(tmp_path)
     assert backbone.new_modules == ("score",)
     assert "score.weight (3, 32) for (2, 32)" in caplog.text

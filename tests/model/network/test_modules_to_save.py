@@ -16,8 +16,8 @@ from model.assembly.merging import merge
 from model.assembly.placement import Plans
 from model.exchange.export import collect, export, logits
 from model.network.backbone import load_backbone
-from model.network.modules_to_save import find
-from model.network.snapshot import quiet_host
+from model.network.modules_to_save import matching_modules
+from model.network.snapshot import quiet_transformers
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan
 from tests.support.runs import ENTRY
@@ -56,7 +56,7 @@ def _backbone(hosts, host, **options):
 
 
 def _stock(hosts, host):
-    with quiet_host():
+    with quiet_transformers():
         if _objective(host) == "classification":
             return AutoModelForSequenceClassification.from_pretrained(hosts[host], num_labels=3).eval()
         return AutoModelForCausalLM.from_pretrained(hosts[host]).eval()
@@ -92,23 +92,24 @@ def _export(assembled, directory):
 
 
 def _peft(hosts, host, directory):
-    with quiet_host(), warnings.catch_warnings(action="ignore"):
+    with quiet_transformers(), warnings.catch_warnings(action="ignore"):
         return peft.PeftModel.from_pretrained(_stock(hosts, host), directory).eval()
 
 
 def test_names_are_last_components_of_modules_with_weights():
     network = nn.ModuleDict({"a": nn.ModuleDict({"norm": nn.LayerNorm(2), "input_norm": nn.LayerNorm(2)})})
     network["norm"], network["act"], network["top"] = nn.LayerNorm(2), nn.ReLU(), nn.Linear(2, 2)
-    assert find(network, ("norm",), (), "here") == ("a.norm", "norm")
-    assert find(network, ("a.norm",), (), "here") == ("a.norm",)
-    assert find(network, ("top", "a"), (), "here") == ("a.norm", "a.input_norm", "top")
+    assert matching_modules(network, ("norm",), (), "here") == ("a.norm", "norm")
+    assert matching_modules(network, ("a.norm",), (), "here") == ("a.norm",)
+    assert matching_modules(network, ("top", "a"), (), "here") == ("a.norm", "a.input_norm", "top")
     with pytest.raises(InputFault) as caught:
-        find(network, ("nrom", "act", "orm", "top"), ("top",), "here")
+        matching_modules(network, ("nrom", "act", "orm", "top"), ("top",), "here")
     assert caught.value.lines == (
-        "here: modules_to_save: no module 'nrom' that holds weights; did you mean 'norm'?",
-        "here: modules_to_save: no module 'act' that holds weights",
-        "here: modules_to_save: no module 'orm' that holds weights; did you mean 'norm'?",
-        "here: modules_to_save: 'top': top has an adapter; a module has one or trains whole, not both",
+        "here: modules_to_save: no module 'nrom' that has weights; did you mean 'norm'?",
+        "here: modules_to_save: no module 'act' that has weights",
+        "here: modules_to_save: no module 'orm' that has weights; did you mean 'norm'?",
+        "here: modules_to_save: 'top': top has an adapter; a module has an adapter or is trained in full,"
+        " not both",
     )
 
 
@@ -171,7 +172,7 @@ def test_what_trains_whole_is_the_same_network_in_peft_here_and_merged(hosts, tm
     torch.testing.assert_close(logits(again.network, BATCH), expected, rtol=1e-4, atol=1e-5)
     assert again.modules_to_save == one.modules_to_save
     assert merge(again, tmp_path / "merged", ("a", "b", "c") if host in ("bert", "roberta") else ()) < 1e-5
-    with quiet_host():
+    with quiet_transformers():
         kind = type(one.network)
         plain = kind.from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(plain, BATCH), expected, rtol=1e-4, atol=1e-5)
@@ -185,7 +186,7 @@ def test_a_tied_table_stays_one_where_both_are_named_and_parts_where_one_is(host
         assert (table.requires_grad, head.requires_grad) == (True, not parts)
         assert torch.equal(table, head)
         told = (
-            "modules_to_save: lm_head and model.embed_tokens shared one table, each has its own from now on"
+            "modules_to_save: lm_head and model.embed_tokens shared one tensor; each has its own from now on"
         )
         assert one.notes == ((told,) if parts else ())
 
@@ -205,7 +206,7 @@ def test_what_peft_trained_whole_is_taken_and_trains_on(hosts, tmp_path, host, n
     config = peft.LoraConfig(
         task_type=kind, target_modules=[target], modules_to_save=list(names), init_lora_weights=False
     )
-    with quiet_host(), warnings.catch_warnings(action="ignore"):
+    with quiet_transformers(), warnings.catch_warnings(action="ignore"):
         theirs = peft.get_peft_model(_stock(hosts, host), config).eval()
         with torch.no_grad():  # PEFT's copies of one table part
             for number, parameter in enumerate(p for p in theirs.parameters() if p.requires_grad):
@@ -219,7 +220,7 @@ def test_what_peft_trained_whole_is_taken_and_trains_on(hosts, tmp_path, host, n
     whole = [p for module in ours.modules_to_save for p in _own(ours, module)]
     assert whole
     assert all(p.requires_grad for p in whole)
-    assert sum("shared one table" in note for note in ours.notes) == (host == "llama_tied")
+    assert sum("shared one tensor" in note for note in ours.notes) == (host == "llama_tied")
     # It goes out again as it came in.
     _export(ours, tmp_path / "again")
     torch.testing.assert_close(logits(_peft(hosts, host, tmp_path / "again"), BATCH), expected)

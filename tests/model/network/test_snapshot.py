@@ -39,7 +39,7 @@ def _left_over(tmp_path):
 
 def test_a_gguf_file_is_converted_once(gguf, tmp_path, monkeypatch):
     calls = _conversions(monkeypatch)
-    one, two = snapshot.localised(gguf), snapshot.localised(gguf)
+    one, two = snapshot.local_copy(gguf), snapshot.local_copy(gguf)
     assert one == two
     assert one.kind == "directory"
     assert len(calls) == 1
@@ -55,7 +55,7 @@ def test_the_slower_of_two_processes_takes_the_directory_of_the_faster(gguf, tmp
         (directory / "config.json").write_text("other")
 
     _conversions(monkeypatch, other_process)
-    assert (snapshot.localised(gguf).path / "config.json").read_text() == "other"
+    assert (snapshot.local_copy(gguf).path / "config.json").read_text() == "other"
     assert not _left_over(tmp_path)
 
 
@@ -65,14 +65,14 @@ def test_a_failed_conversion_leaves_nothing(gguf, tmp_path, monkeypatch):
 
     _conversions(monkeypatch, full_disk)
     with pytest.raises(SystemFault, match="No space left"):
-        snapshot.localised(gguf)
+        snapshot.local_copy(gguf)
     assert not list((tmp_path / "cache" / "gguf").iterdir())
 
 
 def test_a_cache_that_cannot_be_made_is_named(gguf, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(SystemFault, match="set LORA_RESEARCH_CACHE"):
-        snapshot.localised(gguf)
+        snapshot.local_copy(gguf)
 
 
 def test_the_cache_stands_where_the_surroundings_say(monkeypatch, tmp_path):

@@ -1,0 +1,181 @@
+"""The files of a local source: configuration, weights, tokenizer, checked without heavy imports."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.runtime.faults import InputFault, unknown
+from configs.runtime.files import sha256
+from model.network.family import Family, model_types
+from model.network.source import LocalSource, Source, resolve
+from model.tensors.gguf_header import read_gguf_header
+from model.tensors.safetensors_header import read_header
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
+_GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
+"""Architecture in GGUF -> `model_type` in transformers, where they differ."""
+_GGUF_KEYS = {
+    "num_hidden_layers": "block_count",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "max_position_embeddings": "context_length",
+    "vocab_size": "vocab_size",
+}
+
+
+def checked_source(word: str, flag: str, *, offline: bool = False) -> Source:
+    """Resolve a value of `--load` and refuse a network that cannot be loaded, weights and tokenizer included.
+
+    Raises:
+        InputFault: as `resolve` and `check_source`.
+    """
+    source = resolve(word, flag, offline=offline)
+    check_source(source)
+    return source
+
+
+def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = True) -> None:
+    """Refuse a local source that cannot be loaded; a hub name is checked once it was downloaded.
+
+    Args:
+        source: what `resolve` returned.
+        pretrained: whether it needs weights.
+        tokenizer: whether it needs a tokenizer.
+
+    Raises:
+        InputFault: naming the file and what is wrong with it.
+    """
+    if source.kind == "hub":
+        return
+    config = read_config(source)
+    family_of(config, source)
+    if source.kind == "gguf":
+        return
+    if "quantization_config" in config or "transformers_weights" in config:
+        raise InputFault(f"{_config_path(source)}: quantized or renamed weights are not supported")
+    if (source.path / "adapter_config.json").exists():
+        raise InputFault(
+            f"{source.flag}: '{source.path}' contains an adapter besides the network; give it as --adapter"
+        )
+    if tokenizer and not any((source.path / name).exists() for name in TOKENIZER_FILES):
+        raise InputFault(
+            f"{source.flag}: '{source.path}' contains no tokenizer: none of {', '.join(TOKENIZER_FILES)}"
+        )
+    if pretrained:
+        for path in weight_files(source):
+            if path.suffix == ".safetensors":
+                read_header(path)
+
+
+def family_of(config: Mapping[str, Any], source: LocalSource) -> Family:
+    """Return the family of a source's architecture.
+
+    Args:
+        config: what `read_config` returned.
+        source: the source, for messages.
+
+    Raises:
+        InputFault: naming the architecture and the supported ones.
+    """
+    word, known = config.get("model_type"), model_types()
+    if type(word) is not str:
+        raise InputFault(f"{source.path}: model_type: missing; it names the architecture")
+    if word not in known:
+        raise InputFault(f"{source.flag}: {unknown('architecture', word, known)}")
+    return known[word]
+
+
+def read_config(source: LocalSource) -> dict[str, Any]:
+    """Return the keys of a source's configuration, without importing a heavy library.
+
+    Raises:
+        InputFault: naming config.json or the GGUF file, when it cannot be read.
+    """
+    if source.kind == "gguf":
+        fields = read_gguf_header(source.path).fields
+        kind = fields.get("general.architecture")
+        found = {ours: fields.get(f"{kind}.{theirs}") for ours, theirs in _GGUF_KEYS.items()}
+        word = _GGUF_ARCHITECTURES.get(str(kind), kind)
+        return {"model_type": word, **{key: value for key, value in found.items() if value is not None}}
+    if not _config_path(source).exists():
+        adapter = (source.path / "adapter_config.json").exists()
+        hint = "; it is an adapter, give it as --adapter" if adapter else ""
+        raise InputFault(f"{source.flag}: '{source.path}' contains no config.json{hint}")
+    return read_json(_config_path(source))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        InputFault: naming the file, when it cannot be read or holds something else.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        what = "is empty" if not path.stat().st_size else f"is not valid JSON ({error})"
+        raise InputFault(f"{path}: {what}") from None
+    except OSError as error:
+        raise InputFault(f"{path}: cannot be read ({error.strerror})") from None
+    if not isinstance(table, dict):
+        raise InputFault(f"{path}: is not a JSON object")
+    return table
+
+
+def weight_files(source: LocalSource) -> tuple[Path, ...]:
+    """Return the files with a source's weights: safetensors files if there are any, else pickle-based ones.
+
+    Raises:
+        InputFault: naming the directory without weights, or the faulty index or shard.
+    """
+    if source.kind == "gguf":
+        return (source.path,)
+    for name in _WEIGHTS:
+        if (source.path / name).exists():
+            return (source.path / name,)
+        if (source.path / f"{name}.index.json").exists():
+            return _shards(source.path / f"{name}.index.json")
+    raise InputFault(f"{source.flag}: '{source.path}' contains no weights: none of {', '.join(_WEIGHTS)}")
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(type(name) is str for name in weight_map.values()):
+        raise InputFault(f"{index}: weight_map: must map each tensor to its file")
+    shards = {name: index.parent / name for name in sorted(set(weight_map.values()))}
+    for name, path in shards.items():
+        if Path(name).name != name or not path.is_file():
+            raise InputFault(f"{index}: names the file '{name}', which is not in its directory")
+        if path.suffix == ".safetensors":
+            lacking = {tensor for tensor, file in weight_map.items() if file == name} - set(read_header(path))
+            if lacking:
+                raise InputFault(f"{path}: has no tensor {min(lacking)}, although {index.name} names it")
+    return tuple(shards.values())
+
+
+def digest_of(source: LocalSource, *, pretrained: bool = True) -> str:
+    """Return the SHA-256 over names and contents of a source's files.
+
+    Args:
+        source: the source.
+        pretrained: whether the weights count, or the configuration alone.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    files = weight_files(source) if pretrained or source.kind == "gguf" else ()
+    if source.kind == "directory":
+        files = (_config_path(source), *files)
+    # A GGUF file's name says nothing about the network, those in a directory are fixed.
+    names = [path.name if source.kind == "directory" else "gguf" for path in files]
+    lines = [f"{name} {sha256(path)}\n" for name, path in zip(names, files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _config_path(source: LocalSource) -> Path:
+    return source.path / "config.json"

@@ -1,0 +1,136 @@
+"""A network's files are checked before the heavy libraries are imported, and what is wrong is named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from configs.runtime.faults import InputFault
+from model.network.source import resolve
+from model.network.source_files import check_source, digest_of, family_of, read_config, weight_files
+from tests.model.tensors.test_safetensors_header import gguf_bytes
+from tests.support.tiny import save_host
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def host(tmp_path):
+    return save_host("opt", tmp_path / "host")
+
+
+def _refused(function, *arguments, **options):
+    with pytest.raises(InputFault) as caught:
+        function(*arguments, **options)
+    assert len(caught.value.lines) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "family"),
+    [("llama", "llama"), ("qwen2", "qwen2"), ("gemma3", "gemma"), ("bert", "bert")],
+)
+def test_a_gguf_file_names_its_family_in_its_own_words(tmp_path, architecture, family):
+    (tmp_path / "x.gguf").write_bytes(gguf_bytes(architecture))
+    source = resolve(str(tmp_path / "x.gguf"), "--load")
+    config = read_config(source)
+    assert config["num_hidden_layers"] == 2
+    assert family_of(config, source).name == family
+
+
+def test_a_good_host_passes_and_is_described(host):
+    source = resolve(str(host), "--load")
+    check_source(source)
+    assert read_config(source)["model_type"] == "opt"
+    assert family_of(read_config(source), source).name == "opt"
+    assert weight_files(source) == (host / "model.safetensors",)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"model_type": 3}'])
+def test_a_broken_config_is_named(host, content):
+    (host / "config.json").write_bytes(content)
+    message = _refused(check_source, resolve(str(host), "--load"))
+    assert ("config.json" in message) or ("model_type" in message)
+
+
+def test_an_empty_config_is_called_empty(host):
+    (host / "config.json").write_bytes(b"")
+    assert _refused(check_source, resolve(str(host), "--load")) == f"{host}/config.json: is empty"
+
+
+def test_a_missing_config_hints_at_adapters(host):
+    (host / "config.json").unlink()
+    (host / "adapter_config.json").write_text("{}")
+    assert "give it as --adapter" in _refused(check_source, resolve(str(host), "--load"))
+
+
+def test_an_adapter_beside_the_network_is_refused(host):
+    (host / "adapter_config.json").write_text("{}")
+    assert "contains an adapter besides the network" in _refused(check_source, resolve(str(host), "--load"))
+
+
+def test_an_unknown_architecture_gives_the_list(host):
+    _change_config(host, model_type="lama")
+    message = _refused(check_source, resolve(str(host), "--load"))
+    assert "no architecture 'lama', one of bert, " in message
+    assert message.endswith("did you mean 'llama'?")
+
+
+def test_weights_one_byte_short_are_named(host):
+    path = host / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert _refused(check_source, resolve(str(host), "--load")).startswith(f"{path}: ")
+    check_source(resolve(str(host), "--load"), pretrained=False)
+
+
+def test_missing_weights_and_tokenizer_are_named(host):
+    (host / "model.safetensors").unlink()
+    assert "contains no weights" in _refused(check_source, resolve(str(host), "--load"))
+    (host / "tokenizer.json").unlink()
+    assert "contains no tokenizer" in _refused(check_source, resolve(str(host), "--load"))
+    check_source(resolve(str(host), "--load"), pretrained=False, tokenizer=False)
+
+
+def test_an_index_must_be_true(host):
+    (host / "model.safetensors").unlink()
+    save_file({"a": torch.ones(1)}, host / "one.safetensors")
+    index = host / "model.safetensors.index.json"
+    source = resolve(str(host), "--load")
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    check_source(source)
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "one.safetensors"}}))
+    assert "has no tensor b" in _refused(check_source, source)
+    index.write_text(json.dumps({"weight_map": {"a": "../host/one.safetensors"}}))
+    assert "not in its directory" in _refused(check_source, source)
+    index.write_text(json.dumps({"weight_map": ["a"]}))
+    assert "weight_map" in _refused(check_source, source)
+
+
+def test_the_digest_follows_content_alone(host, tmp_path):
+    copy = save_host("opt", tmp_path / "elsewhere")
+    one, two = resolve(str(host), "--load"), resolve(str(copy), "--load")
+    assert digest_of(one) == digest_of(two)
+    _change_config(copy, dropout=0.5)
+    assert digest_of(one) != digest_of(two)
+    assert digest_of(two) != digest_of(two, pretrained=False)
+    save_host("opt", copy, seed=1)
+    assert digest_of(one) != digest_of(two)
+
+
+def test_checking_needs_no_heavy_library(host):
+    code = (
+        "import sys; from model.network.source import resolve; from model.network.source_files import *;"
+        " s = resolve(sys.argv[1], '--load'); check_source(s);"
+        "digest_of(s);"
+        "assert not {'torch', 'transformers', 'safetensors', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(host)], cwd=ROOT, check=True)
+
+
+def _change_config(host, **changes):
+    path = host / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

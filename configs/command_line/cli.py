@@ -11,6 +11,7 @@ from configs.command_line.config_file import read_options
 from configs.command_line.flags import SOURCE, CommandLine, read_command_line
 from configs.command_line.help_text import help_text
 from configs.runtime.faults import InputFault
+from configs.runtime.version import DISTRIBUTION, program_version
 from configs.schema.lookup import option_specs
 from configs.schema.options import Options
 from configs.schema.settings import Layer, Setting, stack
@@ -20,7 +21,7 @@ _PATHS_OR_NAMES = ("model", "load", "backbone_model")
 
 
 class HelpRequested(Exception):
-    """`--help` was given: `text` is to be printed, the exit code is 0."""
+    """`--help` or `--version` was given: `text` is to be printed, the exit code is 0."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -34,12 +35,14 @@ def parse(argv: Sequence[str]) -> Bound:
         argv: the words after `python -m main`.
 
     Raises:
-        HelpRequested: when `--help` is among the words.
+        HelpRequested: when `--help` or `--version` is among the words.
         InputFault: one line for every fault of flags, TOML files and paths.
     """
     line = read_command_line(argv)
     if line.wants_help:
         raise HelpRequested(help_text(line.action))
+    if line.wants_version:
+        raise HelpRequested(f"{DISTRIBUTION} {program_version()}")
     files = _read_files(line.layer)
     given = stack([*files.values(), line.layer])
     if line.action != "test":

@@ -23,12 +23,14 @@ class CommandLine:
     Args:
         action: the word ACTION; None when it is missing or unknown (then `layer.faults` says so).
         layer: the options.
-        wants_help: `--help` or `-h` stood among the words.
+        wants_help: `--help` or `-h` is among the words.
+        wants_version: `--version` is among the words.
     """
 
     action: str | None = None
     layer: Layer = field(default_factory=Layer)
     wants_help: bool = False
+    wants_version: bool = False
 
 
 def read_command_line(argv: Sequence[str]) -> CommandLine:
@@ -43,6 +45,8 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         word = words.popleft()
         if word in ("-h", "--help"):
             line.wants_help = True
+        elif word == "--version":
+            line.wants_version = True
         elif word.startswith("-") and word != "-":
             _read_flag(line.layer, word, words)
         else:

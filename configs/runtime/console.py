@@ -116,8 +116,11 @@ class _OneLine(logging.Formatter):
 
 def _write(stream: TextIO, line: str) -> None:
     encoding = stream.encoding or "utf-8"
-    stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+    try:
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except BrokenPipeError:  # whoever read the lines has gone, as `head` does; the run goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _draw(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:

@@ -1,10 +1,13 @@
 """Lines come out escaped, and on the right ranks only."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
 from configs.runtime import console
+from tests.support.tree import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +61,17 @@ def test_log_lines_are_single_lines(capsys, monkeypatch):
     logging.getLogger("mine").warning("a\nb")
     logging.getLogger("mine").info("not shown")
     assert capsys.readouterr().err == "WARNING mine: a\\nb\n"
+
+
+def test_a_reader_that_has_gone_does_not_stop_the_program():
+    program = "from configs.runtime import console\nfor n in range(20000): console.say(str(n))\nprint('x')\n"
+    program += "import sys; sys.stderr.write('to the end')"
+    done = subprocess.run(
+        f'{sys.executable} -c "{program}" | head -1',
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "to the end")

@@ -18,7 +18,7 @@ class ModelName:
     """What the word says.
 
     Args:
-        family: a kind of `model.families`; None where the network decides: a plain model, or `auto`.
+        family: a kind of `model.network.families`; None where the network decides: a plain model, or `auto`.
         method: full fine-tuning, adapters, or adapters and shortcuts.
     """
 

@@ -12,7 +12,7 @@ def _accept(job: Job) -> None:
 
 @dataclass(frozen=True)
 class Action:
-    """What a file in `model/actions/` exports as `ACTION`.
+    """What a file in `model/run/actions/` exports as `ACTION`.
 
     Args:
         run: job -> exit code.

@@ -72,7 +72,7 @@ class NoOptions:
 
 @dataclass(frozen=True)
 class HeuristicKind:
-    """What a file in `model/heuristics/` exports as `HEURISTIC`.
+    """What a file in `model/search/heuristics/` exports as `HEURISTIC`.
 
     Args:
         score: probe -> the score of every attachment; larger is more important. It need not round, check or

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.command_line.cli import parse
 from configs.command_line.config_file import read_options
@@ -21,8 +22,11 @@ from model.plan.shortcut_toml import read_shortcuts
 from tests.support.tree import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+PAPERS = ("2406.14956", "2404.19245", "2403.13269", "2402.11455")
+"""HeteroLoRA, HydraLoRA, AFLoRA, LoRA-Flow."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
@@ -145,3 +149,12 @@ def test_the_map_says_what_is_refused():
 def test_every_page_is_on_the_map():
     linked = set(_LINK.findall((DOCS / "index.md").read_text()))
     assert {page.name for page in DOCS.glob("*.md")} - linked == {"index.md"}
+
+
+def test_the_citation_names_this_version_and_the_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", project["version"])
+    assert all({"type", "title", "authors"} <= set(reference) for reference in citation["references"])
+    papers = {one["value"] for reference in citation["references"] for one in reference["identifiers"]}
+    assert papers == {f"arXiv:{number}" for number in PAPERS}

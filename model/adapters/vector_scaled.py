@@ -8,7 +8,6 @@ It is one matrix, s diag(v_b) B diag(v_d) A, so a LoRA of the same effect always
 (R, D_out), as in `model.adapters.methods.lora`.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapters.adapter import Adapter, LoraForm, PlannedSite
+from model.adapters.drawn_matrices import DrawnMatrices
 from model.adapters.initialisation import kaiming_uniform_
-from model.tensors.random_state import generator
 
 MATRICES = ("A", "B")
 """The factors that may stop training; the vectors always train."""
@@ -47,7 +46,8 @@ class Vectors(Adapter):
     ) -> None:
         super().__init__(rank=rank, alpha=alpha, dropout=dropout)
         self.scale = scale
-        self.purposes: Mapping[str, str] = {}
+        self._purposes: Mapping[str, str] = {}
+        self._matrices = DrawnMatrices()
         self.A = nn.Parameter(torch.zeros(rank, in_features))
         self.B = nn.Parameter(torch.zeros(rank, out_features))  # the transpose of the paper's B
         self.d = nn.Parameter(torch.zeros(rank))
@@ -113,21 +113,22 @@ class Vectors(Adapter):
             self.d.fill_(1.0)
             self.b.fill_(1.0)
 
-    def draw(self, seed: int, purposes: Mapping[str, str]) -> None:
+    def draw(self, seed: int, purposes: Mapping[str, str], matrices: DrawnMatrices) -> None:
         """Fill A and B from a seed; from then on the state holds that seed and no matrix.
 
         Args:
             seed: the run's seed.
-            purposes: "A" and "B" -> what tells their generators apart.
+            purposes: "A" and "B" -> the words that name their generators.
+            matrices: those of the build, which sites may share.
         """
-        self.purposes = dict(purposes)
-        self.origin = torch.tensor([seed, 0])
-        self._fill(seed)
+        self._purposes, self._matrices = dict(purposes), matrices
+        self.origin = self._filled(seed)
 
-    def _fill(self, seed: int) -> None:
-        for name, fan_in in (("A", self.A.shape[1]), ("B", self.rank)):
-            kaiming_uniform_(getattr(self, name), fan_in, generator(seed, self.purposes[name]), a_squared=0)
-        self.origin.copy_(torch.tensor([seed, _checksum(self.A, self.B)]))
+    def _filled(self, seed: int) -> Tensor:
+        """Draw A and B; return the seed and a checksum of both: (2), int64."""
+        self._matrices.fill(self._purposes["A"], self.A, self.A.shape[1], seed)
+        self._matrices.fill(self._purposes["B"], self.B, self.rank, seed)
+        return torch.tensor([seed, self._matrices.checksum(self._purposes["A"], self._purposes["B"])])
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -139,7 +140,7 @@ class Vectors(Adapter):
         if self.origin is not None:
             theirs = state_dict.get(f"{prefix}origin", self.origin)
             if not torch.equal(theirs.cpu(), self.origin.cpu()):
-                self._fill(int(theirs[0]))
+                self.origin.copy_(self._filled(int(theirs[0])))
             if not torch.equal(theirs.cpu(), self.origin.cpu()):
                 raise ValueError(
                     f"{prefix}origin: seed {int(theirs[0])} draws other matrices here than where it was saved"
@@ -161,13 +162,3 @@ def vectors(planned: PlannedSite) -> Vectors:
     )
     adapter.options = options
     return adapter
-
-
-def _checksum(*tensors: Tensor) -> int:
-    """Return 56 bits of a digest of the numbers, 0 where there are none."""
-    if any(tensor.is_meta for tensor in tensors):
-        return 0
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return int.from_bytes(digest.digest()[:7], "big")

@@ -16,6 +16,7 @@ from torch import nn
 
 from configs.schema.number_values import Real
 from model.adapters.adapter import AdapterKind, PlannedSite
+from model.adapters.drawn_matrices import DrawnMatrices
 from model.adapters.fused_vectors import fused_vectors_forward
 from model.adapters.vector_scaled import MATRICES, Vectors, vectors
 from model.site import SiteKey
@@ -35,11 +36,14 @@ class VeraOptions:
 
 
 def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    drawn: dict[str, nn.Parameter] = {}
-    return {p.site.key: _one(p, seed, drawn) for p in planned}
+    parameters: dict[str, nn.Parameter] = {}
+    matrices = DrawnMatrices()
+    return {p.site.key: _one(p, seed, parameters, matrices) for p in planned}
 
 
-def _one(planned: PlannedSite, seed: int, drawn: dict[str, nn.Parameter]) -> Vectors:
+def _one(
+    planned: PlannedSite, seed: int, parameters: dict[str, nn.Parameter], matrices: DrawnMatrices
+) -> Vectors:
     site, config, options = planned.site, planned.config, planned.options
     adapter = vectors(planned)
     source = generator(seed, "vera", str(site.key))
@@ -50,8 +54,8 @@ def _one(planned: PlannedSite, seed: int, drawn: dict[str, nn.Parameter]) -> Vec
     }
     for name in MATRICES:
         own = getattr(adapter, name).requires_grad_(False)
-        setattr(adapter, name, drawn.setdefault(purposes[name], own))
-    adapter.draw(seed, purposes)
+        setattr(adapter, name, parameters.setdefault(purposes[name], own))
+    adapter.draw(seed, purposes, matrices)
     return adapter
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from model.adapters import fused_vectors, rematerialisation
 from model.adapters.adapter import AdaptedLinear
+from model.adapters.drawn_matrices import DrawnMatrices
 from model.adapters.fused_vectors import fused_vectors_forward
 from model.adapters.vector_scaled import Vectors
 
@@ -187,7 +188,7 @@ def _drawn(seed):
     adapter = _adapter(dtype=torch.float32)
     for name in ("A", "B"):
         getattr(adapter, name).requires_grad_(False)
-    adapter.draw(seed, {"A": "one", "B": "two"})
+    adapter.draw(seed, {"A": "one", "B": "two"}, DrawnMatrices())
     return adapter
 
 

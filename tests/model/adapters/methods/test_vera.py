@@ -1,5 +1,8 @@
 """`method = "vera"`: matrices that are drawn, shared and never stored."""
 
+import copy
+import hashlib
+
 import pytest
 import torch
 from torch import nn
@@ -65,3 +68,72 @@ def test_the_start_of_its_vectors():
     assert not adapter.b.any()
     with pytest.raises(InputFault, match="plan: d_initial: must be"):
         bind(VeraOptions, {"d_initial": 0}, "plan")
+
+
+class _Work:
+    """Counts the matrices that are drawn and the bytes that are hashed."""
+
+    def __init__(self, monkeypatch):
+        self.drawn, self.hashed, uniform, sha256 = 0, 0, torch.Tensor.uniform_, hashlib.sha256
+        work = self
+
+        def counted(tensor, *arguments, **named):
+            work.drawn += 1
+            return uniform(tensor, *arguments, **named)
+
+        class Digest:
+            def __init__(self, data=b""):
+                self.inner = sha256()
+                self.update(data)
+
+            def update(self, data):
+                work.hashed += len(data)
+                self.inner.update(data)
+
+            def __getattr__(self, name):
+                return getattr(self.inner, name)
+
+        monkeypatch.setattr(torch.Tensor, "uniform_", counted)
+        monkeypatch.setattr(hashlib, "sha256", Digest)
+
+
+SEEDS = 2000
+"""Bytes of purposes that a few generators hash; far below those of the matrices in `LARGE`."""
+LARGE = {SiteKey(layer, role): (600, 600) for layer in range(6) for role in ("q_proj", "k_proj", "v_proj")}
+PAIR = 4 * 2 * 4 * 600  # bytes of an A and a B of rank 4 in float32
+
+
+def _many(seed):
+    config = AdapterConfig(rank=4, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False)
+    sites = [Site(key, str(key), *shape) for key, shape in LARGE.items()]
+    return ADAPTER.build([PlannedSite(site, config, VeraOptions()) for site in sites], seed)
+
+
+def test_shared_matrices_are_drawn_and_hashed_once(monkeypatch):
+    work = _Work(monkeypatch)
+    built = _many(3)
+    assert work.drawn == 2
+    assert PAIR <= work.hashed <= PAIR + SEEDS
+    assert len({tuple(adapter.origin.tolist()) for adapter in built.values()}) == 1
+
+
+def test_and_once_more_where_a_state_has_another_seed(monkeypatch):
+    ours, theirs = _many(1), _many(2)
+    work = _Work(monkeypatch)
+    for key, adapter in ours.items():
+        adapter.load_state_dict(theirs[key].state_dict())
+    assert work.drawn == 2
+    assert work.hashed <= PAIR + SEEDS
+    assert all(torch.equal(ours[key].origin, theirs[key].origin) for key in ours)
+    assert torch.equal(ours[SiteKey(0, "q_proj")].B, theirs[SiteKey(5, "v_proj")].B)
+
+
+def test_a_copy_follows_a_state_of_its_own():
+    ours, theirs = _built(1), _built(2)
+    key = SiteKey(0, "w1")
+    copied = copy.deepcopy(nn.ModuleList(ours.values()))
+    copied[1].load_state_dict(theirs[key].state_dict())
+    copied[0].load_state_dict(theirs[SiteKey(0, "q_proj")].state_dict())
+    assert torch.equal(copied[1].A, theirs[key].A)
+    assert copied[0].A is copied[1].A
+    assert torch.equal(ours[key].A, _built(1)[key].A)

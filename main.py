@@ -100,7 +100,9 @@ def _prepare(bound: Bound) -> Prepared:
     run = None
     if options.resume_training and options.checkpoint is not None and not findings.lines:
         run = findings.attempt(partial(run_directory.of_checkpoint, options.checkpoint, console.rank()))
-    return Prepared(bound, name, rows, findings.settled(source), plans, run)
+    findings.settle()
+    assert source is not None  # a refused source left its lines
+    return Prepared(bound, name, rows, source, plans, run)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,19 @@ def checked(paths: Sequence[Path], output: Path) -> dict[str, Path]:
     findings = Findings()
     findings.lines += place_faults("--output", output)
     findings.lines += place_faults("--output", output.with_suffix(".png"))
-    found = [findings.attempt(lambda path=path: find_adapter(path, "ADAPTERS").absolute()) for path in paths]
+    attempts = [findings.attempt(partial(_directory, path)) for path in paths]
     if len(paths) < _FEWEST:
         findings.lines.append(f"ADAPTERS: at least {_FEWEST} are compared, got {len(paths)}")
-    twice = [path for path, count in Counter(found).items() if path is not None and count > 1]
+    twice = [path for path, count in Counter(attempts).items() if path is not None and count > 1]
     findings.lines += [f"ADAPTERS: '{path}' is given twice" for path in twice]
-    findings.settle()
+    found = [findings.settled(path) for path in attempts]
     names = [path.parent.name if path.name == "adapter" else path.name for path in found]
     is_clear = len(set(names)) == len(names)
     return dict(zip(names if is_clear else map(str, found), found))
+
+
+def _directory(path: Path) -> Path:
+    return find_adapter(path, "ADAPTERS").absolute()
 
 
 def numbers(adapters: Mapping[str, Sequence[Any]], found: Any, groups: Sequence[Any]) -> dict[str, Any]:

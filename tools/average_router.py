@@ -6,8 +6,8 @@ Usage: python -m tools.average_router --load BASE --adapter DIR --output DIR [--
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +21,8 @@ from configs.schema.number_values import Whole
 from configs.schema.options import MIXTURE
 from configs.schema.values import Choice, PathText, Switch, Word
 from dataset.mixture.bind_parts import bind_parts
-from dataset.mixture.gather_parts import Request, gather_parts, join
-from dataset.mixture.parts import Part
+from dataset.mixture.gather_parts import Request, gather_parts
+from dataset.mixture.run_rows import RunRows, fetch_rows
 from dataset.mixture.tool_data import bound_for_tool
 from dataset.rows.task_rows import TaskRows
 from model.exchange.adapter_directory import (
@@ -63,20 +63,14 @@ class Checked:
     Args:
         source: the base.
         files: the adapter.
-        texts: the texts; empty where a data set stands in their place.
-        parts: the data sets.
-        request: what is needed of them.
-        found: part -> its rows; those that must be fetched from the hub are missing.
-        rows: those of all parts; None while some are missing, and for texts.
+        texts: the texts; empty with a data set.
+        data: the rows of the data set, as far as they lie in files; None with texts.
     """
 
     source: Source
     files: AdapterFiles
     texts: Sequence[str]
-    parts: Sequence[Part] = ()
-    request: Request | None = None
-    found: Mapping[str, TaskRows] = field(default_factory=dict)
-    rows: TaskRows | None = None
+    data: RunRows | None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,23 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        rows = one.rows
-        if rows is None and one.parts:
-            from dataset.rows import hub
-
-            fetch = partial(hub.load, offline=given.offline)
-            rows = _joined(one, gather_parts(one.parts, one.request, one.found, fetch), given.task)
+        rows = None if one.data is None else fetch_rows(one.data, offline=given.offline, use_cache=True)
+        if rows is not None:
+            require_match(rows, one.files, given.task)
         from dataset.batches.evaluation_batches import validation_batches
         from model.assembly.assembly import assemble
         from model.assembly.placement import Plans
         from model.assembly.router_averaging import ROWS, average, text_batches
         from model.exchange.peft_format import read
         from model.network.backbone import load_backbone, max_tokens, with_quantizer
-        from model.training.objective import build
+        from model.training.objective import Batch, build
 
         backbone = load_backbone(one.source, purpose, classes if purpose == "classification" else ())
         backbone = with_quantizer(backbone, base_format(one.files, given.base_dtype))
         assembled = assemble(backbone, Plans(), one.files.path, 0)
+        batches: Sequence[Batch]
         if rows is None:
             batches, measure = text_batches(assembled, one.texts), None
         else:
@@ -132,7 +124,7 @@ def checked(given: SimpleNamespace) -> Checked:
     findings.lines += _word_faults(given)
     source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
     files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
-    texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows]) if given.texts else ()
+    texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows]) if given.texts else []
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
         findings.attempt(lambda: base_format(files, given.base_dtype))
@@ -142,8 +134,9 @@ def checked(given: SimpleNamespace) -> Checked:
         if "shortcut" in methods:
             findings.lines.append(f"--adapter: {files.path} has shortcuts, which no LoRA can stand for")
     findings.lines += place_faults("--output", given.output)
-    findings.settle()
-    return Checked(source, files, texts) if given.texts is not None else _with_sets(given, source, files)
+    adapter, lines = findings.settled(files), findings.settled(texts)
+    assert source is not None  # `settled` would give the union's common class, which is object
+    return Checked(source, adapter, lines, _data(given, adapter) if given.texts is None else None)
 
 
 def _word_faults(given: SimpleNamespace) -> list[str]:
@@ -153,31 +146,36 @@ def _word_faults(given: SimpleNamespace) -> list[str]:
     return [f"{flag}: --texts stands in the place of a data set; give one of them" for flag in others]
 
 
-def _with_sets(given: SimpleNamespace, source: Source, files: AdapterFiles) -> Checked:
-    """Return the data sets too, and the rows that need not be fetched; the prompt is the adapter's own."""
+def _data(given: SimpleNamespace, files: AdapterFiles) -> RunRows:
+    """Return the rows that need not be fetched; the prompt is the one the adapter was trained with."""
     bound = bound_for_tool(given)
     bound, parts = bind_parts(bound, trained_prompt([files.path], bound.options.dataset))
     request = Request("validation", False, bound.options.max_bad_rows)
-    one = Checked(source, files, (), parts, request, gather_parts(parts, request, {}))
-    is_whole = len(one.found) == len(parts)
-    return replace(one, rows=_joined(one, one.found, given.task)) if is_whole else one
+    data = RunRows(parts, request, gather_parts(parts, request, {}))
+    if data.is_complete:
+        require_match(data.joined(), files, given.task)
+    return data
 
 
-def _joined(one: Checked, found: Mapping[str, TaskRows], task: str | None) -> TaskRows:
-    """Return the rows of all data sets, after comparing what they are for with what the adapter is for.
+def require_match(rows: TaskRows, files: AdapterFiles, task: str | None) -> None:
+    """Compare the objective and labels of a data set with those the adapter was trained for.
+
+    Args:
+        rows: the data set's.
+        files: the adapter.
+        task: the word of `--task`, for an adapter whose files do not say.
 
     Raises:
-        InputFault: when objective or labels differ.
+        InputFault: when they differ.
     """
-    rows, purpose, known = join(one.parts, found), objective(one.files, task), labels(one.files)
-    name, where = rows.task.name, one.files.path
+    purpose, known = objective(files, task), labels(files)
+    name, where = rows.task.name, files.path
     if rows.task.objective != purpose:
         raise InputFault(f"--dataset: {name} is {rows.task.objective}, {where} was trained for {purpose}")
-    is_named = bool(one.files.metadata.get("labels"))
+    is_named = bool(files.metadata.get("labels"))
     ours, theirs = (list(names) if is_named else len(names) for names in (rows.task.labels, known))
     if purpose == "classification" and ours != theirs:
         raise InputFault(f"--dataset: {name} has labels {ours}, {where} has {theirs}")
-    return rows
 
 
 def _length(cut: Callable[..., int], files: AdapterFiles, own: int) -> int:

@@ -7,18 +7,18 @@ Usage: python -m tools.cluster_corpus [FILES ...] [--dataset gsm8k --dataset-dir
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from configs.command_line.cli import Bound
 from configs.command_line.tool_flags import Flag, ended, read_words
 from configs.runtime import console
 from configs.runtime.faults import Findings
 from configs.runtime.files import place_faults, write_bytes, write_text
 from configs.schema.number_values import Real, Whole
-from configs.schema.options import MIXTURE
+from configs.schema.options import MIXTURE, Options
 from configs.schema.values import Choice, Listed, PathText, Switch, Word
 from configs.toml.writer import toml_text
 from dataset.clustering.cluster_files import lines_of_file, lines_of_set, write_clusters
@@ -28,7 +28,9 @@ from dataset.mixture.gather_parts import Request, gather_parts, join
 from dataset.mixture.parts import Part
 from dataset.mixture.tool_data import bound_for_tool
 from dataset.rows.plain_texts import ENDINGS, Text, read_texts
+from dataset.rows.row_source import Fetch
 from dataset.rows.task_rows import TaskRows
+from dataset.task import Example
 from model.figures.charts import elbow as elbow_picture
 
 _DEFAULTS = ClusterOptions()
@@ -54,36 +56,55 @@ _OF_KMEANS, _OF_DBSCAN = {"--kmax"}, {"--eps", "--min-samples"}
 _OF_SETS = {"--dataset", "--dataset-dir", "--config", "--offline"}
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What the command line names, before any heavy library is loaded; either texts or data sets.
+
+    Args:
+        options: those of a run with these data sets.
+        texts: FILE's name -> its texts.
+        parts: the data set, or those of a mixture.
+        found: part -> its rows; parts that must be fetched from the hub are missing.
+    """
+
+    options: Options
+    texts: Mapping[str, list[Text]]
+    parts: Sequence[Part] = ()
+    found: Mapping[str, TaskRows] = field(default_factory=dict)
+
+    @property
+    def request(self) -> Request:
+        """What is needed of the data sets: what training learns from and holds out, and no test set."""
+        return Request("imp-test", False, self.options.max_bad_rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Cluster, write and show; return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        purpose = "Find the number of components that a corpus asks for."
+        purpose = "Find the number of clusters in a corpus."
         given = read_words("tools.cluster_corpus", purpose, _FLAGS, words)
-        texts, bound, parts, found = checked(given)
-        fetch = None
-        if len(found) < len(parts):
+        named = checked(given)
+        fetch: Fetch | None = None
+        if len(named.found) < len(named.parts):
             from dataset.rows import hub
 
-            fetch = partial(hub.load, offline=bound.options.offline)
-            found = gather_parts(parts, _request(bound), found, fetch)
+            fetch = partial(hub.load, offline=named.options.offline)
+            named = replace(named, found=gather_parts(named.parts, named.request, named.found, fetch))
         from dataset.clustering.cluster import assign_clusters, cluster, training_texts
 
-        if parts:
-            join(parts, found)
-            examples = {part.name: found[part.name].splits["train"].examples for part in parts}
-            corpus = {part: training_texts(rows) for part, rows in examples.items()}
-        else:
-            corpus = {name: [one.text for one in held] for name, held in texts.items()}
+        corpus = corpus_of(named, training_texts)
+        options = cluster_options(given, named.options.seed)
+        written: list[str] = []
         if given.write_parts is None:
-            report, written = cluster(corpus, cluster_options(given, bound)), []
+            report = cluster(corpus, options)
         else:
-            sources = [lines_of_file(*pair) for pair in texts.items()]
-            sources += [lines_of_set(part, found[part.name], fetch) for part in parts]
-            report, labels = assign_clusters(corpus, cluster_options(given, bound))
+            report, labels = assign_clusters(corpus, options)
+            sources = [lines_of_file(name, texts) for name, texts in named.texts.items()]
+            sources += [lines_of_set(part, named.found[part.name], fetch) for part in named.parts]
             counts = write_clusters(given.write_parts.absolute(), sources, labels)
-            written = [f"{given.write_parts.absolute() / name} ({n:,} rows)" for name, n in counts.items()]
-        written += write(report, given.output.absolute())
+            written += [f"{given.write_parts.absolute() / name} ({n:,} rows)" for name, n in counts.items()]
+        written += map(str, write(report, given.output.absolute()))
         if given.json:
             console.say(json.dumps(report.table(), indent=2, ensure_ascii=False))
         else:
@@ -93,34 +114,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(
-    given: SimpleNamespace,
-) -> tuple[dict[str, list[Text]], Bound, tuple[Part, ...], Mapping[str, TaskRows]]:
-    """Read what the words name, as far as that needs no heavy library.
-
-    Returns:
-        The texts of FILES by name; or what the data sets are, and the rows of those that are not fetched.
+def checked(given: SimpleNamespace) -> Checked:
+    """Read what the command line names, without any heavy library.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: with every fault, a line each.
     """
     findings = Findings()
     findings.lines += _word_faults(given)
     findings.lines += place_faults("--output", given.output.absolute())
     findings.lines += place_faults("--output", _picture(given.output.absolute()))
     findings.lines += _parts_faults(given)
-    bound = findings.attempt(partial(bound_for_tool, given))
-    findings.settle()
+    bound = findings.settled(findings.attempt(partial(bound_for_tool, given)))
     if given.files:
-        return read_texts(given.files, given.fields, given.max_bad_rows), bound, (), {}
+        return Checked(bound.options, read_texts(given.files, given.fields, given.max_bad_rows))
     bound, parts = bind_parts(bound)
-    return {}, bound, parts, gather_parts(parts, _request(bound), {})
+    named = Checked(bound.options, {}, parts)
+    return replace(named, found=gather_parts(parts, named.request, {}))
 
 
-def cluster_options(given: SimpleNamespace, bound: Bound) -> ClusterOptions:
-    """Return the options of the command line, with the seed of a run's TOML where none was given."""
+def corpus_of(named: Checked, texts_of: Callable[[Sequence[Example]], list[str]]) -> dict[str, list[str]]:
+    """Return the texts of each FILE, or those that each data set trains on.
+
+    Args:
+        named: the files or the data sets, with all their rows.
+        texts_of: training examples -> the text of each.
+
+    Raises:
+        InputFault: when the parts of a mixture do not go together.
+    """
+    if not named.parts:
+        return {name: [one.text for one in texts] for name, texts in named.texts.items()}
+    join(named.parts, named.found)
+    examples = {part.name: named.found[part.name].splits["train"].examples for part in named.parts}
+    return {name: texts_of(rows) for name, rows in examples.items()}
+
+
+def cluster_options(given: SimpleNamespace, seed: int) -> ClusterOptions:
+    """Return how to cluster, with the seed of the command line or of the run's TOML."""
     chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(ClusterOptions)}
-    return ClusterOptions(**chosen | {"seed": bound.options.seed})
+    return ClusterOptions(**chosen | {"seed": seed})
 
 
 def write(report: ClusterReport, output: Path) -> list[Path]:
@@ -133,14 +166,14 @@ def write(report: ClusterReport, output: Path) -> list[Path]:
     return [output, _picture(output)]
 
 
-def show(report: ClusterReport, written: Sequence[Path | str]) -> None:
+def show(report: ClusterReport, written: Sequence[str]) -> None:
     """Print curve, clusters and files."""
     if report.curve:
-        rows = [
+        curve = [
             (point.k, f"{point.error:.4f}", f"{point.distance:.4f}", "elbow" * (point.k == report.chosen))
             for point in report.curve
         ]
-        console.table("Curve", ("k", "squared error", "distance to the chord", ""), rows)
+        console.table("Curve", ("k", "squared error", "distance to the chord", ""), curve)
     parts = sorted({part for cluster in report.clusters for part in cluster.parts})
     rows = [
         (
@@ -180,11 +213,6 @@ def _parts_faults(given: SimpleNamespace) -> list[str]:
         [f"--write-parts: '{place}' is what --output makes"] if place in (output, _picture(output)) else []
     )
     return faults + place_faults("--write-parts", place)
-
-
-def _request(bound: Bound) -> Request:
-    # An importance test reads what training learns from and holds out, and no test set.
-    return Request("imp-test", False, bound.options.max_bad_rows)
 
 
 def _picture(output: Path) -> Path:

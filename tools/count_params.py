@@ -7,6 +7,7 @@ With shortcuts: --model FAMILY_lora_ags and --shortcut-config FILE as well.
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,7 @@ from configs.schema.values import Choice, PathText, Switch, Word
 from model.assembly.placement import Plans, read_lora
 from model.exchange.adapter_directory import TASKS
 from model.network.family import Family
-from model.network.source import LocalSource, resolve
-from model.network.source_files import check_source, family_of, read_config
+from model.network.source_files import saved_network
 from model.plan.lora_toml import Plan
 from model.plan.shortcut_toml import read_shortcuts
 
@@ -38,16 +38,35 @@ _FLAGS = (
 )
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A network and its adapters, before either is made.
+
+    Args:
+        directory: holds the network's config.json.
+        family: the network's.
+        plan: where adapters sit.
+        shortcuts: where shortcuts sit, if there are any.
+    """
+
+    directory: Path
+    family: Family
+    plan: Plan
+    shortcuts: Plan | None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the counts and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.count_params", "Count parameters from a configuration.", _FLAGS, words)
-        source, family, *plans = checked(given)
+        planned = checked(given)
         from model.assembly.parameter_counts import planned_counts
 
         purpose = objective(given.task, given.num_labels)
-        counts = planned_counts(source.path, family, purpose, given.num_labels, *plans)
+        counts = planned_counts(
+            planned.directory, planned.family, purpose, given.num_labels, planned.plan, planned.shortcuts
+        )
         if given.json:
             console.say(json.dumps(record(counts), indent=2))
         else:
@@ -57,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[LocalSource, Family, Plan, Plan | None]:
-    """Read what the words name, as far as that needs no heavy library.
+def checked(given: SimpleNamespace) -> Planned:
+    """Read what the command line names, without any heavy library.
 
     Raises:
         InputFault: with the faults of all of them, a line each.
@@ -70,11 +89,10 @@ def checked(given: SimpleNamespace) -> tuple[LocalSource, Family, Plan, Plan | N
     shortcuts = None
     if given.shortcut_config is not None:
         shortcuts = findings.attempt(lambda: read_shortcuts(Path(given.shortcut_config)))
-    findings.settle()
-    source, family = located
+    directory, family = findings.settled(located)
     if objective(given.task, given.num_labels) not in family.heads:
-        raise InputFault(f"--task: a {family.name} network does not serve '{given.task}'")
-    return source, family, plan, shortcuts
+        raise InputFault(f"--task: a {family.name} network has no head for '{given.task}'")
+    return Planned(directory, family, findings.settled(plan), shortcuts)
 
 
 def objective(task: str, outputs: int) -> str:
@@ -102,7 +120,7 @@ def rows(counts: Any) -> list[tuple[str, str]]:
     return [*table, ("modules on", on), ("parameters of modules on", f"{counts.active:,}")]
 
 
-def _located(given: SimpleNamespace) -> tuple[LocalSource, Family]:
+def _located(given: SimpleNamespace) -> tuple[Path, Family]:
     name: ModelName = model_name(given.model, "--model")
     if name.method == "full":
         raise InputFault(f"--model: counts FAMILY_lora and FAMILY_lora_ags, got '{given.model}'")
@@ -111,14 +129,10 @@ def _located(given: SimpleNamespace) -> tuple[LocalSource, Family]:
     if name.method == "lora" and given.shortcut_config is not None:
         word = given.model
         raise InputFault(f"--shortcut-config: '{word}' has no shortcuts; did you mean --model {word}_ags?")
-    source = resolve(given.load, "--load", offline=True)
-    if source.kind != "directory":
-        raise InputFault(f"--load: '{given.load}' is no directory that holds config.json")
-    check_source(source, pretrained=False, tokenizer=False)
-    family = family_of(read_config(source), source)
+    directory, family = saved_network(given.load, "--load")
     if name.family not in (None, family.name):
         raise InputFault(f"--model: expects a {name.family} network, but '{given.load}' is of {family.name}")
-    return source, family
+    return directory, family
 
 
 if __name__ == "__main__":

@@ -91,15 +91,20 @@ def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles, list[Row | st
     files = findings.attempt(lambda: _writing(given.adapter))
     if files is not None:
         findings.attempt(lambda: base_format(files, given.base_dtype))
-    findings.settle()
+    adapter = findings.settled(files)
+    assert source is not None  # `settled` would give the union's common class, which is object
+    return source, adapter, _rows(given)
+
+
+def _rows(given: SimpleNamespace) -> list[Row | str]:
     if given.prompt is not None:
-        return source, files, [given.prompt]
+        return [given.prompt]
     if given.file is not None:
-        return source, files, read_rows(given.file)
+        return read_rows(given.file)
     try:
-        return source, files, lines_of(sys.stdin.read())
+        return lines_of(sys.stdin.read())
     except UnicodeDecodeError:
-        raise InputFault("standard input: is not UTF-8") from None
+        raise InputFault("standard input: not UTF-8") from None
 
 
 def _writing(adapter: Path) -> AdapterFiles:
@@ -174,8 +179,10 @@ def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
 def _prompt(row: Row | str, template: str | None, fields: Sequence[str]) -> str:
     if isinstance(row, str):
         text = text_field({"prompt": row}, "prompt")
-        return fill(template, {**dict.fromkeys(fields, ""), fields[0]: text}) if fields else text
-    if not fields:
+        if template is None or not fields:
+            return text
+        return fill(template, {**dict.fromkeys(fields, ""), fields[0]: text})
+    if template is None or not fields:
         raise RowFault("the adapter has no template that takes fields")
     return fill(template, row)
 

@@ -82,7 +82,9 @@ def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
                 " could take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
             )
     findings.lines += place_faults("--output", given.output)
-    return findings.settled(source), findings.settled(files)
+    adapter = findings.settled(files)
+    assert source is not None  # `settled` would give the union's common class, which is object
+    return source, adapter
 
 
 if __name__ == "__main__":

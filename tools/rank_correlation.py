@@ -79,10 +79,9 @@ def checked(given: SimpleNamespace) -> tuple[Scores, Scores]:
         InputFault: with the faults of both, or when they share too little.
     """
     findings = Findings()
-    a, b = (
-        findings.attempt(partial(read_scores, path, name)) for path, name in ((given.a, "A"), (given.b, "B"))
-    )
-    findings.settle()
+    first = findings.attempt(partial(read_scores, given.a, "A"))
+    second = findings.attempt(partial(read_scores, given.b, "B"))
+    a, b = findings.settled(first), findings.settled(second)
     shared = len(set(a.values) & set(b.values))
     if shared < _LEAST:
         raise InputFault(f"B: shares {shared} modules with A, a correlation needs {_LEAST}")

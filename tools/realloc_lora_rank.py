@@ -20,8 +20,8 @@ from configs.runtime.files import place_faults, write_text
 from configs.runtime.seeds import draws
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Choice, PathText, Switch, Word
-from model.network.source import LocalSource, resolve
-from model.network.source_files import check_source, family_of, read_config
+from model.network.family import Family
+from model.network.source_files import saved_network
 from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import FORM
 from model.plan.toml_writer import plan_text
@@ -68,14 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         purpose = "Turn a score file into a LoRA TOML."
         given = read_words("tools.realloc_lora_rank", purpose, _FLAGS, words)
-        scores, source = checked(given)
-        if source is not None:
+        scores, network = checked(given)
+        if network is not None:
             from model.assembly.parameter_counts import planned_widths
 
-            widths = planned_widths(source.path, family_of(read_config(source), source))
-            scores = Scores(scores.values, scores.metadata, widths)
+            directory, family = network
+            scores = Scores(scores.values, scores.metadata, planned_widths(directory, family))
         chosen = choose(scores, given)
-        files = contents(chosen, given, *places(scores, given))
+        lora, shortcuts = places(scores, given)
+        files = contents(chosen, given, lora, shortcuts)
         for path, text in files.items():
             write_text(path, text)
         show(chosen, given, tuple(files))
@@ -84,8 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def checked(given: SimpleNamespace) -> tuple[Scores, LocalSource | None]:
-    """Read what the words name, as far as that needs no heavy library.
+def checked(given: SimpleNamespace) -> tuple[Scores, tuple[Path, Family] | None]:
+    """Read what the command line names, without any heavy library.
+
+    Returns:
+        The scores, and the directory and family of the network that gives their widths, if one is named.
 
     Raises:
         InputFault: with the faults of all of them, a line each.
@@ -98,24 +102,23 @@ def checked(given: SimpleNamespace) -> tuple[Scores, LocalSource | None]:
     for flag, path in (("--output", given.output), ("--shortcut-output", given.shortcut_output)):
         findings.lines += place_faults(flag, path) if path else []
     scores = findings.attempt(partial(read_scores, given.scores, "SCORES"))
-    source = findings.attempt(partial(_source, given.load)) if given.load else None
-    if scores is not None and source is None and scores.costs() is None:
+    network = findings.attempt(partial(saved_network, given.load, "--load")) if given.load else None
+    if scores is not None and network is None and scores.costs() is None:
         needing = [flag for flag in ("--budget-params", "--spread") if flag in given.given and not given.load]
         findings.lines += [f"{flag}: '{given.scores}' holds no widths; give --load DIR" for flag in needing]
-    findings.settle()
-    return scores, source
+    return findings.settled(scores), network
 
 
 def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
     """Return which modules are on at what rank.
 
     Raises:
-        InputFault: when the budget turns on no LoRA module.
+        InputFault: when the budget turns on no LoRA module, or asks for a width that is not known.
     """
     ranked = {
         key: one for key, one in scores.values.items() if given.ags_mode != "off" or not is_shortcut(key)
     }
-    lots, costs = draws(given.seed, "ties"), scores.costs()
+    lots = draws(given.seed, "ties")
     if given.budget_params is None:
         where = "--percentile"
         kept = [
@@ -125,6 +128,7 @@ def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
         where = "--budget-params"
         if given.ags_mode == "separated" and any(map(is_shortcut, ranked)):
             raise InputFault(f"{where}: one budget is not separated; give --ags-mode off or combined")
+        costs = _costs(scores, where)
         sizes = {key: given.rank * costs[key] for key in ranked}
         kept = sorted(keep_within(ranked, sizes, given.budget_params, lots))
     if all(map(is_shortcut, kept)):
@@ -132,10 +136,17 @@ def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
     ranks = dict.fromkeys(kept, given.rank)
     if given.spread:
         for group in _groups(kept, given.ags_mode):
-            ranks |= spread(
-                {key: ranked[key] for key in group}, costs, given.rank, given.max_rank or 4 * given.rank
-            )
-    return Choosing(ranked, ranks, costs)
+            some = {key: ranked[key] for key in group}
+            ranks |= spread(some, _costs(scores, "--spread"), given.rank, given.max_rank or 4 * given.rank)
+    return Choosing(ranked, ranks, scores.costs())
+
+
+def _costs(scores: Scores, flag: str) -> Mapping[SiteKey, int]:
+    costs = scores.costs()
+    if costs is None:
+        role = min({key.role for key in scores.values} - set(scores.widths))
+        raise InputFault(f"{flag}: the network of --load has no {role}, which the scores are about")
+    return costs
 
 
 def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
@@ -208,14 +219,6 @@ def _groups(keys: Collection[SiteKey], mode: str) -> list[list[SiteKey]]:
         return [sorted(keys)]
     parts = [[key for key in sorted(keys) if is_shortcut(key) is one] for one in (False, True)]
     return [part for part in parts if part]
-
-
-def _source(word: str) -> LocalSource:
-    source = resolve(word, "--load", offline=True)
-    if source.kind != "directory":
-        raise InputFault(f"--load: '{word}' is no directory that holds config.json")
-    check_source(source, pretrained=False, tokenizer=False)
-    return source
 
 
 def _beside(path: Path) -> Path:

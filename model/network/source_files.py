@@ -39,6 +39,23 @@ def checked_source(word: str, flag: str, *, offline: bool = False) -> Source:
     return source
 
 
+def saved_network(word: str, flag: str) -> tuple[Path, Family]:
+    """Return the directory that a word names and the family of the network whose config.json it contains.
+
+    Args:
+        word: the value of an option.
+        flag: the option, for messages.
+
+    Raises:
+        InputFault: naming the flag or the file, when there is no such directory or no known network in it.
+    """
+    source = resolve(word, flag, offline=True)
+    if source.kind != "directory":
+        raise InputFault(f"{flag}: '{word}' is not a directory with a config.json")
+    check_source(source, pretrained=False, tokenizer=False)
+    return source.path, family_of(read_config(source), source)
+
+
 def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = True) -> None:
     """Refuse a local source that cannot be loaded; a hub name is checked once it was downloaded.
 

@@ -132,6 +132,17 @@ def test_widths_come_from_a_configuration_where_the_file_has_none(place, capsys)
     ]
 
 
+@pytest.mark.parametrize("words", [("--budget-params", 999), ("--spread", "--percentile", 1)])
+def test_a_role_that_the_network_lacks_has_no_cost(place, capsys, words):
+    write_scores(place / "gated.toml", Scores({SiteKey(0, role): 1.0 for role in ("q_proj", "gate")}))
+    (place / "base").mkdir()
+    config = tiny_config(kinds.load(kinds.FAMILIES, "opt")).to_dict()
+    (place / "base" / "config.json").write_text(json.dumps(config))
+    assert main([str(word) for word in ("gated.toml", "--load", place / "base", *words)]) == 2
+    refusal = f"error: {words[0]}: the network of --load has no gate, which the scores are about\n"
+    assert capsys.readouterr().err == refusal
+
+
 def test_shortcuts_get_a_file_of_their_own(place, shortened):
     _run(shortened, "--output", place / "out.toml")
     on = [str(key) for key in _sites(place / "out.toml")]

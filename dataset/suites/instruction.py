@@ -10,11 +10,12 @@ Differs: `[data] template` may give another prompt, which then has no end token 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from configs.runtime.faults import InputFault
+from configs.schema.number_values import Whole
 from dataset.rows.fields import text_field, type_field
 from dataset.rows.readers import read_by_ending
-from dataset.suites.counts import count_faults
 from dataset.suites.prompt_template import fill, is_closed, placeholders, template_faults
 from dataset.task import Example, Row, Selection, Split, Task
 
@@ -39,7 +40,7 @@ class InstructionOptions:
 
     template: str = TEMPLATE
     """The prompt, of the fields `{instruction}` and `{input}`."""
-    validation_examples: int | None = None
+    validation_examples: Annotated[int, Whole(1)] | None = None
     """Training rows held out for validation; without it the last 10 %."""
 
 
@@ -108,6 +109,5 @@ def prompt_faults(template: str) -> list[str]:
 
 def _check(options: InstructionOptions) -> None:
     faults = prompt_faults(options.template)
-    faults += count_faults("validation_examples", options.validation_examples)
     if faults:
         raise InputFault(*faults)

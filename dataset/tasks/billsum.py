@@ -6,11 +6,11 @@ their end; a summary loses its end only where it is longer than `max_new_tokens`
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 from configs.runtime.faults import InputFault
+from configs.schema.number_values import Whole
 from dataset.rows.readers import read_jsonl
-from dataset.suites.counts import count_faults
 from dataset.suites.summarization import document_faults, score_summary, summary_example
 from dataset.task import Generation, Selection, Split, Task, TaskKind
 
@@ -28,9 +28,9 @@ class BillSumOptions:
     """The prompt; `{text}` is the bill, `{title}` may be used too."""
     test: Literal["us", "ca"] = "us"
     """Bills that the test set holds: of Congress, as the training set, or of California."""
-    validation_examples: int | None = None
+    validation_examples: Annotated[int, Whole(1)] | None = None
     """Training rows held out for validation; without it the last 5 %."""
-    max_new_tokens: int = 256
+    max_new_tokens: Annotated[int, Whole(1)] = 256
     """Cut-off of a generated summary; prompts leave so many of `--max-token-len` free, but at most half."""
 
 
@@ -38,11 +38,9 @@ def build(options: BillSumOptions) -> Task:
     """Build the task.
 
     Raises:
-        InputFault: for every option that does not fit.
+        InputFault: for every fault of the template.
     """
     faults = document_faults(options.template, "text")
-    faults += count_faults("validation_examples", options.validation_examples)
-    faults += count_faults("max_new_tokens", options.max_new_tokens)
     if faults:
         raise InputFault(*faults)
     train = Split(("us_train_data_final_OFFICIAL.jsonl",), "train", read_jsonl)

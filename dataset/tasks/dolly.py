@@ -6,8 +6,10 @@ the category is its type of task.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from configs.runtime.faults import InputFault, unknown
+from configs.schema.number_values import Whole
 from dataset.rows.fields import printable, text_field
 from dataset.suites.instruction import TEMPLATE, Columns, InstructionOptions, instruction_task
 from dataset.task import Row, RowFault, Task, TaskKind
@@ -33,7 +35,7 @@ class DollyOptions:
     """Categories whose rows are used."""
     template: str = TEMPLATE
     """The prompt, of the fields `{instruction}` and `{input}` (the context)."""
-    validation_examples: int | None = None
+    validation_examples: Annotated[int, Whole(1)] | None = None
     """Training rows held out for validation; without it the last 10 %."""
 
 

@@ -6,11 +6,12 @@ The response begins with the space, so that prompt and response tokenised apart 
 import re
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from configs.runtime.faults import InputFault
+from configs.schema.number_values import Whole
 from dataset.rows.fields import text_field
 from dataset.rows.readers import read_jsonl
-from dataset.suites.counts import count_faults
 from dataset.suites.number_answers import normalised, score_number
 from dataset.suites.prompt_template import fill, is_closed, placeholders
 from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
@@ -26,17 +27,18 @@ class Gsm8kOptions:
     """The prompt; `{question}` is the problem's text."""
     calculator_marks: bool = True
     """Keep the marks `<<48/2=24>>` of the worked answers; without them answers are a third shorter."""
-    validation_examples: int | None = None
+    validation_examples: Annotated[int, Whole(1)] | None = None
     """Training rows held out for validation; without it the last 5 %."""
 
 
 def build(options: Gsm8kOptions) -> Task:
-    """Build the task."""
-    faults = count_faults("validation_examples", options.validation_examples)
+    """Build the task.
+
+    Raises:
+        InputFault: when the template does not hold `{question}` once, or holds another field.
+    """
     if placeholders(options.template) != ["question"]:
-        faults.append("data.template: must hold {question} once and no other field")
-    if faults:
-        raise InputFault(*faults)
+        raise InputFault("data.template: must hold {question} once and no other field")
     return Task(
         name="gsm8k",
         objective="language_modeling",

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, suggestion, unknown
+from configs.schema.number_values import Whole
 from dataset.rows.fields import label_field, number_field, text_field, type_field, word_field
 from dataset.rows.readers import read_by_ending
-from dataset.suites.counts import count_faults
 from dataset.suites.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.suites.prompt_template import fill, is_closed, required, template_faults
 from dataset.suites.summarization import document_faults, score_summary, summary_example
@@ -57,7 +57,7 @@ class LocalOptions:
     """Column of the text to be summarised; `document` by default. The template must hold it."""
     summary: str | None = None
     """Column of the summary to be learned; `summary` by default."""
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int, Whole(1)] | None = None
     """Cut-off of a generated summary, 128 by default; prompts leave so many of `--max-token-len` free, but at
     most half."""
 
@@ -122,7 +122,6 @@ def _summary_faults(options: LocalOptions) -> list[str]:
         for name, word in others.items()
         if word is not None
     ]
-    faults += count_faults("max_new_tokens", options.max_new_tokens)
     return faults + document_faults(_template(options), options.document or "document")
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from configs.runtime.faults import InputFault
 from configs.schema.batch_keys import IGNORE_INDEX
+from configs.toml.binding import bind
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import encode_pairs
 from dataset.suites.instruction import (
@@ -83,9 +84,9 @@ def test_a_type_of_task_is_a_word_or_a_whole_number():
             "data.template: no field 'output', one of instruction, input",
         ),
         ({"template": "{input}"}, "data.template: must hold {instruction}"),
-        ({"validation_examples": 0}, "data.validation_examples: must be a whole number of at least 1, got 0"),
+        ({"validation_examples": 0}, "validation_examples: must be a whole number of at least 1, got 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, fault):
     with pytest.raises(InputFault, match=fault):
-        instruction_task("a", ("a.jsonl",), "a/b", InstructionOptions(**options))
+        instruction_task("a", ("a.jsonl",), "a/b", bind(InstructionOptions, options, "[data]"))

@@ -73,10 +73,10 @@ def test_hub_splits_follow_the_option():
         ({"template": "{title}"}, r"data.template: must hold \{text\} once"),
         ({"template": "{text}{text}"}, r"data.template: must hold \{text\} once"),
         ({"template": "{title}{?title:{text}}"}, r"data.template: must hold \{text\} once, in no part"),
-        ({"validation_examples": 0}, "data.validation_examples: must be a whole number of at least 1"),
-        ({"max_new_tokens": 0}, "data.max_new_tokens: must be a whole number of at least 1, got 0"),
+        ({"validation_examples": 0}, "validation_examples: must be a whole number of at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: must be a whole number of at least 1, got 0"),
     ],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(InputFault, match=message):
-        TASK.build(BillSumOptions(**options))
+        TASK.build(bind(BillSumOptions, options, "[data]"))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from configs.runtime.faults import InputFault
+from configs.toml.binding import bind
 from dataset.task import RowFault
 from dataset.tasks.gsm8k import TASK, Gsm8kOptions
 
@@ -49,5 +50,5 @@ def test_template_must_hold_the_question(template):
 
 def test_validation_examples_is_a_count():
     assert TASK.build(Gsm8kOptions(validation_examples=120)).holdout == 120
-    with pytest.raises(InputFault, match="data.validation_examples"):
-        TASK.build(Gsm8kOptions(validation_examples=0))
+    with pytest.raises(InputFault, match="validation_examples"):
+        bind(Gsm8kOptions, {"validation_examples": 0}, "[data]")

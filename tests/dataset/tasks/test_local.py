@@ -147,12 +147,12 @@ def test_regression_of_pairs(tmp_path):
             {"train": "a.csv", "task": "summarization", "objective": "classification"},
             "data.objective: not for summaries",
         ),
-        ({"train": "a.csv", "max_new_tokens": 0}, "data.max_new_tokens: must be a whole number"),
+        ({"train": "a.csv", "max_new_tokens": 0}, "max_new_tokens: must be a whole number"),
     ],
 )
 def test_options_are_refused(options, message):
     with pytest.raises(InputFault, match=message):
-        TASK.build(LocalOptions(**options))
+        TASK.build(bind(LocalOptions, options, "[data]"))
 
 
 def test_one_label_is_too_few(tmp_path):

@@ -16,7 +16,8 @@ from benchmarks.measure import Report, compare, pin, ratios
 from configs.runtime import kinds
 from dataset.batches.sampling import EpochBatches
 from dataset.encoding.collate import Collate
-from dataset.encoding.encode import Encoded, encode
+from dataset.encoding.encode import encode
+from dataset.encoding.encoded import Encoded
 from dataset.rows.gather import gather, needed_splits
 from model.network.source import resolve
 

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 CHOICES: Final = "choices"
-"""The objective of questions whose answer is a letter; evaluation sets alone have it."""
+"""Objective of multiple-choice questions; only evaluation sets have it."""
 Objective = Literal["classification", "regression", "language_modeling", "choices"]
 Row = Mapping[str, Any]
-"""One record as its reader or the hub gives it: field name to value."""
+"""One record as its reader or the hub gives it: field name -> value."""
 
 
 class RowFault(ValueError):
-    """A row that cannot be used; the message is the reason. Raised by `Task.example`."""
+    """A row that cannot be used, with the reason as its message; raised by `Task.example`."""
 
 
 class LabelFault(RowFault):
-    """A label outside the set; counted by value over the file.
+    """A label that is not allowed; messages count the rows of a file with the same label.
 
     Args:
-        value: the label as it stands in the row.
-        allowed: what may stand there, in words.
+        value: the label in the row.
+        allowed: the labels that are allowed, in words.
     """
 
     def __init__(self, value: str, allowed: str) -> None:
@@ -31,14 +31,14 @@ class LabelFault(RowFault):
 
 
 class Numbered(NamedTuple):
-    """A row and the line it begins in, counted from 1 (parquet: the row's number)."""
+    """A row and the line that it begins in, counted from 1; in parquet the number of the row."""
 
     line: int
     row: Row
 
 
 class Refused(NamedTuple):
-    """A line that gave no row, and why."""
+    """A line that gave no row, and the reason."""
 
     line: int
     reason: str
@@ -46,14 +46,14 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """What a reader made of a file: every line is in one of the two lists."""
+    """The rows of a file, and the lines that were refused; every line is in one of the two lists."""
 
     rows: list[Numbered] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
     @property
     def read(self) -> int:
-        """Rows the file holds, used or not."""
+        """Number of rows in the file, refused or not."""
         return len(self.rows) + len(self.refused)
 
 
@@ -62,34 +62,35 @@ class Example:
     """One example as text.
 
     Args:
-        texts: the input: one or two segments of a classification example, or the prompt of a language one.
-        label: class number or regression value; None for language modelling and unlabelled rows.
-        response: the text to be learned after the prompt; None for classification.
-        gold: what a generated answer is compared with (`Generation.score`).
-        closed: whether the end-of-sequence token stands between prompt and response.
-        document: begin and end, in characters of the prompt, of the part that gives way where the prompt is
-            too long: it loses tokens from its end, before anything else does.
-        task_type: what sort of task it is, where the row says so; told in reports, unused by the loss.
+        texts: the input: one or two segments for classification and regression, the prompt for language
+            modelling.
+        label: class number or value; None for language modelling and rows without a label.
+        response: the text to learn after the prompt; None for classification and regression.
+        gold: the reference that a generated answer is compared with (`Generation.score`).
+        eos_after_prompt: whether an end-of-sequence token follows the prompt.
+        document_span: begin and end, in characters of the prompt, of the part that gives way where the prompt
+            is too long: it loses tokens from its end, before anything else does.
+        task_type: type of task, where the row states one; used in reports only.
     """
 
     texts: tuple[str, ...]
     label: int | float | None = None
     response: str | None = None
     gold: str | None = None
-    closed: bool = False
-    document: tuple[int, int] | None = None
+    eos_after_prompt: bool = False
+    document_span: tuple[int, int] | None = None
     task_type: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where one split's rows stand, in the official files and on the hub.
+    """Where the rows of one split are, in the official files and on the hub.
 
     Args:
-        files: official file names, tried in order, relative to the set's folder.
-        hub: split name on the hub; None when the hub lacks it.
-        read: path -> rows, accounting for every line (`dataset.rows.readers`).
-        labelled: False for a split without gold labels (GLUE's test): predictions only.
+        files: official file names, tried in order, relative to the data set's folder.
+        hub: name of the split on the hub; None when the hub lacks it.
+        read: path -> rows; accounts for every line (`dataset.rows.readers`).
+        labelled: False for a split without labels (test of GLUE), which is used for predictions only.
     """
 
     files: tuple[str, ...]
@@ -100,7 +101,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Selection:
-    """The metric that chooses the best step: its name in `val/<name>` and its direction."""
+    """The metric that selects the best step: its name in `val/<name>`, and its direction."""
 
     name: str
     maximise: bool
@@ -111,8 +112,8 @@ class Generation:
     """How a task is scored by generated text.
 
     Args:
-        max_new_tokens: cut-off of an answer.
-        score: (generated text, gold) -> {metric name: 0.0 to 1.0}; the mean over the test set is reported.
+        max_new_tokens: longest answer in tokens.
+        score: (generated text, gold) -> metric name -> score, 0 to 1; the mean over the test set is reported.
     """
 
     max_new_tokens: int
@@ -124,27 +125,28 @@ class Task:
     """A data set bound to its options.
 
     Args:
-        name: the word of `--dataset`.
-        objective: which loss and head it needs.
+        name: the value of `--dataset`.
+        objective: the loss and the head that it needs.
         splits: `train`, `validation`, `test` and further evaluation sets named `validation_<suffix>`
-            (MNLI: `validation_mismatched`). A set without `validation` takes the last part of the training
+            (MNLI: `validation_mismatched`). Without `validation` it is the last part of the training
             split shuffled with seed 42 (`holdout`).
-        example: row -> Example; raises RowFault for a row that cannot be used.
-        metrics: names reported on evaluation sets, as `model.training.metrics` knows them.
-        selection: the metric that chooses the best step.
+        example: row -> its example; raises RowFault for a row that cannot be used.
+        metrics: metrics of evaluation sets, by their names in `model.training.metrics`.
+        selection: the metric that selects the best step.
         labels: class names in the order of their ids; empty unless classification.
         hub: (repository, configuration) of the hub copy; None when there is none.
         generation: set when the final score comes from generated answers on `test`.
-        template: the prompt template, saved with the adapter; None for classification and running text.
-        make_rows: split name -> rows made by the project itself (`arithmetic`); then no file is needed.
-        folder: the official folder's name in its parent directory (GLUE: `SST-2`), tried in `--dataset-dir`.
-        holdout: share (float) or number (int) of training rows held out where there is no `validation`.
-        complete: training rows -> the task with what only they tell (`local`: its labels).
-        select: row -> whether it is asked for (dolly: its category); raises RowFault like `example`. The
-            others are counted as not selected. None: every row is.
-        packed: the responses are one running text, learned in blocks of the longest length without prompts.
-        length: longest input in tokens where `--max-token-len` is not given.
-        action: the word of `--task` where the options tell it (`local`); None: the first of its kind's
+        template: the prompt template, saved with the adapter; None for classification, regression and running
+            text.
+        make_rows: split name -> rows generated by the task (`arithmetic`), which then needs no file.
+        folder: name of the official folder (GLUE: `SST-2`), looked for in `--dataset-dir`.
+        holdout: share (float) or number (int) of training rows held out where there is no `validation` split.
+        complete: training rows -> the task with what is taken from them (`local`: the labels).
+        select: row -> whether the options select it (dolly: its category); raises RowFault like `example`.
+            The others are counted as not selected. None: every row is selected.
+        packed: whether the responses are running text, learned in blocks without prompts.
+        default_max_token_len: longest input in tokens where `--max-token-len` is not given.
+        action: the value of `--task` that follows from the options (`local`); None: the first of its kind's
             `actions`.
     """
 
@@ -164,24 +166,24 @@ class Task:
     complete: Callable[[list[Row]], "Task"] | None = None
     select: Callable[[Row], bool] | None = None
     packed: bool = False
-    length: int = 512
+    default_max_token_len: int = 512
     action: str | None = None
 
 
 @dataclass(frozen=True)
 class NoOptions:
-    """A data set without options of its own."""
+    """The `[data]` table of a data set without options."""
 
 
 @dataclass(frozen=True)
 class TaskKind:
-    """What a file in `dataset/tasks/` exports as `TASK`.
+    """What a module in `dataset/tasks/` exports as `TASK`.
 
     Args:
         build: bound options -> Task.
         options: the dataclass that the TOML table `[data]` is bound to.
-        actions: words of `--task` the set can serve; the first is its own.
-        paths: keys of `[data]` that name files.
+        actions: values of `--task` that it can be used for; the first is the default.
+        paths: keys of `[data]` whose values are file names.
     """
 
     build: Callable[[Any], Task]
@@ -190,6 +192,6 @@ class TaskKind:
     paths: tuple[str, ...] = ()
 
     def recorded(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what an adapter's record keeps of a `[data]` table: its own keys, but for files."""
+        """Return what the record of an adapter keeps of a `[data]` table: the options, without file names."""
         known = {one.name for one in fields(self.options)} - set(self.paths)
         return {name: value for name, value in table.items() if name in known}

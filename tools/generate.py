@@ -19,7 +19,7 @@ from configs.runtime.faults import Findings, InputFault
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Choice, PathText, Switch, Word
 from dataset.rows.fields import text_field
-from dataset.suites.prompt_template import fill, is_closed, placeholders
+from dataset.suites.prompt_template import ends_with_eos, fill, placeholders
 from dataset.task import Example, Row, RowFault
 from model.exchange.adapter_directory import BASES, AdapterFiles, base_format, objective, read_files
 from model.network.source import Source
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         decoding = Decoding(
             given.max_new_tokens, given.beams, given.sample, given.temperature, given.top_p, given.seed
         )
-        closed = files.template is not None and is_closed(files.template)
-        examples = [Example((prompt,), closed=closed) for prompt in prompts]
+        with_eos = files.template is not None and ends_with_eos(files.template)
+        examples = [Example((prompt,), eos_after_prompt=with_eos) for prompt in prompts]
         encoded = encode_prompts(examples, assembled.backbone.tokenizer, sys.maxsize)
         require_room(assembled, encoded.lengths)
         for number in range(len(encoded)):

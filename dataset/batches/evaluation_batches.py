@@ -31,7 +31,7 @@ def validation_batches(
     for name, split in rows.splits.items():
         if name.partition("_")[0] == "validation":
             task = rows.tasks.get(name, rows.task)
-            encoded = encode(task, name, split.examples[:most], tokenizer, length(task.length))
+            encoded = encode(task, name, split.examples[:most], tokenizer, length(task.default_max_token_len))
             items = [encoded[index] for index in range(len(encoded))]
             found += [
                 collate(items[begin : begin + batch_size]) for begin in range(0, len(items), batch_size)

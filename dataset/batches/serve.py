@@ -47,7 +47,7 @@ def serve(
     splits: dict[str, EncodedSplit] = {}
     for name, split in rows.splits.items():
         task = rows.tasks.get(name, rows.task)
-        longest = limit(options.max_token_len if given else task.length, given=given)
+        longest = limit(options.max_token_len if given else task.default_max_token_len, given=given)
         splits[name] = encode(task, name, split.examples, tokenizer, longest)
     mixed, shares = mix_training_splits(splits, parts)
     data = TaskData(

@@ -9,75 +9,17 @@ question and the answer stay complete. Running text is packed into blocks (`enco
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from configs.runtime.faults import InputFault
-from configs.schema.batch_keys import IGNORE_INDEX
-from dataset.encoding.encoded_split import EncodedSplit, Item, Purpose
+from dataset.encoding.encoded import Encoded
+from dataset.encoding.encoded_split import EncodedSplit
 from dataset.encoding.multiple_choice import encode_choices
 from dataset.task import CHOICES, Example, Task
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Texts, or prompts and responses, as tokens; an `EncodedSplit`.
-
-    Args:
-        tokens: (total,) int32, the ids of all examples, concatenated.
-        starts: (N + 1,) int64, where each example begins in `tokens`.
-        rows: (N,) int64, the example's number in its split.
-        purpose: learn (with labels), predict (no labels), generate (prompts alone).
-        prompt_lengths: (N,) int64, number of tokens of the prompt; None for classification.
-        labels: (N,) int64 or float32; None for language modelling and predictions.
-        token_type_ids: (total,) int32, when the tokenizer makes them.
-        cut: number of examples that were truncated.
-        dropped: number of examples left out because truncation left no target.
-        task_types: (N,) type of task of each example; empty where the rows do not state it.
-    """
-
-    tokens: Tensor
-    starts: Tensor
-    rows: Tensor
-    purpose: Purpose
-    prompt_lengths: Tensor | None = None
-    labels: Tensor | None = None
-    token_type_ids: Tensor | None = None
-    cut: int = 0
-    dropped: int = 0
-    task_types: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Item:
-        begin, end = int(self.starts[index]), int(self.starts[index + 1])
-        item = {"input_ids": self.tokens[begin:end].long()}
-        if self.token_type_ids is not None:
-            item["token_type_ids"] = self.token_type_ids[begin:end].long()
-        if self.labels is not None:
-            item["labels"] = self.labels[index]
-        elif self.purpose == "learn" and self.prompt_lengths is not None:
-            item["labels"] = item["input_ids"].clone()
-            item["labels"][: int(self.prompt_lengths[index])] = IGNORE_INDEX
-        if self.purpose != "learn":
-            item["index"] = self.rows[index]
-        return item
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens of each example."""
-        return (self.starts[1:] - self.starts[:-1]).tolist()
-
-    def draw(self, seed: int) -> None:
-        """Return None: an epoch holds each example once."""
-
-    def stored_order(self) -> Sequence[int]:
-        """Return the examples in file order."""
-        return range(len(self))
 
 
 def encode(
@@ -251,14 +193,16 @@ def _prompts(
 ) -> tuple[list[list[int]], set[int]]:
     """Return each prompt's ids, and the numbers of the examples whose document was truncated."""
     start = start_tokens(tokenizer)
-    end = [end_token(tokenizer)] if any(example.closed for example in examples) else []
+    end = [end_token(tokenizer)] if any(example.eos_after_prompt for example in examples) else []
     plain = _plain([example.texts[0] for example in examples], tokenizer)
-    prompts = [[*start, *ids, *(end if example.closed else ())] for example, ids in zip(examples, plain)]
+    prompts = [
+        [*start, *ids, *(end if example.eos_after_prompt else ())] for example, ids in zip(examples, plain)
+    ]
     shortened: set[int] = set()
     for row, (prompt, example) in enumerate(zip(prompts, examples)):
         excess = 0 if prompt_len is None else len(prompt) - prompt_len
-        if excess > 0 and example.document is not None:
-            inside = _document_tokens(example.texts[0], example.document, tokenizer)
+        if excess > 0 and example.document_span is not None:
+            inside = _document_tokens(example.texts[0], example.document_span, tokenizer)
             if excess < len(inside):  # otherwise nothing of the document would be left
                 begin = len(start) + inside[-excess]
                 prompts[row] = [*prompt[:begin], *prompt[begin + excess :]]

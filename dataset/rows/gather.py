@@ -225,7 +225,7 @@ def _digest(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         fields: list[object] = [example.texts, example.label, example.response, example.gold]
-        fields += [True] if example.closed else []
+        fields += [True] if example.eos_after_prompt else []
         fields += [example.task_type] if example.task_type else []
         digest.update(json.dumps(fields, ensure_ascii=False).encode())
         digest.update(b"\n")

@@ -1,4 +1,4 @@
-"""What the GLUE sets share: official file layouts, hub copy, labels, rows."""
+"""What the GLUE tasks share: official file formats, hub copy, labels, rows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ HUB = "nyu-mll/glue"
 
 @dataclass(frozen=True)
 class GlueSet:
-    """One GLUE set in a row of facts.
+    """The facts about one GLUE task.
 
     Args:
-        name: the hub's configuration and the word of `--dataset`.
-        folder: the official folder.
+        name: configuration on the hub, and value of `--dataset`.
+        folder: name of the official folder.
         segments: hub field name -> column of the official files, in order.
-        label_column: the label's column of the official files.
-        labels: class names on the hub, in the order of their ids; empty for a regression.
-        file_labels: what stands in the files for each id.
-        metrics: names reported, the selection metric first.
+        label_column: column of the label in the official files.
+        labels: class names in the order of their ids on the hub; empty for regression.
+        file_labels: label in the files for each id.
+        metrics: names of the metrics, the one that selects the best step first.
     """
 
     name: str
@@ -52,11 +52,11 @@ class GlueSet:
 
 
 def glue_task(facts: GlueSet, splits: Mapping[str, Split] | None = None) -> Task:
-    """Build the task of a GLUE set.
+    """Build a GLUE task.
 
     Args:
-        facts: its row.
-        splits: when they differ from train.tsv, dev.tsv, test.tsv.
+        facts: the facts about it.
+        splits: its splits; None for train.tsv, dev.tsv and test.tsv.
     """
     label = partial(_class, facts) if facts.labels else _score
     return Task(

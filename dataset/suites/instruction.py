@@ -1,10 +1,10 @@
-"""What instruction sets share: the record instruction, input, output and how it becomes prompt and response.
+"""What the instruction data sets share: records of instruction, input and output as prompt and response.
 
-A record may also tell its type of task, which reports show and no loss sees.
+A record may also state its type of task, which is used in reports only.
 
 Source: Tian et al. 2024 (HydraLoRA), 2404.19245, released training code: the prompt is the instruction, a
 line feed and the input where there is one, and the end-of-sequence token; the response is the output.
-Differs: `[data] template` may give another prompt, which then has no end token unless it asks for one.
+Differs: `[data] template` may give another prompt, with an end-of-sequence token only where it has `{eos}`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from configs.runtime.faults import InputFault
 from configs.schema.number_values import Whole
 from dataset.rows.fields import text_field, type_field
 from dataset.rows.readers import read_by_ending
-from dataset.suites.prompt_template import fill, is_closed, placeholders, template_faults
+from dataset.suites.prompt_template import ends_with_eos, fill, placeholders, template_faults
 from dataset.task import Example, Row, Selection, Split, Task
 
 TEMPLATE = "{instruction}{?input:\n{input}}{eos}"
@@ -26,7 +26,7 @@ _HOLDOUT = 0.1
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the fields of a record stand in a row; the last may be missing."""
+    """Names of the columns of a record's fields; the last column may be missing."""
 
     instruction: str = "instruction"
     input: str = "input"
@@ -36,12 +36,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class InstructionOptions:
-    """The `[data]` table of an instruction set."""
+    """The `[data]` table of an instruction data set."""
 
     template: str = TEMPLATE
-    """The prompt, of the fields `{instruction}` and `{input}`."""
+    """The prompt, with the fields `{instruction}` and `{input}`."""
     validation_examples: Annotated[int, Whole(1)] | None = None
-    """Training rows held out for validation; without it the last 10 %."""
+    """Number of training rows held out for validation; without it the last 10 %."""
 
 
 def instruction_task(
@@ -52,18 +52,18 @@ def instruction_task(
     columns: Columns | None = None,
     select: Callable[[Row], bool] | None = None,
 ) -> Task:
-    """Build the task of a set that has training rows only.
+    """Build the task of a data set that has a training split only.
 
     Args:
-        name: the word of `--dataset`.
+        name: the value of `--dataset`.
         files: official file names, tried in order.
         hub: the repository of the hub copy, whose split is `train`.
-        options: template and holdout.
-        columns: the names of the fields.
-        select: which rows are asked for.
+        options: template and number of validation rows.
+        columns: names of the columns; the defaults of `Columns` when None.
+        select: row -> whether it is used; None uses every row.
 
     Raises:
-        InputFault: for every option that does not fit.
+        InputFault: for every fault of the template.
     """
     _check(options)
     return Task(
@@ -81,11 +81,11 @@ def instruction_task(
 
 
 def instruction_example(template: str, columns: Columns, row: Row) -> Example:
-    """Return a record's prompt and response; the input may be empty, null or left out.
+    """Return a record's prompt and response; the input may be empty, null or missing.
 
     Raises:
-        RowFault: when instruction or output is missing or empty, or a field is no text; a type of task may
-            also be a whole number.
+        RowFault: when instruction or output is missing or empty, or a field is not a text; a type of task
+            may also be a whole number.
     """
     has_input = row.get(columns.input) not in (None, "")
     record = {
@@ -93,12 +93,12 @@ def instruction_example(template: str, columns: Columns, row: Row) -> Example:
         "input": text_field(row, columns.input) if has_input else "",
     }
     output = text_field(row, columns.output)
-    closed, kind = is_closed(template), type_field(row, columns.task_type)
-    return Example((fill(template, record),), response=output, closed=closed, task_type=kind)
+    with_eos, kind = ends_with_eos(template), type_field(row, columns.task_type)
+    return Example((fill(template, record),), response=output, eos_after_prompt=with_eos, task_type=kind)
 
 
 def prompt_faults(template: str) -> list[str]:
-    """Say what does not fit in the template of an instruction set."""
+    """Return the faults of the template of an instruction data set."""
     faults = [f"data.template: {fault}" for fault in template_faults(template)]
     strange = [name for name in placeholders(template) if name not in _PROMPT_FIELDS]
     faults += [f"data.template: no field '{name}', one of {', '.join(_PROMPT_FIELDS)}" for name in strange]

@@ -78,7 +78,7 @@ MMLU = Task(
     metrics=METRICS,
     selection=Selection("mmlu", maximise=True),
     hub=("cais/mmlu", "all"),
-    length=2048,
+    default_max_token_len=2048,
 )
 """MMLU as an evaluation set."""
 

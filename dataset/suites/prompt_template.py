@@ -1,7 +1,7 @@
-"""Put a row's fields into the prompt of language modelling.
+"""Fill a prompt template with the fields of a row.
 
-A template holds fields in braces, `Question: {question}`; parts that stand only where a field is not empty,
-`{?input:Text: {input}}`; and at its very end `{eos}` when the end-of-sequence token closes the prompt.
+A template holds fields in braces, `Question: {question}`; optional parts, which are left out where a field is
+empty, `{?input:Text: {input}}`; and at its very end `{eos}` when an end-of-sequence token follows the prompt.
 """
 
 import re
@@ -17,36 +17,36 @@ _END = "{eos}"
 
 
 def placeholders(template: str) -> list[str]:
-    """Return the field names a template such as `Question: {question}` asks for; optional ones come last."""
+    """Return the names of the fields in a template, those that only optional parts hold last."""
     parts = list(_PART.finditer(template.removesuffix(_END)))
     optional = [name for part in parts if part[1] for name in (part[1], *_PLACEHOLDER.findall(part[2]))]
-    needed = required(template)
+    needed = required_fields(template)
     return needed + [name for name in dict.fromkeys(optional) if name not in needed]
 
 
-def required(template: str) -> list[str]:
-    """Return the field names that every row must have: those outside of `{?name:...}`."""
+def required_fields(template: str) -> list[str]:
+    """Return the names of the fields that every row must have: those outside of `{?name:...}`."""
     return [part[3] for part in _PART.finditer(template.removesuffix(_END)) if not part[1]]
 
 
-def is_closed(template: str) -> bool:
-    """Tell whether the end-of-sequence token stands between prompt and response."""
+def ends_with_eos(template: str) -> bool:
+    """Return whether an end-of-sequence token follows the prompt."""
     return template.endswith(_END)
 
 
 def template_faults(template: str) -> list[str]:
-    """Say what a template lacks: a field, or the end of a part that depends on one."""
+    """Return the faults of a template: no field, or an optional part that is not closed."""
     faults = [] if placeholders(template) else ["must hold a column in braces, such as {question}"]
     if "{?" in _PART.sub("", template):
-        faults.append("a part {?name:...} is never closed, or holds another one")
+        faults.append("an optional part {?name:...} is not closed, or holds another one")
     return faults
 
 
 def fill(template: str, row: Row) -> str:
-    """Put a row's text fields into a template, without `{eos}`; braces inside the fields stay as they are.
+    """Return a template filled with a row's text fields, without `{eos}`; braces inside fields are kept.
 
     Raises:
-        RowFault: when a field is missing or no text, or all are empty.
+        RowFault: when a field is missing or not a text, or all are empty.
     """
     wanted = placeholders(template)
     is_empty = _emptiness(template, row)
@@ -55,11 +55,11 @@ def fill(template: str, row: Row) -> str:
     return _filled(template, row, is_empty)
 
 
-def position(template: str, name: str, row: Row) -> tuple[int, int]:
-    """Return where a required field that a template holds once stands in what `fill` returns: begin, end.
+def field_span(template: str, name: str, row: Row) -> tuple[int, int]:
+    """Return begin and end, in characters of the filled template, of a required field that it holds once.
 
     Raises:
-        RowFault: when it is missing, empty or no text, or a field before it is missing or no text.
+        RowFault: when it is missing, empty or not a text, or a field before it is missing or not a text.
     """
     before = template.partition(f"{{{name}}}")[0]
     begin = len(_filled(before, row, _emptiness(template, row)))
@@ -68,8 +68,8 @@ def position(template: str, name: str, row: Row) -> tuple[int, int]:
 
 def _emptiness(template: str, row: Row) -> dict[str, bool]:
     wanted = placeholders(template)
-    optional = set(wanted) - set(required(template))
-    # Instruction sets leave the second field empty, or out, where a task has no input.
+    optional = set(wanted) - set(required_fields(template))
+    # In instruction sets the second field is empty or missing where a task has no input.
     return {name: row.get(name) == "" or (name in optional and row.get(name) is None) for name in wanted}
 
 

@@ -1,4 +1,4 @@
-"""ROUGE F-measures of one summary: the overlap of its words with those of the summary it should be.
+"""ROUGE F-measures of one summary: the overlap of its words with those of the reference.
 
 Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", sections 2 and 3.1, with beta = 1.
 With n-gram counts c (candidate) and g (gold), hits = sum of min(c, g): P = hits / sum c, R = hits / sum g,
@@ -13,7 +13,7 @@ _NAMES = ("rouge1", "rouge2", "rougeL")
 
 
 def score_rouge(text: str, gold: str) -> dict[str, float]:
-    """Return the F-measures by name, 0 to 1; a text without words or with one too few scores 0."""
+    """Return the F-measures by name, 0 to 1; a text with too few words for an n-gram scores 0."""
     found = rouge_score(text, gold, use_stemmer=False, rouge_keys=_NAMES)
     return {name: float(found[f"{name}_fmeasure"]) for name in _NAMES}
 

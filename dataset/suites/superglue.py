@@ -1,4 +1,4 @@
-"""What the SuperGLUE sets share: official file layouts, hub copy, labels, rows."""
+"""What the SuperGLUE tasks share: official file formats, hub copy, labels, rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ HUB = "aps/super_glue"
 
 @dataclass(frozen=True)
 class SuperGlueSet:
-    """One SuperGLUE set in a row of facts.
+    """The facts about one SuperGLUE task.
 
     Args:
-        name: the hub's configuration and the word of `--dataset`.
-        folder: the official folder.
-        texts: row -> the two segments.
-        labels: class names in the order of the hub's ids.
-        file_labels: what stands in the files for each id: a word, a number or a truth value of JSON.
-        metrics: names reported, the selection metric first.
+        name: configuration on the hub, and value of `--dataset`.
+        folder: name of the official folder.
+        texts: row -> the two segments of the input.
+        labels: class names in the order of their ids on the hub.
+        file_labels: label in the files for each id: a word, a number or a Boolean of JSON.
+        metrics: names of the metrics, the one that selects the best step first.
     """
 
     name: str
@@ -34,7 +34,7 @@ class SuperGlueSet:
 
 
 def superglue_task(facts: SuperGlueSet) -> Task:
-    """Build the task of a SuperGLUE set."""
+    """Build a SuperGLUE task."""
     read = partial(_read, facts)
     return Task(
         name=facts.name,
@@ -54,12 +54,12 @@ def superglue_task(facts: SuperGlueSet) -> Task:
 
 
 def _read(facts: SuperGlueSet, path: Path) -> Rows:
-    """Give each label the word of its class; what is no label stays and is refused later."""
+    """Replace each label by the name of its class; other values are kept, and refused later."""
     words = {(type(label), label): word for label, word in zip(facts.file_labels, facts.labels)}
     found = read_jsonl(path)
     for index, (line, row) in enumerate(found.rows):
         label = row.get("label")
-        # Keyed by type too: in Python true equals 1. Lists and tables are no keys.
+        # Keyed by type too, because True == 1 in Python. Lists and objects cannot be keys.
         if isinstance(label, str | int | bool) and (type(label), label) in words:
             found.rows[index] = Numbered(line, {**row, "label": words[type(label), label]})
     return found

@@ -2,7 +2,7 @@
 
 Source: Taori et al. 2023, stanford_alpaca, `alpaca_data.json`.
 Differs: the default prompt is that of `dataset.suites.instruction`; a few published rows have an empty output
-and are refused, so `--max-bad-rows` has to let them go.
+and are refused, so `--max-bad-rows` must allow them.
 """
 
 from dataset.suites.instruction import InstructionOptions, instruction_task

@@ -1,7 +1,7 @@
-"""Arithmetic: one-step word problems made from a seed, in GSM8K's form; needs no file and no network.
+"""Arithmetic: one-step word problems generated from a seed, in the form of GSM8K; needs no file, no hub.
 
-Three families (gain, loss, equal groups) of two small operands, so that a small network learns them in
-about a hundred steps.
+Three kinds of problems (gain, loss, equal groups) with two small operands, so that a small network learns
+them in about a hundred steps.
 """
 
 import random
@@ -29,13 +29,13 @@ class ArithmeticOptions:
     """The `[data]` table of arithmetic."""
 
     seed: int = 0
-    """Seed of the problems; the same seed gives the same problems, whatever the run's own seed is."""
+    """Seed of the problems, independent of the run's seed."""
     train_examples: Annotated[int, Whole(1)] = 2000
-    """Problems to train on."""
+    """Number of training problems."""
     validation_examples: Annotated[int, Whole(1)] = 100
-    """Problems for the validation loss."""
+    """Number of validation problems."""
     test_examples: Annotated[int, Whole(1)] = 200
-    """Problems answered by generation."""
+    """Number of test problems, which are answered by generation."""
 
 
 def build(options: ArithmeticOptions) -> Task:
@@ -81,7 +81,7 @@ def _rows(options: ArithmeticOptions, split: str) -> list[Row]:
 @cache
 def _problems(seed: int, count: int) -> tuple[tuple[str, str], ...]:
     generator = random.Random(derive(seed, "arithmetic"))
-    # Keyed by the question: no problem stands in two splits.
+    # Keyed by the question, so that no problem is in two splits.
     found: dict[str, str] = {}
     while len(found) < count:
         question, answer = generator.choice(_FAMILIES)(generator)

@@ -1,7 +1,7 @@
 """BillSum: bills of the US Congress and of California with their official summaries (arXiv 1910.00523).
 
-Public domain (CC0). Bills have 5,000 to 20,000 characters: at the usual `--max-token-len` of 512 they lose
-their end; a summary loses its end only where it is longer than `max_new_tokens`.
+Public domain (CC0). Bills have 5,000 to 20,000 characters: with the default `--max-token-len` of 512 they are
+truncated; a summary is truncated only where it is longer than `max_new_tokens`.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class BillSumOptions:
     """The `[data]` table of BillSum."""
 
     template: str = "Bill: {text}\nSummary:"
-    """The prompt; `{text}` is the bill, `{title}` may be used too."""
+    """The prompt; `{text}` is the bill, `{title}` is optional."""
     test: Literal["us", "ca"] = "us"
-    """Bills that the test set holds: of Congress, as the training set, or of California."""
+    """Test set: bills of the US Congress, like the training set, or of California."""
     validation_examples: Annotated[int, Whole(1)] | None = None
-    """Training rows held out for validation; without it the last 5 %."""
+    """Number of training rows held out for validation; without it the last 5 %."""
     max_new_tokens: Annotated[int, Whole(1)] = 256
-    """Cut-off of a generated summary; prompts leave so many of `--max-token-len` free, but at most half."""
+    """Longest generated summary in tokens; prompts leave as many of `--max-token-len` free, at most half."""
 
 
 def build(options: BillSumOptions) -> Task:

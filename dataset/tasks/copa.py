@@ -1,7 +1,7 @@
 """COPA: which of two sentences is the cause, or the effect, of the premise?
 
 The pair that is classified: the premise with the question written out, and both choices with their numbers,
-so that one pass sees all three sentences. The class is the choice's place.
+so that one forward pass sees all three sentences. The class is the number of the right choice.
 """
 
 from dataset.rows.fields import printable, text_field

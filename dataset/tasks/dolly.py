@@ -34,9 +34,9 @@ class DollyOptions:
     categories: tuple[str, ...] = CATEGORIES
     """Categories whose rows are used."""
     template: str = TEMPLATE
-    """The prompt, of the fields `{instruction}` and `{input}` (the context)."""
+    """The prompt, with the fields `{instruction}` and `{input}` (the context)."""
     validation_examples: Annotated[int, Whole(1)] | None = None
-    """Training rows held out for validation; without it the last 10 %."""
+    """Number of training rows held out for validation; without it the last 10 %."""
 
 
 def build(options: DollyOptions) -> Task:

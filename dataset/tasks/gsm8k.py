@@ -1,6 +1,7 @@
 """GSM8K: grade-school word problems with worked answers that end in `#### n`.
 
-The response begins with the space, so that prompt and response tokenised apart give the whole text's tokens.
+The response begins with a space, so that prompt and response, tokenised separately, give the same tokens as
+the whole text.
 """
 
 import re
@@ -12,8 +13,8 @@ from configs.runtime.faults import InputFault
 from configs.schema.number_values import Whole
 from dataset.rows.fields import text_field
 from dataset.rows.readers import read_jsonl
-from dataset.suites.number_answers import normalised, score_number
-from dataset.suites.prompt_template import fill, is_closed, placeholders
+from dataset.suites.number_answers import parse_number, score_number
+from dataset.suites.prompt_template import ends_with_eos, fill, placeholders
 from dataset.task import Example, Generation, Row, RowFault, Selection, Split, Task, TaskKind
 
 _MARKS = re.compile(r"<<[^<>]*>>")
@@ -26,9 +27,9 @@ class Gsm8kOptions:
     template: str = "Question: {question}\nAnswer:"
     """The prompt; `{question}` is the problem's text."""
     calculator_marks: bool = True
-    """Keep the marks `<<48/2=24>>` of the worked answers; without them answers are a third shorter."""
+    """Keep the calculator marks `<<48/2=24>>` in the answers; without them these are a third shorter."""
     validation_examples: Annotated[int, Whole(1)] | None = None
-    """Training rows held out for validation; without it the last 5 %."""
+    """Number of training rows held out for validation; without it the last 5 %."""
 
 
 def build(options: Gsm8kOptions) -> Task:
@@ -61,12 +62,14 @@ def _split(file: str, hub: str) -> Split:
 def _example(options: Gsm8kOptions, row: Row) -> Example:
     answer = text_field(row, "answer")
     gold = answer.rpartition("####")[2].strip() if "####" in answer else ""
-    if normalised(gold) is None:
+    if parse_number(gold) is None:
         raise RowFault("field 'answer' has no number after '####'")
     if not options.calculator_marks:
         answer = _MARKS.sub("", answer)
-    closed = is_closed(options.template)
-    return Example((fill(options.template, row),), response=f" {answer}", gold=gold, closed=closed)
+    with_eos = ends_with_eos(options.template)
+    return Example(
+        (fill(options.template, row),), response=f" {answer}", gold=gold, eos_after_prompt=with_eos
+    )
 
 
 TASK = TaskKind(build, Gsm8kOptions, ("causal_language_modeling",))

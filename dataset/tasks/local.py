@@ -1,4 +1,4 @@
-"""Local: the user's own files, described in the TOML table `[data]`."""
+"""Local: the user's own files, described in the table `[data]`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from configs.schema.number_values import Whole
 from dataset.rows.fields import label_field, number_field, text_field, type_field, word_field
 from dataset.rows.readers import read_by_ending
 from dataset.suites.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
-from dataset.suites.prompt_template import fill, is_closed, required, template_faults
+from dataset.suites.prompt_template import ends_with_eos, fill, required_fields, template_faults
 from dataset.suites.summarization import document_faults, score_summary, summary_example
 from dataset.task import Example, Generation, Row, RowFault, Rows, Selection, Split, Task, TaskKind
 
@@ -22,51 +22,50 @@ Purpose = Literal["classification", "regression", "language_modeling", "summariz
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """The `[data]` table of `local`. A file's ending tells its format: csv, tsv, json, jsonl, parquet."""
+    """The `[data]` table of `local`. A file's extension is its format: csv, tsv, json, jsonl, parquet."""
 
     train: str | None = None
-    """Training file, relative to `--dataset-dir` or else to the current directory."""
+    """Training file, relative to `--dataset-dir` or to the current directory."""
     validation: str | None = None
     """Validation file; without it the last 5 % of the training rows, shuffled with seed 42."""
     test: str | None = None
     """Test file with labels; without it `test` evaluates the validation rows."""
     objective: Literal["classification", "regression", "language_modeling"] | None = None
-    """What is learned; without it `--task` and named columns (prompt, response, template, document, summary)
-    tell."""
+    """What is learned; without it `--task` and the options for language modelling and summaries decide."""
     task: Literal["classification", "causal_language_modeling", "summarization"] = "classification"
-    """The word of `--task`, filled in by the program; `objective` and named columns go before it."""
+    """The value of `--task`, filled in by the program; `objective` and named columns override it."""
     text: str = "text"
     """Column of the text to classify."""
     text_pair: str | None = None
-    """Column of a second text to classify it with."""
+    """Column of a second text, for pairs."""
     label: str = "label"
-    """Column of the class or the number."""
+    """Column of the label: class or number."""
     labels: tuple[str, ...] = ()
-    """Class names in the order of their ids; without them those of the training file, sorted."""
+    """Class names in the order of their ids; by default those of the training file, sorted."""
     prompt: str | None = None
-    """Column of the prompt of language modelling; `prompt` when there is no template either."""
+    """Column of the prompt for language modelling; `prompt` by default, unless there is a template."""
     response: str | None = None
-    """Column of the text to be learned after the prompt; `response`, or `output` with a form, by default."""
+    """Column of the text to learn after the prompt; by default `response`, with a form `output`."""
     template: str | None = None
-    """The prompt as a text with columns in braces, such as `Question: {question}`, in place of `prompt`."""
+    """The prompt with columns in braces, such as `Question: {question}`; replaces `prompt`."""
     form: Literal["instruction"] | None = None
-    """Rows of instruction, input (may be empty) and output, in the prompt of `dataset.suites.instruction`."""
+    """instruction: rows of instruction, input (may be empty), output, with the prompt of instruction sets."""
     task_type: str | None = None
-    """Column of what sort of task a row is, for reports; with a form `task_type`, where there is one."""
+    """Column of a row's type of task, for reports; with a form `task_type` by default, if it exists."""
     document: str | None = None
-    """Column of the text to be summarised; `document` by default. The template must hold it."""
+    """Column of the text to summarise; `document` by default. The template must hold it."""
     summary: str | None = None
-    """Column of the summary to be learned; `summary` by default."""
+    """Column of the summary; `summary` by default."""
     max_new_tokens: Annotated[int, Whole(1)] | None = None
-    """Cut-off of a generated summary, 128 by default; prompts leave so many of `--max-token-len` free, but at
-    most half."""
+    """Longest generated summary in tokens, 128 by default; prompts leave as many tokens of `--max-token-len`
+    free, at most half of it."""
 
 
 def build(options: LocalOptions) -> Task:
     """Build the task.
 
     Raises:
-        InputFault: for every option that does not fit.
+        InputFault: for every fault of the options.
     """
     _check(options)
     return _made(options)
@@ -87,7 +86,7 @@ def _typed(read: Callable[[Row], Example], column: str, row: Row) -> Example:
 def _check(options: LocalOptions) -> None:
     faults = []
     if options.train is None and options.validation is None and options.test is None:
-        faults.append("data.train: --dataset local needs a file")
+        faults.append("data.train: --dataset local needs at least one file")
     for name, path in _files(options).items():
         ending = path.suffix.removeprefix(".").lower()
         if ending not in kinds.names(kinds.FORMATS):
@@ -106,7 +105,7 @@ def _check(options: LocalOptions) -> None:
 
 def _prompt_faults(options: LocalOptions) -> list[str]:
     if options.prompt is not None and (options.template or options.form) is not None:
-        return ["data.prompt: give either prompt or template or form"]
+        return ["data.prompt: cannot be combined with template or form"]
     if options.form is not None:
         wrong = options.objective not in (None, "language_modeling")
         return ["data.form: only for language modelling"] * wrong + prompt_faults(_template(options))
@@ -118,7 +117,7 @@ def _prompt_faults(options: LocalOptions) -> list[str]:
 def _summary_faults(options: LocalOptions) -> list[str]:
     others = {name: getattr(options, name) for name in ("objective", "prompt", "response", "form")}
     faults = [
-        f"data.{name}: not for summaries, which have document, summary and template"
+        f"data.{name}: not for summarization, which has document, summary and template"
         for name, word in others.items()
         if word is not None
     ]
@@ -131,8 +130,8 @@ def _purpose(options: LocalOptions) -> Purpose:
         return "summarization"
     if options.objective is not None:
         return options.objective
-    told = (options.prompt, options.response, options.template, options.form)
-    is_language = any(word is not None for word in told)
+    of_language = (options.prompt, options.response, options.template, options.form)
+    is_language = any(word is not None for word in of_language)
     is_asked = options.task == "causal_language_modeling"
     return "language_modeling" if is_language or is_asked else "classification"
 
@@ -149,7 +148,7 @@ def _splits(options: LocalOptions) -> dict[str, Split]:
 
 
 def _read(options: LocalOptions, path: Path) -> Rows:
-    """Read a file by its ending; a column that no row has is a misspelt option, not a bad row."""
+    """Read a file by its extension; a column that no row has is a misspelt option, not a bad row."""
     rows = read_by_ending(path)
     faults = [
         f"{path}: no column '{column}'{suggestion(column, map(str, rows.rows[0].row))}"
@@ -165,11 +164,11 @@ def _read(options: LocalOptions, path: Path) -> Rows:
 
 def _columns(options: LocalOptions) -> list[str]:
     if _purpose(options) == "summarization":
-        return [*required(_template(options)), options.summary or "summary"]
+        return [*required_fields(_template(options)), options.summary or "summary"]
     if options.form is not None:
         return ["instruction", _response(options)]
     if _purpose(options) == "language_modeling":
-        return [*required(_template(options)), _response(options)]
+        return [*required_fields(_template(options)), _response(options)]
     pair = [] if options.text_pair is None else [options.text_pair]
     return [options.text, *pair, options.label]
 
@@ -239,7 +238,7 @@ def _labelled_task(options: LocalOptions) -> Task:
 def _complete(options: LocalOptions, rows: list[Row]) -> Task:
     found = set()
     for row in rows:
-        # A row without a label is refused later, when it becomes an example.
+        # A row without a label is refused later, by `_labelled`.
         try:
             found.add(word_field(row, options.label))
         except RowFault:
@@ -262,7 +261,9 @@ def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:
 
 
 def _pair(template: str, response: str, row: Row) -> Example:
-    return Example((fill(template, row),), response=text_field(row, response), closed=is_closed(template))
+    return Example(
+        (fill(template, row),), response=text_field(row, response), eos_after_prompt=ends_with_eos(template)
+    )
 
 
 TASK = TaskKind(

@@ -110,7 +110,7 @@ def test_prompt_is_masked_and_target_kept(case):
         ids, labels = encoded[index]["input_ids"], encoded[index]["labels"]
         learned = labels != IGNORE_INDEX
         assert tokenizer.decode(ids[learned]) == f"{example.response}</s>"
-        assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}{'</s>' * example.closed}"
+        assert tokenizer.decode(ids[~learned]) == f"<s>{example.texts[0]}{'</s>' * example.eos_after_prompt}"
         assert (labels[learned] == ids[learned]).all()
     assert preview(encoded, 0, tokenizer).endswith(f"[[{examples[0].response}</s>]]")
 
@@ -172,7 +172,7 @@ def test_what_gives_way_is_the_document(case):
     if task.generation is None:
         pytest.skip("generates nothing")
     wholes = [task.example(row) for row in case.rows]
-    if wholes[0].document is None:
+    if wholes[0].document_span is None:
         pytest.skip("summarises nothing")
     limit = 2 * task.generation.max_new_tokens
     long = [_with_document(example, "word " * limit) for example in wholes]
@@ -181,7 +181,7 @@ def test_what_gives_way_is_the_document(case):
         prompt = tested[index]["input_ids"]
         assert len(prompt) == int(trained.prompt_lengths[index]) == task.generation.max_new_tokens
         assert prompt.tolist() == trained[index]["input_ids"][: len(prompt)].tolist()
-        begin, end = whole.document
+        begin, end = whole.document_span
         text = tokenizer.decode(prompt)
         assert text.startswith(f"<s>{whole.texts[0][:begin]}word word ")
         assert text.endswith(whole.texts[0][end:])
@@ -189,9 +189,9 @@ def test_what_gives_way_is_the_document(case):
 
 
 def _with_document(example, text):
-    begin, end = example.document
+    begin, end = example.document_span
     prompt = example.texts[0][:begin] + text + example.texts[0][end:]
-    return replace(example, texts=(prompt,), document=(begin, begin + len(text)))
+    return replace(example, texts=(prompt,), document_span=(begin, begin + len(text)))
 
 
 def test_labels_take_no_other_word(case):

@@ -52,7 +52,7 @@ def test_cutting_never_unmasks_a_prompt(pairs, limit):
 
 
 def test_an_end_closes_the_prompt_where_asked_and_is_not_learned():
-    closed = Example(("do",), response="x", closed=True)
+    closed = Example(("do",), response="x", eos_after_prompt=True)
     encoded = encode_pairs([closed, pair("do", "x")], TOKENIZER, 64)
     assert preview(encoded, 0, TOKENIZER) == "<s>do</s>[[x</s>]]"
     assert preview(encoded, 1, TOKENIZER) == "<s>do[[x</s>]]"
@@ -93,19 +93,19 @@ def test_long_prompts_keep_their_start_token_and_their_end():
 
 
 def test_a_document_gives_way_and_the_question_stays():
-    example = Example(("ask: abcdef?",), response="xy", document=(5, 11))
+    example = Example(("ask: abcdef?",), response="xy", document_span=(5, 11))
     learned, asked = encode_pairs([example], TOKENIZER, 14, 10), encode_prompts([example], TOKENIZER, 14, 10)
     assert preview(learned, 0, TOKENIZER) == "<s>ask: abc?[[xy</s>]]"
     assert preview(asked, 0, TOKENIZER) == "<s>ask: abc?"
     assert learned.cut == asked.cut == 1
     whole = encode_pairs([example], TOKENIZER, 64, 13)
     assert (preview(whole, 0, TOKENIZER), whole.cut) == ("<s>ask: abcdef?[[xy</s>]]", 0)
-    closed = Example(("abcdef",), response="xy", document=(0, 6), closed=True)
+    closed = Example(("abcdef",), response="xy", document_span=(0, 6), eos_after_prompt=True)
     assert preview(encode_pairs([closed], TOKENIZER, 9, 4), 0, TOKENIZER) == "<s>ab</s>[[xy</s>]]"
 
 
 def test_a_question_that_leaves_no_document_is_cut_as_any_other():
-    example = Example(("ask: abcdef?",), response="xy", document=(5, 11))
+    example = Example(("ask: abcdef?",), response="xy", document_span=(5, 11))
     assert encode_pairs([example], TOKENIZER, 10, 7).dropped == 1
     assert preview(encode_prompts([example], TOKENIZER, 10, 7), 0, TOKENIZER) == "<s>: abcdef?"
 

@@ -124,7 +124,7 @@ REFUSED = {
     ),
     "no file": (
         ['dataset = "local"'],
-        [f"{AT} 1: train: --dataset local needs a file"],
+        [f"{AT} 1: train: --dataset local needs at least one file"],
     ),
     "a file that another part learns from": (
         [LOCAL, 'dataset = "local"\ntrain = "b.jsonl"\nvalidation = "./a.jsonl"\nresponse = "r"'],

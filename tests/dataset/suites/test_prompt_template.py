@@ -2,7 +2,14 @@
 
 import pytest
 
-from dataset.suites.prompt_template import fill, is_closed, placeholders, position, required, template_faults
+from dataset.suites.prompt_template import (
+    ends_with_eos,
+    field_span,
+    fill,
+    placeholders,
+    required_fields,
+    template_faults,
+)
 from dataset.task import RowFault
 
 INSTRUCTION = "{instruction}{?input:\n{input}}{eos}"
@@ -31,9 +38,9 @@ def test_the_position_of_a_field_is_that_in_the_filled_template():
     template = "{title}{?note: ({note})}: {text}. {title}{eos}"
     for row in ({"note": "{text}"}, {"note": ""}, {}):
         row |= {"title": "{text}", "text": "the text"}
-        assert fill(template, row)[slice(*position(template, "text", row))] == "the text"
+        assert fill(template, row)[slice(*field_span(template, "text", row))] == "the text"
     with pytest.raises(RowFault, match="field 'text' is empty"):
-        position(template, "text", {"title": "x", "text": ""})
+        field_span(template, "text", {"title": "x", "text": ""})
 
 
 def test_a_field_is_never_read_as_a_template():
@@ -44,12 +51,12 @@ def test_a_field_is_never_read_as_a_template():
 def test_needed_fields_come_first_and_each_optional_one_once():
     template = "{?input:With {extra}. }{instruction}{?input: {input}}"
     assert placeholders(template) == ["instruction", "input", "extra"]
-    assert required(template) == ["instruction"]
+    assert required_fields(template) == ["instruction"]
 
 
 def test_the_end_counts_at_the_end_alone():
-    assert is_closed(INSTRUCTION)
-    assert not is_closed("{eos}{a}")
+    assert ends_with_eos(INSTRUCTION)
+    assert not ends_with_eos("{eos}{a}")
     assert placeholders("{eos}{a}{eos}") == ["eos", "a"]
 
 
@@ -58,8 +65,8 @@ def test_the_end_counts_at_the_end_alone():
     [
         ("plain", "must hold a column in braces"),
         ("{eos}", "must hold a column in braces"),
-        ("{a}{?b:never", "a part {?name:...} is never closed"),
-        ("{a}{?b:x{?c:y}}", "a part {?name:...} is never closed, or holds another one"),
+        ("{a}{?b:never", "an optional part {?name:...} is not closed"),
+        ("{a}{?b:x{?c:y}}", "an optional part {?name:...} is not closed, or holds another one"),
     ],
 )
 def test_a_template_that_lacks_something_is_told(template, fault):

@@ -65,4 +65,4 @@ def test_the_published_prompt_can_be_written_as_a_template():
     assert with_input.texts[0].endswith(
         "### Instruction:\nDouble 2.\n\n### Input:\nBe brief.\n\n### Response:"
     )
-    assert not with_input.closed
+    assert not with_input.eos_after_prompt

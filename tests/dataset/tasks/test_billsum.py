@@ -27,20 +27,20 @@ def test_prompt_summary_and_gold():
     assert example.texts == (f"Bill: {ROWS[0]['text']}\nSummary:",)
     assert example.response == f" {ROWS[0]['summary']}"
     assert example.gold == ROWS[0]["summary"]
-    assert example.texts[0][slice(*example.document)] == ROWS[0]["text"]
+    assert example.texts[0][slice(*example.document_span)] == ROWS[0]["text"]
 
 
 def test_a_template_may_hold_the_title_and_braces_stay():
     row = {"title": "{text} of a title", "text": "{title} of a text", "summary": "s"}
     example = TASK.build(BillSumOptions(template="{title}: {text} -> ")).example(row)
     assert example.texts == ("{text} of a title: {title} of a text -> ",)
-    assert example.texts[0][slice(*example.document)] == "{title} of a text"
+    assert example.texts[0][slice(*example.document_span)] == "{title} of a text"
     assert example.response == "s"
     closed = TASK.build(BillSumOptions(template="{?title:{title}: }{text}{eos}")).example(
         {**row, "title": ""}
     )
-    assert (closed.texts, closed.response, closed.closed) == ((row["text"],), "s", True)
-    assert closed.document == (0, len(row["text"]))
+    assert (closed.texts, closed.response, closed.eos_after_prompt) == ((row["text"],), "s", True)
+    assert closed.document_span == (0, len(row["text"]))
 
 
 def test_californian_bills_are_another_test_set(tmp_path):
@@ -72,7 +72,10 @@ def test_hub_splits_follow_the_option():
     [
         ({"template": "{title}"}, r"data.template: must hold \{text\} once"),
         ({"template": "{text}{text}"}, r"data.template: must hold \{text\} once"),
-        ({"template": "{title}{?title:{text}}"}, r"data.template: must hold \{text\} once, in no part"),
+        (
+            {"template": "{title}{?title:{text}}"},
+            r"data.template: must hold \{text\} once, and not in an optional part",
+        ),
         ({"validation_examples": 0}, "validation_examples: must be a whole number of at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens: must be a whole number of at least 1, got 0"),
     ],

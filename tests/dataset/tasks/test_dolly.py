@@ -30,7 +30,7 @@ def written(folder, rows):
 def test_context_and_response_are_input_and_output():
     example = TASK.build(TASK.options()).example(ROWS[0])
     assert example.texts == ("Name 0 rivers.\nRivers flow.",)
-    assert (example.response, example.closed, example.task_type) == ("Elbe", True, CATEGORIES[0])
+    assert (example.response, example.eos_after_prompt, example.task_type) == ("Elbe", True, CATEGORIES[0])
 
 
 def test_rows_of_other_categories_are_counted_as_not_selected(tmp_path):

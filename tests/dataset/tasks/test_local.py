@@ -100,7 +100,7 @@ def test_documents_with_summaries(tmp_path):
     example = gather(task, NeededSplits(("train",)), tmp_path).splits["train"].examples[0]
     assert example.texts == ("Document: A {long} text.\nSummary:",)
     assert (example.response, example.gold) == (" Text", "Text")
-    assert example.texts[0][slice(*example.document)] == "A {long} text."
+    assert example.texts[0][slice(*example.document_span)] == "A {long} text."
     assert task.generation.max_new_tokens == 128
     assert set(task.generation.score("text", "Text")) == {"rouge1", "rouge2", "rougeL"}
 
@@ -131,21 +131,21 @@ def test_regression_of_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "data.train: --dataset local needs a file"),
+        ({}, "data.train: --dataset local needs at least one file"),
         ({"train": "a.cvs"}, "data.train: a.cvs: no format 'cvs', one of csv, .*did you mean 'csv'"),
         ({"train": "a.csv", "validation": "a.csv"}, "data.train: a.csv is also an evaluation file"),
         ({"train": "a.csv", "labels": ("a",)}, "data.labels: must be at least 2, got 1"),
         ({"train": "a.csv", "labels": ("a", "a")}, "data.labels: a label appears twice"),
-        ({"train": "a.csv", "template": "{a}", "prompt": "b"}, "data.prompt: give either"),
+        ({"train": "a.csv", "template": "{a}", "prompt": "b"}, "data.prompt: cannot be combined"),
         ({"train": "a.csv", "template": "a"}, "data.template: must hold a column"),
         (
             {"train": "a.csv", "template": "{a}", "summary": "s"},
             r"data.template: must hold \{document\} once",
         ),
-        ({"train": "a.csv", "document": "d", "response": "r"}, "data.response: not for summaries"),
+        ({"train": "a.csv", "document": "d", "response": "r"}, "data.response: not for summarization"),
         (
             {"train": "a.csv", "task": "summarization", "objective": "classification"},
-            "data.objective: not for summaries",
+            "data.objective: not for summarization",
         ),
         ({"train": "a.csv", "max_new_tokens": 0}, "max_new_tokens: must be a whole number"),
     ],
@@ -211,7 +211,7 @@ def test_instruction_rows_become_prompts_and_responses(tmp_path, ending):
     assert [example.texts[0] for example in examples] == ["Add.\n1 2", "Say hi.", "Say ho."]
     assert [example.response for example in examples] == ["3", "hi", "ho"]
     assert [example.task_type for example in examples] == ["math", "chat", ""]
-    assert all(example.closed for example in examples)
+    assert all(example.eos_after_prompt for example in examples)
     assert task.selection.name == "perplexity"
 
 
@@ -220,7 +220,7 @@ def test_instruction_rows_may_have_another_prompt_and_response(tmp_path):
         train="a.jsonl", form="instruction", template="{instruction}:", response="task_type"
     )
     example = TASK.build(options).example(INSTRUCTIONS[0])
-    assert (example.texts, example.response, example.closed) == (("Add.:",), "math", False)
+    assert (example.texts, example.response, example.eos_after_prompt) == (("Add.:",), "math", False)
 
 
 def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
@@ -237,7 +237,7 @@ def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"prompt": "a"}, "data.prompt: give either prompt or template or form"),
+        ({"prompt": "a"}, "data.prompt: cannot be combined with template or form"),
         ({"template": "{question}"}, "data.template: no field 'question', one of instruction, input"),
         ({"objective": "classification"}, "data.form: only for language modelling"),
     ],

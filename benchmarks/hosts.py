@@ -26,7 +26,7 @@ from model.network.family import Family, dimensions
 from model.network.source import resolve
 from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
-from model.training.mixed_precision import frozen_stored_for
+from model.training.mixed_precision import frozen_weights_in_compute_dtype
 from model.training.objective import Classification, LanguageModeling, Objective
 
 LR = 1e-4
@@ -142,7 +142,7 @@ def _host(
 
 def store_frozen(host: Host) -> None:
     """Store frozen linears in bf16, as a run under bf16-mixed does."""
-    _SWAPPED.enter_context(frozen_stored_for(host.network, "bf16-mixed"))
+    _SWAPPED.enter_context(frozen_weights_in_compute_dtype(host.network, "bf16-mixed"))
 
 
 def open_embeddings(network: nn.Module) -> None:

@@ -17,7 +17,7 @@ from configs.runtime.files import write_text
 from model.freezing.record import Course, Decision, Matrix, decisions_of, freezing_text, plain
 from model.freezing.sensitivity import Sensitivity, Stop, decide
 from model.plan.freezing_rule import Freezing, RunLength
-from model.training.distributed.agreement import agree
+from model.training.distributed.agreement import require_agreement
 
 
 class Held(NamedTuple):
@@ -27,7 +27,7 @@ class Held(NamedTuple):
     parameter: nn.Parameter
 
 
-class Freezings(L.Callback):
+class FreezingCallback(L.Callback):
     """Score matrices behind every backward pass and freeze them as the rule says.
 
     Args:
@@ -70,6 +70,11 @@ class Freezings(L.Callback):
         return {
             matrix: held for matrix, held in self.matrices.items() if matrix.factor not in held.adapter.frozen
         }
+
+    @property
+    def state_key(self) -> str:
+        """The name that holds this callback's state in a checkpoint; it outlives the class's name."""
+        return "Freezings"
 
     def state_dict(self) -> dict[str, Any]:
         """Return decisions, the planned length, and what is remembered of matrices that still train."""
@@ -117,7 +122,7 @@ class Freezings(L.Callback):
     def _decide(self, trainer: L.Trainer, optimizer: torch.optim.Optimizer, step: int) -> None:
         share, remaining = self.rule.share(step, self.length), self.remaining()
         stop = self._stop(share, remaining)
-        agree(trainer, [str(one) in stop.names for one in remaining], f"freezing at step {step}")
+        require_agreement(trainer, [str(one) in stop.names for one in remaining], f"freezing at step {step}")
         if not stop.names:
             return
         stopped = tuple(matrix for matrix in remaining if str(matrix) in stop.names)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from configs.runtime import console
 from configs.runtime.files import write_text
 from model.run.job import Job
-from model.training.learners.answers import AnswerTester
 from model.training.learners.finetune import FineTuner
+from model.training.learners.generation import GenerationEvaluator
 
 _SAMPLES = 20
 _SHOWN = 4
@@ -30,7 +30,7 @@ def score(job: Job, trainer: L.Trainer, learner: FineTuner, directory: Path | No
         learner.evaluations = job.data.test_names
         trainer.test(learner, datamodule=job.data, verbose=False)
         return {name: value for name, value in learner.results.items() if name.startswith("test/")}
-    tester = AnswerTester(
+    tester = GenerationEvaluator(
         learner.network,
         learner.adapters,
         tokenizer=job.assembled.backbone.tokenizer,

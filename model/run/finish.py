@@ -14,7 +14,7 @@ from model.run.router_report import hear_routers, report_routers
 from model.tensors.checkpoint import load_checkpoint
 from model.training.callbacks.checkpoints import Checkpoints
 from model.training.callbacks.metrics_record import close_metrics, read_metrics
-from model.training.distributed.sharding import in_step
+from model.training.distributed.sharding import synchronised_forwards
 from model.training.learners.finetune import FineTuner
 
 _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
@@ -30,12 +30,12 @@ def finish(
     """Go back to the best step's weights, export and score them, write summary and report."""
     directory, rank = job.directory, console.rank()
     best = trainer.strategy.broadcast(str(directory.best))
-    learner.adopt(load_checkpoint(Path(best)), best)
+    learner.load_trained(load_checkpoint(Path(best)), best)
     rows = read_metrics(directory.metrics) if rank == 0 else []
     metrics = {
         name: value for step, _, name, value in rows if step == saver.best_step and name != "train/loss"
     }
-    with in_step(learner.network):
+    with synchronised_forwards(learner.network):
         if rank == 0:
             _export(job, learner)
         heard = hear_routers(job, trainer, learner)

@@ -9,11 +9,11 @@ import lightning as L
 from configs.runtime import console, slurm
 from configs.runtime.console import is_quiet
 from model.run.job import Job
-from model.training.callbacks.checkpoints import Checkpoints, place
+from model.training.callbacks.checkpoints import Checkpoints, set_position
 from model.training.callbacks.metrics_record import MetricsRecord, check_length
 from model.training.compilation import compiled
 from model.training.learners.finetune import FineTuner
-from model.training.mixed_precision import frozen_stored_for
+from model.training.mixed_precision import frozen_weights_in_compute_dtype
 from model.training.trainer import build_trainer, early_stopping, shards_weights
 
 
@@ -54,7 +54,7 @@ def fit(
     with ExitStack() as stack:
         # Shards are cut from the weights as they are; no swap could be undone.
         if not shards_weights(options):
-            stack.enter_context(frozen_stored_for(learner.network, options.precision))
+            stack.enter_context(frozen_weights_in_compute_dtype(learner.network, options.precision))
         if options.compile:
             stack.enter_context(compiled(job.assembled.layers, job.assembled.attachments.values()))
         trainer.fit(learner, datamodule=job.data, ckpt_path=None if resumed is None else str(options.load))
@@ -85,7 +85,7 @@ def _go_on(job: Job, trainer: L.Trainer, position: Mapping[str, Any], recorded: 
     if console.rank() == 0:
         check_length(job.directory.metrics, recorded)
         job.directory.clear_leftovers()
-    place(trainer, position)
+    set_position(trainer, position)
     job.data.resume(position["epoch"], position["batches"])
     if position["finished"]:  # killed between the last step and the summary: nothing is left to train
         trainer.fit_loop.max_epochs = position["epoch"]

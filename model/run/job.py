@@ -14,8 +14,8 @@ from model.freezing.record import Course
 from model.run.report import Summary
 from model.run.task_facts import TaskFacts
 from model.site import SiteKey
-from model.training.learners.finetune import FineTuner, Recipe
-from model.training.multiple_choice import Choice
+from model.training.learners.finetune import FineTuner, OptimizerSettings
+from model.training.multiple_choice import MultipleChoice
 from model.training.objective import Objective, build
 
 
@@ -102,7 +102,7 @@ class Job:
         """
         options = self.options
         head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
-        recipe = Recipe(
+        settings = OptimizerSettings(
             optimizer=options.optimizer,
             lr=options.learning_rate,
             head_lr=head_lr,
@@ -118,7 +118,7 @@ class Job:
             self.assembled.attachments,
             head=self.assembled.head,
             objective=self._objective(),
-            recipe=recipe,
+            optimizer_settings=settings,
             evaluations=evaluations,
         )
 
@@ -126,7 +126,7 @@ class Job:
         """Return loss and metrics; questions of MMLU are answered by letters."""
         task = self.task
         built = build(task.objective, task.metrics, len(task.classes))
-        return Choice(built, task.metrics) if task.selection == "mmlu" else built
+        return MultipleChoice(built, task.metrics) if task.selection == "mmlu" else built
 
     def adopt(self) -> None:
         """Put the checkpoint's tensors and switches in place, before anything of the run is written.
@@ -139,7 +139,7 @@ class Job:
             if self.options.resume_training:
                 self._require_data(self.checkpoint["facts"]["data_digests"])
             self.freeze_inactive()
-            self.learner(()).adopt(self.checkpoint, self.options.load)
+            self.learner(()).load_trained(self.checkpoint, self.options.load)
             if not self.options.resume_training:  # a history given now says more than the checkpoint
                 for key, on in self.assembled.switches.items():
                     if key in self.assembled.attachments:
@@ -173,7 +173,7 @@ class Job:
             steps: which step that was, and how many were taken.
             searched: what a search did.
         """
-        groups = learner.groups()
+        groups = learner.trainable_counts()
         metric = {
             "name": self.selected,
             "direction": "max" if self.task.maximise else "min",

@@ -93,7 +93,7 @@ def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = (
         ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.counts_by_role().items()))
         or "none"
     )
-    groups = learner.groups()
+    groups = learner.trainable_counts()
     total = sum(groups.values())
     whole = sum(p.numel() for p in learner.parameters())
     parts = ", ".join(f"{name} {count:,}" for name, count in groups.items() if count)

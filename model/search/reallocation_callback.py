@@ -20,7 +20,7 @@ from model.injection.attachment import Attachment
 from model.search.budget import Budget
 from model.search.history import History, Reallocation, frequency, frequency_text, history_text
 from model.site import SiteKey
-from model.training.distributed.agreement import agree
+from model.training.distributed.agreement import require_agreement
 from model.training.learners.finetune import FineTuner
 
 
@@ -45,7 +45,7 @@ class Search:
     metadata: Mapping[str, Any]
 
 
-class Reallocations(L.Callback):
+class ReallocationCallback(L.Callback):
     """Act at the start of every batch whose number within its epoch is a multiple of `search.every`.
 
     Args:
@@ -63,6 +63,11 @@ class Reallocations(L.Callback):
     def history(self) -> History:
         """All decisions so far."""
         return History(tuple(self.decided), self.search.metadata)
+
+    @property
+    def state_key(self) -> str:
+        """The name that holds this callback's state in a checkpoint; it outlives the class's name."""
+        return "Reallocations"
 
     def state_dict(self) -> dict[str, Any]:
         """Return all decisions; their number is the tie generator's state too."""
@@ -100,7 +105,7 @@ class Reallocations(L.Callback):
             where = f"reallocation {number}, after step {trainer.global_step}"
             raise NonFiniteFault(*(f"{where}: {line}" for line in fault.lines)) from None
         on = self.search.budget.choose(scores, draws(self.search.seed, "ties", number))
-        agree(trainer, [key in on for key in modules], f"reallocation {number}")
+        require_agreement(trainer, [key in on for key in modules], f"reallocation {number}")
         for key, attachment in modules.items():
             _turn(attachment, key in on)
             if before[key] and key not in on:  # what an accumulation window has gathered is dropped

@@ -1,7 +1,7 @@
 """Compile a network layer by layer, in place: the state-dict keys stay stock.
 
-Where an adapter sits the graph ends and begins again behind it: the adapter's node is one of its own kind and
-runs as it is. What is compiled are the stretches between the sites.
+The graph breaks at each adapted linear: the adapter's autograd function is not compiled. The code between
+the sites is.
 """
 
 import os
@@ -9,20 +9,20 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from configs.runtime.faults import InputFault
+from configs.schema.options import Options
 from model.injection.attachment import Attachment
 
 _RECOMPILATIONS = 16
-"""Per layer: one for each of training and evaluation, and for shapes with a batch or length of one."""
+"""Per layer: training and evaluation, each for general shapes and for a batch or length of one."""
 
 
-def check_compiler(options: Any) -> None:
-    """Refuse `--compile` where nothing can translate the C++ that torch writes for a CPU.
+def check_compiler(options: Options) -> None:
+    """Refuse `--compile` on a CPU without a C++ compiler, which torch's generated code needs.
 
     Raises:
         InputFault: naming the flag.
@@ -36,13 +36,13 @@ def check_compiler(options: Any) -> None:
 
 @contextmanager
 def compiled(layers: Sequence[nn.Module], attachments: Collection[Attachment]) -> Iterator[None]:
-    """Run layers compiled, for inputs of any length; at the end they run as before.
+    """Compile layers for inputs of any length; at the end they run uncompiled again.
 
     Args:
         layers: the network's layers; each keeps its class and its parameters' names.
-        attachments: what sits in them; they are left out of the compiled code.
+        attachments: the adapters in them, which are not compiled.
     """
-    # Each layer counts as a compilation of the same code; beyond the limit layers silently run as before.
+    # Each layer counts as a compilation of the same code; beyond the limit layers silently run uncompiled.
     limit = _RECOMPILATIONS * max(1, len(layers))
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=8 * limit):
         for attachment in attachments:

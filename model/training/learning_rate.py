@@ -4,15 +4,22 @@ import math
 
 
 def learning_rate(step: int, *, base: float, total: int, warmup: int, kind: str, lowest: float) -> float:
-    """Return the learning rate of optimiser step `step`, counted from 0.
+    """Return the learning rate of optimiser step t, counted from 0.
+
+    With w warm-up steps, T steps in all and x = (t - w) / (T - w):
+
+        t < w:             base t / w
+        none:              base
+        linear:            lowest + (base - lowest) (1 - x)
+        cosine_annealing:  lowest + (base - lowest) (1 + cos(pi x)) / 2
 
     Args:
-        step: which update, 0 for the first.
-        base: the rate at the top.
-        total: number of updates in the run.
-        warmup: updates of linear warm-up from 0; step `warmup` is the first at the full rate.
-        kind: `none` (constant), `linear` or `cosine_annealing`; both fall to `lowest` at step `total`.
-        lowest: the rate they end at (`--eta-min`).
+        step: t.
+        base: the peak rate.
+        total: T.
+        warmup: w; step w is the first at the peak rate.
+        kind: `none`, `linear` or `cosine_annealing`.
+        lowest: the rate at step T (`--eta-min`).
     """
     if step < warmup:
         return base * step / warmup

@@ -1,4 +1,4 @@
-"""Metrics by name, each a torchmetrics object that sums over batches and processes."""
+"""Metrics by name, each a torchmetrics object that accumulates over batches and processes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,9 +14,14 @@ from torchmetrics.classification import (
 )
 
 
-class Matthews(MulticlassConfusionMatrix):
-    """Matthews correlation from the counts of (label, prediction) pairs.
+class MatthewsCorrelation(MulticlassConfusionMatrix):
+    """Matthews correlation from the confusion matrix n_lp of labels l and predictions p.
 
+    With N pairs, l_c of them with label c and p_c with prediction c:
+
+        R = (N sum_c n_cc - sum_c l_c p_c) / sqrt((N^2 - sum_c l_c^2) (N^2 - sum_c p_c^2))
+
+    Source: Gorodkin 2004, the R_K statistic.
     Differs: 0 where only one class is predicted or present, as papers and sklearn have it; torchmetrics' own
     gives such a constant prediction of two classes a value that depends on their shares, 0.47 for 8 to 2.
     """
@@ -34,7 +39,7 @@ _CLASS_METRICS: Mapping[str, Callable[[int], Metric]] = {
     "accuracy": lambda classes: MulticlassAccuracy(classes, average="micro"),
     "f1": lambda classes: BinaryF1Score(),
     "macro_f1": lambda classes: MulticlassF1Score(classes, average="macro"),
-    "matthews": Matthews,
+    "matthews": MatthewsCorrelation,
 }
 _VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {
     "pearson": PearsonCorrCoef,
@@ -45,7 +50,12 @@ _VALUE_METRICS: Mapping[str, Callable[[], Metric]] = {
 class ClassMetrics:
     """Metrics of predicted classes, and the mean loss.
 
-    Like the others here it is no module: a precision plugin must not lower the type of its sums.
+    Like the others here it is no `nn.Module`: a precision plugin would lower the type of its sums.
+
+    Args:
+        names: of `accuracy`, `f1`, `macro_f1`, `matthews`; `loss` is always there.
+        classes: C.
+        device: holds the sums.
     """
 
     def __init__(self, names: Sequence[str], classes: int, device: torch.device) -> None:
@@ -60,12 +70,17 @@ class ClassMetrics:
         self.loss.update(losses.double().sum(), losses.numel())
 
     def compute(self) -> dict[str, float]:
-        """Return every metric over all batches and processes, and start afresh."""
-        return _finish(self.metrics) | {"loss": self.loss.compute()}
+        """Return every metric over all batches and processes, and reset."""
+        return _compute_and_reset(self.metrics) | {"loss": self.loss.compute()}
 
 
 class ValueMetrics:
-    """Metrics of predicted numbers, and the mean squared error as the loss."""
+    """Metrics of predicted numbers, and the mean squared error as the loss.
+
+    Args:
+        names: of `pearson`, `spearman`; `loss` is always there.
+        device: holds the sums.
+    """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
         self.metrics = {name: _VALUE_METRICS[name]().to(device) for name in names if name != "loss"}
@@ -78,8 +93,8 @@ class ValueMetrics:
         self.loss.update(losses.double().sum(), losses.numel())
 
     def compute(self) -> dict[str, float]:
-        """Return every metric over all batches and processes, and start afresh."""
-        return _finish(self.metrics) | {"loss": self.loss.compute()}
+        """Return every metric over all batches and processes, and reset."""
+        return _compute_and_reset(self.metrics) | {"loss": self.loss.compute()}
 
 
 class TokenMetrics:
@@ -89,11 +104,11 @@ class TokenMetrics:
         self.loss = MeanLoss(device)
 
     def update(self, total: Tensor, count: int) -> None:
-        """Add a batch: summed loss and number of its target tokens."""
+        """Add a batch. total: scalar, the loss summed over its targets; count: number of its targets."""
         self.loss.update(total, count)
 
     def compute(self) -> dict[str, float]:
-        """Return loss and perplexity = exp(total loss / number of target tokens), and start afresh."""
+        """Return loss and perplexity = exp(total loss / number of target tokens), and reset."""
         loss = self.loss.compute()
         return {"loss": loss, "perplexity": float(torch.tensor(loss, dtype=torch.float64).exp())}
 
@@ -102,26 +117,30 @@ class MeanLoss:
     """A mean kept as a float64 sum and a count, so that batch sizes do not matter."""
 
     def __init__(self, device: torch.device) -> None:
-        # The type comes last, moving takes it back; by default a NaN would be left out of the sum.
+        # The type is set last since `to` resets it; by default a NaN would be left out of the sum.
         self.total, self.count = (
             SumMetric(nan_strategy="disable").to(device).set_dtype(torch.float64) for _ in range(2)
         )
 
     def update(self, total: Tensor, count: int) -> None:
-        """Add a sum over `count` items."""
+        """Add a sum over `count` items. total: scalar."""
         self.total.update(total.detach().double())
         self.count.update(count)
 
     def compute(self) -> float:
-        """Return the mean over all batches and processes, and start afresh."""
+        """Return the mean over all batches and processes, and reset."""
         value = float(self.total.compute() / self.count.compute())
         self.total.reset()
         self.count.reset()
         return value
 
 
-class Joined:
-    """Metrics of one set and of all sets together, from one pass."""
+class JointUpdate:
+    """Update metrics of one set and of all sets together, from one forward pass.
+
+    Args:
+        members: metrics of one class; their `update` takes the values of a batch.
+    """
 
     def __init__(self, *members: Any) -> None:
         self.members = members
@@ -132,7 +151,7 @@ class Joined:
             member.update(*values)
 
 
-def _finish(metrics: Mapping[str, Metric]) -> dict[str, float]:
+def _compute_and_reset(metrics: Mapping[str, Metric]) -> dict[str, float]:
     values = {name: float(metric.compute()) for name, metric in metrics.items()}
     for metric in metrics.values():
         metric.reset()

@@ -1,4 +1,4 @@
-"""Store frozen linears in the type that autocast computes in, for as long as a run trains under it."""
+"""Store frozen linears in autocast's type while a run trains under it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,25 +6,25 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-_COMPUTED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @contextmanager
-def frozen_stored_for(network: nn.Module, precision: str) -> Iterator[int]:
-    """Swap every frozen linear's tensors for copies in autocast's type and put them back at the end.
+def frozen_weights_in_compute_dtype(network: nn.Module, precision: str) -> Iterator[int]:
+    """Replace every frozen linear's tensors by copies in autocast's type, and restore them at the end.
 
-    Autocast keeps the casts of trained weights alone and casts each frozen one anew at every use; the values
-    that are multiplied are the same either way. A tied table is not touched: the linear gets its own copy.
-    Only code under autocast may run the network meanwhile.
+    Autocast caches the casts of trained weights only and casts each frozen one again at every use; the values
+    that are multiplied are the same either way. A tied embedding is not changed: the linear gets its own
+    copy. In the body the network may only run under autocast.
 
     Args:
         network: the host; linears that train stay as they are.
-        precision: Lightning's word; others than the mixed ones change nothing.
+        precision: Lightning's word; with others than the mixed ones nothing changes.
 
     Yields:
-        how many linears were swapped.
+        how many linears were replaced.
     """
-    dtype = _COMPUTED.get(precision)
+    dtype = _AUTOCAST_DTYPES.get(precision)
     held = []
     if dtype is not None:
         for module in network.modules():

@@ -9,12 +9,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -24,16 +22,17 @@ from torch import nn
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from configs.runtime.launcher import launcher
-from configs.schema.options import DEEPSPEED
+from configs.schema.options import DEEPSPEED, Options
 from model.tensors.checkpoint import RunCheckpointIO
 from model.training.compilation import check_compiler
-from model.training.distributed.sharding import FrozenShards, InStep, TrainedDDP
+from model.training.distributed.sharding import ShardedBaseDDP, SynchronisedEvaluation, TrainedOnlyDDP
 
-_PATIENCE = timedelta(minutes=30)
+_TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for another one in a collective operation."""
 
 
-def check_devices(options: Any) -> None:
-    """Refuse devices and precisions that this machine cannot serve.
+def check_devices(options: Options) -> None:
+    """Refuse devices and precisions that this machine does not have.
 
     Raises:
         InputFault: naming the flag.
@@ -51,46 +50,47 @@ def check_devices(options: Any) -> None:
     check_compiler(options)
 
 
-def strategy(options: Any, layers: Sequence[nn.Module] = ()) -> str | Strategy:
-    """Return Lightning's strategy; buffers are frozen and alike, so evaluation need not exchange them.
+def strategy(options: Options, layers: Sequence[nn.Module] = ()) -> str | Strategy:
+    """Return Lightning's strategy; buffers are frozen and equal, so evaluation need not broadcast them.
 
     Args:
         options: the run's options.
-        layers: the network's layers, which `fsdp` shards.
+        layers: the network's layers, which `fsdp` shards and DeepSpeed gathers one by one.
     """
-    ddp = {"broadcast_buffers": False, "timeout": _PATIENCE}
+    ddp: dict[str, Any] = {"broadcast_buffers": False, "timeout": _TIMEOUT}
     if options.strategy == "fsdp":
-        return FrozenShards(layers, **ddp)
+        return ShardedBaseDDP(layers, **ddp)
     if options.strategy in DEEPSPEED:
-        return _zero(options, layers, ddp)
+        return _deepspeed(options, layers, ddp)
     if options.num_devices * options.nodes == 1 and options.strategy == "auto":
         return "auto"
     unused = options.strategy == "ddp_find_unused_parameters_true"
-    return TrainedDDP(find_unused_parameters=unused, **ddp)
+    return TrainedOnlyDDP(find_unused_parameters=unused, **ddp)
 
 
-def _zero(options: Any, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> Strategy:
-    """Return DeepSpeed's strategy; the package is optional, so it is imported for its words alone."""
+def _deepspeed(options: Options, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> Strategy:
+    """Return DeepSpeed's strategy; the package is optional, so only its strategies import it."""
     # Left alone it would take a GPU that is there, whatever --accelerator says.
     if options.accelerator == "cpu" or not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    stage = kinds.import_late("model.training.distributed.deepspeed_engine", "Stage")(
-        number=3 if shards_weights(options) else 2,
+    config = kinds.import_late("model.training.distributed.deepspeed_engine", "ZeroConfig")(
+        stage=3 if shards_weights(options) else 2,
         offload=options.strategy.endswith("_offload"),
         clip=options.gradient_clip_val,
         precision=options.precision,
         batch_size=options.batch_size,
     )
-    return kinds.import_late("model.training.distributed.deepspeed_strategy", "Zero")(layers, stage, **ddp)
+    made = kinds.import_late("model.training.distributed.deepspeed_strategy", "DeepSpeedZeroStrategy")
+    return made(layers, config, **ddp)
 
 
-def shards_weights(options: Any) -> bool:
-    """Tell whether each process holds a share of the weights only."""
+def shards_weights(options: Options) -> bool:
+    """Return whether each process holds a part of the weights only."""
     return options.strategy == "fsdp" or options.strategy.startswith("deepspeed_stage_3")
 
 
 def build_trainer(
-    options: Any,
+    options: Options,
     directory: Path | None,
     callbacks: Sequence[Callback] = (),
     *,
@@ -99,16 +99,16 @@ def build_trainer(
     limits: Mapping[str, Any] | None = None,
     layers: Sequence[nn.Module] = (),
 ) -> L.Trainer:
-    """Return a Trainer that writes nothing but through our own callbacks and TensorBoard.
+    """Return a Trainer that writes through our own callbacks and TensorBoard only.
 
     Args:
         options: the run's options.
-        directory: the run directory; None to keep no curves.
-        callbacks: beside the progress bar.
+        directory: the run directory; None to log no curves.
+        callbacks: run before the progress bar and the monitors.
         quiet: no progress bar, as on a pipe.
-        steps: optimiser steps already done, so that curves written after the checkpoint are dropped.
-        limits: further words of the Trainer, e.g. `limit_train_batches`.
-        layers: the network's layers, for strategies that treat them one by one.
+        steps: optimiser steps already done; curves logged after the checkpoint are purged.
+        limits: further arguments of the Trainer, e.g. `limit_train_batches`.
+        layers: the network's layers, for strategies that shard or gather them one by one.
     """
     # Lightning's advice (sizes of logging intervals, more workers) is not about a run's result.
     warnings.filterwarnings("ignore", category=PossibleUserWarning)
@@ -116,12 +116,13 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
     warnings.filterwarnings("ignore", message=".*torch.distributed.*is deprecated.*")  # DeepSpeed's calls
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # OPT's layers; no host edits it
-    watchers: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
+    monitors: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
     if shards_weights(options):
-        watchers.append(InStep())
-    logger: Any = False
+        monitors.append(SynchronisedEvaluation())
+    precision: Any = options.precision  # a word of Lightning's, as the schema has checked
+    logger: TensorBoardLogger | bool = False
     if directory is not None:
-        watchers.append(LearningRateMonitor("step"))
+        monitors.append(LearningRateMonitor("step"))
         logger = TensorBoardLogger(
             str(directory), name="tensorboard", version="", purge_step=steps or None, default_hp_metric=False
         )
@@ -130,14 +131,14 @@ def build_trainer(
         devices=options.num_devices,
         num_nodes=options.nodes,
         strategy=strategy(options, layers),
-        precision=options.precision,
+        precision=precision,
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=None if options.strategy in DEEPSPEED else options.gradient_clip_val,
         log_every_n_steps=options.log_every_n_steps,
         logger=logger,
-        callbacks=[*callbacks, *watchers],
+        callbacks=[*callbacks, *monitors],
         plugins=[RunCheckpointIO(), _cluster()],
         enable_checkpointing=False,
         enable_progress_bar=not quiet,
@@ -145,7 +146,7 @@ def build_trainer(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         deterministic=True,
-        inference_mode=False,  # under it sites that share an input cannot know that they do
+        inference_mode=False,  # its tensors count no versions, so sites could not share their input
         default_root_dir=str(directory or Path.cwd()),
         **(limits or {}),
     )
@@ -163,7 +164,13 @@ def _cluster() -> ClusterEnvironment:
 
 
 def early_stopping(selection: str, maximise: bool, patience: int | None) -> list[Callback]:
-    """Return the callback that stops after `patience` evaluations without a better one, if any."""
+    """Return the callback that ends training after `patience` evaluations without a better one, if any.
+
+    Args:
+        selection: name of the metric, e.g. `val/accuracy`.
+        maximise: its direction.
+        patience: None for no early stopping.
+    """
     if patience is None:
         return []
     mode = "max" if maximise else "min"

@@ -18,14 +18,14 @@ import torch
 import main as program
 from model.run import finish
 from model.search.budget import Budget
-from model.search.reallocation_callback import Reallocations
+from model.search.reallocation_callback import ReallocationCallback
 from model.training.callbacks.checkpoints import Checkpoints
 from model.training.callbacks.metrics_record import MetricsRecord
 from model.training.learners.finetune import FineTuner
 
 POINTS: dict[str, tuple[Any, str]] = {
     "choice": (Budget, "choose"),
-    "decision": (Reallocations, "_decide"),
+    "decision": (ReallocationCallback, "_decide"),
     "recorded": (MetricsRecord, "on_train_batch_end"),
     "step": (Checkpoints, "on_train_batch_end"),
     "validation": (FineTuner, "on_validation_epoch_start"),

@@ -8,26 +8,31 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from model.search.budget import Budget
-from model.search.reallocation_callback import Reallocations, Search
+from model.search.reallocation_callback import ReallocationCallback, Search
 from model.site import SiteKey
-from model.training.learners.finetune import FineTuner, Recipe
+from model.training.learners.finetune import FineTuner, OptimizerSettings
 from tests.contracts.test_every_heuristic import Scored
 
-RECIPE = Recipe("adamw", 0.01, 0.01, 0.1, "none", 0.0, 0.0)
+RECIPE = OptimizerSettings("adamw", 0.01, 0.01, 0.1, "none", 0.0, 0.0)
 
 
 def scene(**changes: Any) -> tuple[Scored, FineTuner]:
     """Return a tiny LLaMA with LoRA at all of its sites, without dropout, and a learner of it."""
     scored = Scored(**{"dropout": 0.0, **changes})
     learner = FineTuner(
-        scored.network, scored.attachments, head=(), objective=scored.objective, recipe=RECIPE, evaluations=()
+        scored.network,
+        scored.attachments,
+        head=(),
+        objective=scored.objective,
+        optimizer_settings=RECIPE,
+        evaluations=(),
     )
     return scored, learner
 
 
 def scripted(
     scored: Scored, decisions: Sequence[Collection[SiteKey]], every: int, folder: Path
-) -> Reallocations:
+) -> ReallocationCallback:
     """Return a callback whose decision k is the k-th of the given ones; all are of one size."""
     keys = sorted(scored.attachments)
 
@@ -35,7 +40,7 @@ def scripted(
         return {key: float(key in decisions[number]) for key in keys}
 
     budget = Budget(dict.fromkeys(keys, 1), len(decisions[0]) / len(keys), "off")
-    return Reallocations(Search(scored.attachments, score, budget, every, 0, {}), folder)
+    return ReallocationCallback(Search(scored.attachments, score, budget, every, 0, {}), folder)
 
 
 def train(

@@ -20,9 +20,9 @@ from model.search.heuristic import HeuristicKind
 from model.search.saliency import measure, tie
 from model.search.score_file import Scores, read_scores, score_panel, write_scores
 from model.site import SiteKey
-from model.training.callbacks.before_training import BeforeTraining
+from model.training.callbacks.instead_of_training import InsteadOfTraining
 from model.training.learners.finetune import FineTuner
-from model.training.mixed_precision import frozen_stored_for
+from model.training.mixed_precision import frozen_weights_in_compute_dtype
 from model.training.trainer import build_trainer
 
 _SHOWN = 8
@@ -39,10 +39,10 @@ def run(job: Job) -> int:
         _train(job, learner)
     record = ScoreRecord(job)
     act = partial(_score, job, kind, record)
-    trainer = build_trainer(job.options, None, [BeforeTraining(act)], quiet=True)
+    trainer = build_trainer(job.options, None, [InsteadOfTraining(act)], quiet=True)
     if job.options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
-    with frozen_stored_for(learner.network, job.options.precision):
+    with frozen_weights_in_compute_dtype(learner.network, job.options.precision):
         trainer.fit(learner, datamodule=job.data)
     learner.network.gradient_checkpointing_disable()
     if console.rank() == 0:

@@ -6,7 +6,7 @@ from configs.runtime.files import write_bytes
 from configs.schema.options import DEEPSPEED
 from model.figures.charts import stairs
 from model.figures.heat_maps import heat_map
-from model.freezing.callback import Freezings, Held
+from model.freezing.callback import FreezingCallback, Held
 from model.freezing.record import Matrix, freezing_panels
 from model.run.action import Action
 from model.run.finish import finish
@@ -44,10 +44,10 @@ def _matrices(job: Job) -> tuple[dict[Matrix, Held], list[Matrix]]:
     return matrices, still
 
 
-def _freezings(job: Job, learner: FineTuner) -> Freezings:
+def _freezings(job: Job, learner: FineTuner) -> FreezingCallback:
     matrices, still = _matrices(job)
-    groups = learner.groups()
-    return Freezings(
+    groups = learner.trainable_counts()
+    return FreezingCallback(
         job.assembled.freezing,
         matrices,
         still=still,
@@ -56,7 +56,7 @@ def _freezings(job: Job, learner: FineTuner) -> Freezings:
     )
 
 
-def _drawn(job: Job, freezings: Freezings, steps: int) -> Searched:
+def _drawn(job: Job, freezings: FreezingCallback, steps: int) -> Searched:
     """Draw when matrices stopped and how many parameters trained; return both."""
     course, folder, rule = freezings.course, freezings.folder, freezings.rule
     pictures = {

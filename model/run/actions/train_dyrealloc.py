@@ -14,7 +14,7 @@ from model.run.job import Job, Searched
 from model.run.reallocation_search import budget_of, search_of
 from model.run.start import begin
 from model.search.history import History, frequency, frequency_panel
-from model.search.reallocation_callback import Reallocations
+from model.search.reallocation_callback import ReallocationCallback
 from model.site import is_shortcut
 
 
@@ -34,7 +34,7 @@ def run(job: Job) -> int:
     if not begin(job, learner, rows):
         return 0
     folder = job.directory.path / "search"
-    callback = Reallocations(search, folder)
+    callback = ReallocationCallback(search, folder)
     started = time.perf_counter()
     trainer, saver = fit(job, learner, [callback])
     took = time.perf_counter() - started

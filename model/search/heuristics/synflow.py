@@ -23,7 +23,7 @@ from model.search.eval_checkpointing import recomputed
 from model.search.gradients import slopes, trained_factors
 from model.search.heuristic import HeuristicKind, Probe
 from model.site import SiteKey
-from model.training.objective import Batch, inputs, is_frozen_plain
+from model.training.objective import Batch, inputs, is_frozen_linear
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _scores(probe: Probe, batch: Batch) -> Tensor:
 def _collapse_head(network: nn.Module) -> None:
     """Let a plain language-model head put out the sum over its vocabulary at once: it is linear."""
     head = network.get_output_embeddings()
-    if head is None or not is_frozen_plain(head, network.config):
+    if head is None or not is_frozen_linear(head, network.config):
         return
     total = nn.Linear(head.in_features, 1, bias=head.bias is not None, dtype=torch.float64)
     total.requires_grad_(False).to(head.weight.device)

@@ -1,1 +1,1 @@
-"""What happens around the steps: the run record, checkpoints, signals."""
+"""Callbacks around the training steps: the metrics record, checkpoints, signals."""

@@ -1,4 +1,4 @@
-"""Write `last.ckpt` and `best.ckpt`, go on from them exactly, and stop on a signal after saving."""
+"""Write `last.ckpt` and `best.ckpt`, resume from them exactly, and stop on a signal after saving."""
 
 import math
 import signal
@@ -9,9 +9,11 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.pytorch.loops.progress import _Progress
 
 from configs.runtime.faults import Stopped
 from model.tensors.random_state import random_states, restore_random_states
+from model.training.learners.finetune import fine_tuner
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _REQUEUE = signal.SIGUSR1
@@ -21,21 +23,21 @@ _REQUEUE = signal.SIGUSR1
 class Checkpoints(L.Callback):
     """Save at the boundaries of optimiser steps only, so that no accumulated gradient is ever lost.
 
-    A checkpoint carries the position: epoch, batches done in it, optimiser steps. An epoch's last batch is
-    never such a boundary; the epoch's checkpoint follows its evaluation and stands at (epoch + 1, 0).
+    A checkpoint holds the position: epoch, batches done in it, optimiser steps. No checkpoint is written
+    after an epoch's last batch; the epoch's checkpoint follows its evaluation, at position (epoch + 1, 0).
 
     Args:
-        folder: where `last.ckpt` and `best.ckpt` go.
+        folder: where `last.ckpt` and `best.ckpt` are written.
         selection: name of the metric that chooses the best step, e.g. `val/accuracy`.
         maximise: its direction.
-        every_steps: optimiser steps between checkpoints within an epoch; None for the epochs' ends alone.
+        every_steps: optimiser steps between checkpoints within an epoch; None for the epochs' ends only.
         max_steps: updates after which the run ends with an evaluation; -1 for no limit.
         facts: plain values stored in every checkpoint: the base, the data.
-        before_save: brings the log up to the step that is saved.
+        before_save: trainer -> None; writes the metrics up to the step that is saved.
 
     Attributes:
-        requeue: queues the job again, on the first process, after the checkpoint that SIGUSR1 asks for;
-            None leaves that signal alone.
+        requeue: submits the SLURM job again, on the first process, after the checkpoint that SIGUSR1 asks
+            for; None leaves that signal alone.
     """
 
     def __init__(
@@ -70,43 +72,52 @@ class Checkpoints(L.Callback):
         return {"best_value": self.best_value, "best_step": self.best_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best evaluation over."""
+        """Restore the best evaluation."""
         self.best_value, self.best_step = state_dict["best_value"], state_dict["best_step"]
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Replace Lightning's loop counters by the position, and add every process's random states."""
         checkpoint.pop("loops", None)
-        states = [random_states()]
+        states: list[dict[str, Any]] = [{} for _ in range(trainer.world_size)]
         if trainer.world_size > 1:
-            states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_states())
+        else:
+            states = [random_states()]
         checkpoint |= {"position": dict(self._position), "random": states, "facts": self.facts}
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states for the first batch; set earlier, the set-up would draw from them."""
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the random states for the first batch: set now, the set-up would draw from them."""
         self._resumed = True
         self._position = dict(checkpoint["position"])
         self._random = checkpoint["random"][trainer.global_rank]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over from Lightning; save once before the first step."""
+        """Handle the signals here instead of in Lightning; save once before the first step."""
         stops = _STOPS if self.requeue is None else (*_STOPS, _REQUEUE)
-        self._handlers = {number: signal.signal(number, self._notice) for number in stops}
+        self._handlers = {number: signal.signal(number, self._note_signal) for number in stops}
         if not self._resumed:
             self._save(trainer, self.folder / "last.ckpt", epoch=0, batches=0)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the random states of a resumed run, just before anything of its first batch is drawn."""
+        """Set the random states of a resumed run, just before its first batch draws from them."""
         if self._random is not None:
             restore_random_states(self._random)
             self._random = None
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when due, and stop when a signal came."""
+        """Save when due; after a signal save and stop.
+
+        Raises:
+            Stopped: on every process, when one of them received a signal.
+        """
         done = batch_idx + 1
         accumulate = trainer.accumulate_grad_batches
         if done >= trainer.num_training_batches or done % accumulate:
@@ -121,15 +132,19 @@ class Checkpoints(L.Callback):
         if stop:
             self._stop(trainer, stop)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Keep the best evaluation's weights; on a draw the earlier one stays."""
-        value = pl_module.results[self.selection]
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the best evaluation's weights; of equal ones the earliest is kept."""
+        value = fine_tuner(pl_module).results[self.selection]
         if self._improves(value):
             self.best_value, self.best_step = value, trainer.global_step
             self._save(trainer, self.folder / "best.ckpt", epoch=trainer.current_epoch + 1, batches=0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the epoch's end; a signal that came during its evaluation stops the run here."""
+        """Save the epoch's end; a signal received during its evaluation stops the run here.
+
+        Raises:
+            Stopped: on every process, when one of them received a signal.
+        """
         finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         finished = finished or trainer.global_step == self.max_steps
         self._save(
@@ -140,13 +155,13 @@ class Checkpoints(L.Callback):
             self._stop(trainer, stop)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
+        """Restore the signals' handlers."""
         self._release()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Give the signals back."""
+        """Restore the signals' handlers."""
         self._release()
 
     def _improves(self, value: float) -> bool:
@@ -170,7 +185,7 @@ class Checkpoints(L.Callback):
             path.parent.mkdir(exist_ok=True)
         trainer.save_checkpoint(path)
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:  # asked twice: end at once, as the default would
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -185,9 +200,9 @@ class Checkpoints(L.Callback):
         return int(number)
 
     def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
-        """End the run, its checkpoint written; SLURM's signal queues the job again first."""
+        """End the run, whose checkpoint is written; on SLURM's signal queue the job again first."""
         line = f"stopped by signal {number} after step {trainer.global_step}"
-        if number == _REQUEUE and trainer.is_global_zero:
+        if number == _REQUEUE and self.requeue is not None and trainer.is_global_zero:
             self.requeue()
             line += ", the job is queued again"
         raise Stopped(number, line)
@@ -198,18 +213,27 @@ class Checkpoints(L.Callback):
         self._handlers = {}
 
 
-def place(trainer: L.Trainer, position: Mapping[str, Any]) -> None:
+def set_position(trainer: L.Trainer, position: Mapping[str, Any]) -> None:
     """Set a fresh trainer's counters to a checkpoint's position, before `fit`.
 
-    Lightning's own loop state is not used: seen from a save hook it is one batch behind, and in an epoch it
+    Lightning's own loop state is not used: in a save hook it is one batch behind, and within an epoch it
     restarts on assumptions about validation that a stored position does not need.
+
+    Args:
+        trainer: has not run yet.
+        position: epoch, batches done in it, optimiser steps.
     """
     fit, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
-    for progress in (fit.epoch_progress.total, fit.epoch_progress.current):
-        progress.ready = progress.started = progress.processed = progress.completed = position["epoch"]
-    for progress in (epoch_loop.batch_progress.total, epoch_loop.batch_progress.current):
-        progress.ready = progress.started = progress.processed = progress.completed = position["batches"]
+    _set_counters(fit.epoch_progress, position["epoch"])
+    _set_counters(epoch_loop.batch_progress, position["batches"])
     steps = epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
     steps.ready = steps.completed = position["steps"]
     epoch_loop._batches_that_stepped = position["steps"]
     epoch_loop.restarting = position["batches"] > 0
+
+
+def _set_counters(progress: _Progress, number: int) -> None:
+    """Set all counters of a loop to a number of completed rounds."""
+    for tracker in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(tracker, name, number)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.runtime.faults import InputFault, NonFiniteFault
 from configs.runtime.files import write_text
+from model.training.learners.finetune import fine_tuner
 
 HEADER = "step,epoch,name,value\n"
 
@@ -19,8 +20,8 @@ HEADER = "step,epoch,name,value\n"
 class MetricsRecord(L.Callback):
     """Write one row per optimiser step and per evaluation, in full precision.
 
-    Losses stay on their device until a flush, so that a step never waits for them. What was written is part
-    of the checkpoint: a resumed run cuts the file back to it.
+    Losses stay on their device until a flush, so that a step never waits for them. The checkpoint holds the
+    file's length in bytes; a resumed run truncates the file to it.
 
     Args:
         path: `metrics.csv`.
@@ -36,15 +37,15 @@ class MetricsRecord(L.Callback):
         self._pending: list[tuple[int, int, Tensor]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the file is valid."""
+        """Return the file's length in bytes at this point."""
         return {"offset": self.offset}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the valid length over from a checkpoint."""
+        """Restore the length of a checkpoint."""
         self.offset = state_dict["offset"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin the file, or cut it back to the checkpoint.
+        """Create the file, or truncate it to the checkpoint's length.
 
         Raises:
             InputFault: when the file lacks rows that the checkpoint counts.
@@ -58,29 +59,32 @@ class MetricsRecord(L.Callback):
             os.truncate(self.path, self.offset)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the batch's loss; at the end of its window, the step's."""
-        self._window.append(pl_module.last_loss)
-        if len(self._window) < pl_module.window(batch_idx):
+        """Keep the batch's loss; at the end of its accumulation window keep their mean, the step's loss."""
+        learner = fine_tuner(pl_module)
+        if learner.last_loss is not None:
+            self._window.append(learner.last_loss)
+        if len(self._window) < learner.window(batch_idx):
             return
         self._pending.append((trainer.global_step, trainer.current_epoch, torch.stack(self._window).mean()))
         self._window = []
         if len(self._pending) >= self.flush_every:
             self.flush(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the evaluation's rows behind those of its steps."""
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the evaluation's rows after those of its steps."""
         self.flush(trainer)
-        values = {name: value for name, value in pl_module.results.items() if name.startswith("val/")}
+        results = fine_tuner(pl_module).results
+        values = {name: value for name, value in results.items() if name.startswith("val/")}
         self.write(trainer, trainer.global_step, trainer.current_epoch, values)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left."""
+        """Write the pending losses."""
         self.flush(trainer)
 
     def flush(self, trainer: L.Trainer) -> None:
-        """Bring the pending losses to the host, averaged over processes, and write them.
+        """Move the pending losses to the host, average them over processes and write them.
 
         Raises:
             NonFiniteFault: naming the first step whose loss is not finite.
@@ -99,7 +103,7 @@ class MetricsRecord(L.Callback):
             self.write(trainer, step, epoch, {"train/loss": loss})
 
     def write(self, trainer: L.Trainer, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Append rows; every process counts their bytes, the first one writes them."""
+        """Append a row for each value; every process counts the bytes, only the first one writes them."""
         text = "".join(f"{step},{epoch},{name},{value!r}\n" for name, value in values.items())
         self.offset = (self.offset or 0) + len(text.encode())
         if trainer.is_global_zero:
@@ -110,7 +114,7 @@ class MetricsRecord(L.Callback):
 
 
 def check_length(path: Path, length: int) -> None:
-    """Refuse a `metrics.csv` that is shorter than a checkpoint knows it; truncating would fill it with NULs.
+    """Refuse a `metrics.csv` shorter than a checkpoint knows it, which `os.truncate` would fill with NULs.
 
     Args:
         path: the file.
@@ -129,7 +133,7 @@ def check_length(path: Path, length: int) -> None:
 
 
 def close_metrics(path: Path, step: int, epoch: int, values: Mapping[str, float]) -> None:
-    """Write the closing test's rows behind those of training; rows of an interrupted try are replaced."""
+    """Append the final test's rows to those of training; rows of an interrupted attempt are replaced."""
     text = path.read_text(encoding="utf-8") if path.exists() else HEADER
     kept = [line for line in text.splitlines(keepends=True) if ",test/" not in line]
     closing = [f"{step},{epoch},{name},{value!r}\n" for name, value in values.items()]

@@ -1,4 +1,4 @@
-"""Processes that decide something for themselves compare it with the first one's."""
+"""Check that all processes took the same decision, where each of them takes it on its own."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ import torch
 from configs.runtime.faults import SystemFault
 
 
-def agree(trainer: L.Trainer, flags: Sequence[bool], what: str) -> None:
-    """Stop all processes when one decided otherwise than the first.
+def require_agreement(trainer: L.Trainer, flags: Sequence[bool], what: str) -> None:
+    """End the run on all processes when one decided differently from the first.
 
     Args:
-        trainer: tells the processes.
-        flags: this process's decision.
-        what: was decided.
+        trainer: its strategy broadcasts the first process's flags.
+        flags: this process's decision; of the same length on all processes.
+        what: names the decision in the message.
 
     Raises:
-        SystemFault: naming the decision.
+        SystemFault: naming the decision and how many processes differ; the first process has the line.
     """
     if trainer.world_size == 1:
         return
@@ -26,6 +26,6 @@ def agree(trainer: L.Trainer, flags: Sequence[bool], what: str) -> None:
     differs = torch.tensor(not torch.equal(own, first), dtype=torch.int32, device=own.device)
     torch.distributed.all_reduce(differs)
     if differs:
-        words = f"{int(differs)} of {trainer.world_size} processes decided otherwise than the first"
-        # All of them end; the first one says why.
-        raise SystemFault(*([f"{what}: {words}"] if trainer.is_global_zero else []))
+        count = f"{int(differs)} of {trainer.world_size} processes decided differently from the first"
+        # All processes end; only the first one prints the reason.
+        raise SystemFault(*([f"{what}: {count}"] if trainer.is_global_zero else []))

@@ -1,10 +1,12 @@
-"""Let parameters that a step does not use take part in DDP's exchange without any arithmetic on them.
+"""Include parameters that a step does not use in DDP's gradient exchange, without computing with them.
 
-DDP waits for a gradient of every parameter that trains. Modules that are switched off have none. Here each of
-their parameters gets a gradient of zeros from a node that hands the loss on unchanged; before the update the
-zeros are taken away again, since an optimiser moves (decay, momentum) what has a gradient, be it zero.
+DDP waits for a gradient of every parameter that requires one. Modules that are switched off have none. An
+autograd node passes the loss through unchanged and gives each of these parameters a gradient of zeros; before
+the update the learner sets it to None again, since an optimiser moves (decay, momentum) whatever has a
+gradient, even a zero one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,23 +14,28 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class _Silent(torch.autograd.Function):
-    """(loss, parameters) -> loss; zeros as the parameters' gradients."""
+class _ZeroGradients(torch.autograd.Function):
+    """(loss, parameters) -> loss; the parameters' gradients are zeros."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
-        """Hand the loss on. loss: scalar."""
+        """loss: scalar -> the same scalar."""
         ctx.shapes = [(p.shape, p.dtype, p.device) for p in parameters]
         return loss.view_as(loss)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        """grad: scalar -> itself, and zeros."""
+        """grad: scalar -> the same scalar, and zeros of each parameter's shape."""
         zeros = (torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.shapes)
         return grad, *zeros
 
 
-def silent(loss: Tensor, parameters: list[Tensor]) -> Tensor:
-    """Return the loss, tied to parameters that did not take part in it; their gradients will be zeros."""
-    return _Silent.apply(loss, *parameters) if parameters else loss
+def include_unused(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the loss, connected to parameters that were not used for it; their gradients will be zeros.
+
+    Args:
+        loss: scalar.
+        parameters: of any shapes; without one the very loss is returned.
+    """
+    return _ZeroGradients.apply(loss, *parameters) if parameters else loss

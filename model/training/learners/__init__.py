@@ -1,1 +1,1 @@
-"""LightningModules: one training, validation and test step each."""
+"""LightningModules: what a training, validation, test or prediction step computes."""

@@ -7,36 +7,37 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault
 from configs.schema.batch_limit import warmup_steps
-from model.adapters.adapter import is_router
 from model.injection.attachment import Attachment, switch
 from model.site import SiteKey
-from model.training.distributed.unused_parameters import silent
+from model.training.distributed.unused_parameters import include_unused
 from model.training.learning_rate import learning_rate
-from model.training.metrics import Joined
-from model.training.objective import Batch, Objective
+from model.training.metrics import JointUpdate
+from model.training.objective import Batch, Evaluation, Objective
+from model.training.trainable_counts import is_within_head, trainable_counts
 
-Answer = Callable[[Sequence[int]], str]
-"""Token ids of a generated answer -> text."""
+_OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the trained tensors move.
+class OptimizerSettings:
+    """Optimiser and learning rate schedule of the trained tensors.
 
     Args:
         optimizer: adamw, adam or sgd.
-        lr: top learning rate of the adapters (or of all weights).
-        head_lr: that of the task's head.
+        lr: peak learning rate of the adapters (or of all weights).
+        head_lr: peak learning rate of the task's head.
         weight_decay: decay of adapters and matrices; biases and norms never decay.
         schedule: none, linear or cosine_annealing.
-        warmup_ratio: share of the updates that warm up.
-        lowest_lr: where a schedule ends.
-        fused: one kernel for the whole update; off where a gradient scaler must look in between.
-        head_weight_decay: decay of the head's matrices; None: as others.
+        warmup_ratio: share of the updates that warm up, in [0, 1].
+        lowest_lr: learning rate at the schedule's end.
+        fused: one kernel for the whole update; off where a gradient scaler inspects the gradients first.
+        head_weight_decay: decay of the head's matrices; None for `weight_decay`.
     """
 
     optimizer: str
@@ -54,74 +55,65 @@ class FineTuner(L.LightningModule):
     """Train and evaluate a network with attached adapters.
 
     Args:
-        network: the stock network, its forward edited at the attached sites.
+        network: the stock network; attachments replace the forward of its adapted linears.
         attachments: by site; empty for full fine-tuning.
-        head: dotted names of the head modules that train beside the adapters.
+        head: dotted names of the head modules that train with the adapters.
         objective: loss and metrics.
-        recipe: optimiser and schedule.
-        evaluations: names of the evaluation sets, `validation` or `test` first; others give their suffix to
-            metrics. Where all have a suffix they are parts of a mixture, and what they have in common stands
-            under the plain names.
+        optimizer_settings: optimiser and schedule.
+        evaluations: names of the evaluation sets, `validation` or `test` first; the suffix of another name
+            is appended to its metrics' names. If all have a suffix they are the parts of a mixture, and the
+            plain names hold the metrics over all parts together.
+
+    Attributes:
+        results: the latest metrics by name, e.g. `val/accuracy`.
+        last_loss: the latest training loss, a scalar on its device.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: PreTrainedModel,
         attachments: Mapping[SiteKey, Attachment],
         *,
         head: Sequence[str],
         objective: Objective,
-        recipe: Recipe,
+        optimizer_settings: OptimizerSettings,
         evaluations: Sequence[str] = ("validation",),
     ) -> None:
         super().__init__()
         self.network = network
         self.adapters = nn.ModuleDict({str(key): attachment for key, attachment in attachments.items()})
         self.attachments = dict(attachments)
-        self._routers = {
-            f"adapters.{key}.adapter.{name}"
-            for key, attachment in attachments.items()
-            for name, _ in attachment.adapter.named_parameters()
-            if is_router(attachment.adapter, name)
-        }
         self.objective = objective
-        self.recipe = recipe
+        self.optimizer_settings = optimizer_settings
         self.head = tuple(head)
         self.evaluations = tuple(evaluations)
         self.results: dict[str, float] = {}
         self.last_loss: Tensor | None = None
         self.strict_loading = False
-        self._running: list[Any] = []
-        self._total: Any = None
+        self._running: list[Evaluation] = []
+        self._total: Evaluation | None = None
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Return the tensors that train, by their name in this module."""
+        """Return the tensors that require a gradient, by their name in this module."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def held(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds: what trains, and all other tensors of the adapters it is in."""
+    def checkpoint_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint: what trains, and all tensors of adapters that train in part."""
         found: dict[str, Tensor] = dict(self.trained())
         for key, attachment in self.adapters.items():
             own = attachment.state_dict(prefix=f"adapters.{key}.", keep_vars=True)
             found |= own if found.keys() & own.keys() else {}
         return found
 
-    def groups(self) -> dict[str, int]:
-        """Return the number of trained parameters in adapters, routers or gates, head and other tensors."""
-        counts = {"adapters": 0, "router_or_gates": 0, "head": 0, "other": 0}
-        for name, parameter in self.trained().items():
-            counts[self._group(name)] += parameter.numel()
-        return counts
-
-    def _group(self, name: str) -> str:
-        if name.startswith("adapters."):
-            return "router_or_gates" if name in self._routers else "adapters"
-        plain = name.removeprefix("network.")
-        return "head" if any(plain.startswith(f"{module}.") for module in self.head) else "other"
+    def trainable_counts(self) -> dict[str, int]:
+        """Return the number of trainable parameters in adapters, routers or gates, head and other tensors."""
+        return trainable_counts(self.network, self.attachments, self.head)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapters and what else trains; the frozen base is named by the run's facts."""
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in self.held()}
+        """Keep the adapters and what else trains; the frozen base is identified by the checkpoint's facts."""
+        checkpoint["state_dict"] = {
+            name: checkpoint["state_dict"][name] for name in self.checkpoint_tensors()
+        }
         checkpoint["switches"] = {
             str(key): attachment.enabled
             for key, attachment in self.attachments.items()
@@ -129,17 +121,25 @@ class FineTuner(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse tensors that are not those that train here; Lightning's own check is off."""
-        self.check(checkpoint["state_dict"], "--load")
+        """Check the tensors, since Lightning's own check is off, and restore which modules are on.
+
+        Raises:
+            InputFault: as `check_tensors`.
+        """
+        self.check_tensors(checkpoint["state_dict"], "--load")
         switch(self.attachments, checkpoint["switches"])
 
-    def check(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Compare a checkpoint's tensors with those that it would hold here.
+    def check_tensors(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Compare a checkpoint's tensors with those that this learner would save.
+
+        Args:
+            state: name -> tensor.
+            where: what begins each line of a refusal.
 
         Raises:
             InputFault: naming tensors that are missing, unexpected or of another shape.
         """
-        own = self.held()
+        own = self.checkpoint_tensors()
         faults = [f"{where}: lacks {name}" for name in sorted(set(own) - set(state))]
         faults += [
             f"{where}: holds {name}, which this model does not train"
@@ -153,13 +153,17 @@ class FineTuner(L.LightningModule):
         if faults:
             raise InputFault(*faults[:8])
 
-    def adopt(self, checkpoint: Mapping[str, Any], where: str) -> None:
-        """Copy a checkpoint's tensors in, after `check`, and switch its modules on and off.
+    def load_trained(self, checkpoint: Mapping[str, Any], where: str) -> None:
+        """Load a checkpoint's tensors, after `check_tensors`, and switch its modules on and off.
+
+        Args:
+            checkpoint: holds `state_dict` and `switches`.
+            where: what begins each line of a refusal.
 
         Raises:
-            InputFault: for tensors that are not those that train here.
+            InputFault: as `check_tensors`, or when an adapter refuses its tensors.
         """
-        self.check(checkpoint["state_dict"], where)
+        self.check_tensors(checkpoint["state_dict"], where)
         switch(self.attachments, checkpoint["switches"])
         try:
             self.load_state_dict(checkpoint["state_dict"], strict=False)
@@ -167,22 +171,22 @@ class FineTuner(L.LightningModule):
             raise InputFault(f"{where}: {refusal}") from None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss, weighted so that an update uses the mean over its own accumulation window."""
+        """Return the loss (scalar), weighted so that an update uses the mean over its accumulation window."""
         loss = self.objective.loss(self.network, batch)
         self.last_loss = loss.detach()
         self.log("train/loss", self.last_loss, prog_bar=True)
         accumulate = self.trainer.accumulate_grad_batches
         # Lightning divides every batch by `accumulate`; the last window of an epoch may be shorter.
         loss = loss * (accumulate / self.window(batch_idx))
-        return silent(loss, self.unused()) if self.trainer.world_size > 1 else loss
+        return include_unused(loss, self.unused_parameters()) if self.trainer.world_size > 1 else loss
 
     def active_parameters(self) -> int:
-        """Return the number of adapter parameters in modules that are on."""
-        on = (attachment for attachment in self.attachments.values() if attachment.active)
-        return sum(p.numel() for attachment in on for p in attachment.adapter.parameters() if p.requires_grad)
+        """Return the number of trainable adapter parameters in modules that are on."""
+        on = [attachment.adapter for attachment in self.attachments.values() if attachment.active]
+        return sum(p.numel() for adapter in on for p in adapter.parameters() if p.requires_grad)
 
-    def unused(self) -> list[nn.Parameter]:
-        """Return what trains by its flag but not now: it belongs to a module that is off, or is frozen."""
+    def unused_parameters(self) -> list[nn.Parameter]:
+        """Return what requires a gradient but is not updated: its module is off, or it was frozen."""
         found = []
         for attachment in self.attachments.values():
             frozen = attachment.adapter.frozen
@@ -194,8 +198,8 @@ class FineTuner(L.LightningModule):
         return found
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take gradients away from what is off or frozen: no update, no momentum, no decay."""
-        for parameter in self.unused():
+        """Remove the gradients of what is off or frozen: no update, no momentum, no decay."""
+        for parameter in self.unused_parameters():
             parameter.grad = None
 
     def window(self, batch_idx: int) -> int:
@@ -205,38 +209,38 @@ class FineTuner(L.LightningModule):
         return int(min(accumulate, self.trainer.num_training_batches - start))
 
     def on_validation_epoch_start(self) -> None:
-        """Start every evaluation set afresh."""
+        """Reset the metrics of every evaluation set."""
         self._running = [self.objective.evaluation(self.device) for _ in self.evaluations]
         are_parts = all(_suffix(name) for name in self.evaluations)
         self._total = self.objective.evaluation(self.device) if are_parts else None
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to its evaluation set."""
+        """Add a batch to the metrics of its evaluation set."""
         running = self._running[dataloader_idx]
-        joined = running if self._total is None else Joined(self._total, running)
-        self.objective.evaluate(self.network, batch, joined)
+        metrics = running if self._total is None else JointUpdate(self._total, running)
+        self.objective.evaluate(self.network, batch, metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Publish `val/<metric>` for the first set, or all parts, and `val/<metric>_<suffix>` for others."""
-        self._publish("val")
+        """Log `val/<metric>` of the first set, or of all parts, and `val/<metric>_<suffix>` of the others."""
+        self._log_results("val")
 
     def on_test_epoch_start(self) -> None:
-        """Start every evaluation set afresh."""
+        """Reset the metrics of every evaluation set."""
         self.on_validation_epoch_start()
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add a batch to its evaluation set."""
+        """Add a batch to the metrics of its evaluation set."""
         self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Publish `test/<metric>`."""
-        self._publish("test")
+        """Log `test/<metric>`, named as those of a validation."""
+        self._log_results("test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Return row numbers (B) and predictions (B)."""
         return batch["index"], self.objective.predict(self.network, batch)
 
-    def _publish(self, split: str) -> None:
+    def _log_results(self, split: str) -> None:
         whole = [] if self._total is None else [("", self._total)]
         for suffix, running in (*whole, *zip(map(_suffix, self.evaluations), self._running)):
             self.results |= {
@@ -249,46 +253,53 @@ class FineTuner(L.LightningModule):
                     name, torch.tensor(value, dtype=torch.float64), rank_zero_only=False, sync_dist=False
                 )
 
-    def configure_optimizers(self) -> Any:
-        """Return the optimiser over adapters and head, and the schedule per update."""
-        groups = self._parameter_groups()
-        recipe = self.recipe
-        kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-        optimizer = kinds[recipe.optimizer](groups, lr=recipe.lr, fused=recipe.fused)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser over all trained tensors, and the schedule per update."""
+        groups, settings = self._parameter_groups(), self.optimizer_settings
+        optimizer = _OPTIMIZERS[settings.optimizer](groups, lr=settings.lr, fused=settings.fused)
         total = int(self.trainer.estimated_stepping_batches)
-        shape = {
-            "total": total,
-            "warmup": warmup_steps(recipe.warmup_ratio, total),
-            "kind": recipe.schedule,
-            "lowest": recipe.lowest_lr,
-        }
-        factors = [
-            partial(_factor, base=group["lr"], **shape) if group["lr"] > 0 else (lambda step: 0.0)
-            for group in groups
+        factors: list[Callable[[int], float]] = [
+            partial(_lr_factor, base=group["lr"], total=total, settings=settings) for group in groups
         ]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return groups by learning rate and decay: biases and norms do not decay, vectors of adapters do."""
-        recipe = self.recipe
+        """Return groups by learning rate and decay: biases and norms have no decay, adapters' vectors do."""
+        settings = self.optimizer_settings
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.trained().items():
-            lr, decay = recipe.lr, recipe.weight_decay
-            if self._group(name) == "head":
-                lr = recipe.head_lr
-                decay = decay if recipe.head_weight_decay is None else recipe.head_weight_decay
+            lr, decay = settings.lr, settings.weight_decay
+            if is_within_head(name.removeprefix("network."), self.head):
+                lr = settings.head_lr
+                decay = decay if settings.head_weight_decay is None else settings.head_weight_decay
             if parameter.ndim == 1 and not name.startswith("adapters."):
                 decay = 0.0
             groups.setdefault((lr, decay), []).append(parameter)
         return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
 
 
+def fine_tuner(module: L.LightningModule) -> FineTuner:
+    """Return the module that Lightning passes to a callback, as what the callbacks of a training run on."""
+    assert isinstance(module, FineTuner), type(module)
+    return module
+
+
 def _suffix(name: str) -> str:
-    """Return what an evaluation set's name adds to those of its metrics: `validation_a` -> `_a`."""
+    """Return what an evaluation set's name appends to its metrics' names: `validation_a` -> `_a`."""
     return name.removeprefix("validation").removeprefix("test")
 
 
-def _factor(step: int, *, base: float, **shape: Any) -> float:
-    """Return the share of the base rate at a step; the optimiser multiplies by it."""
-    return learning_rate(step, base=base, **shape) / base
+def _lr_factor(step: int, *, base: float, total: int, settings: OptimizerSettings) -> float:
+    """Return the learning rate of a step as a multiple of the base rate, which the scheduler multiplies."""
+    if base <= 0:
+        return 0.0
+    rate = learning_rate(
+        step,
+        base=base,
+        total=total,
+        warmup=warmup_steps(settings.warmup_ratio, total),
+        kind=settings.schedule,
+        lowest=settings.lowest_lr,
+    )
+    return rate / base

@@ -97,7 +97,7 @@ def test_both_processes_hold_the_same_bits(two):
 @pytest.mark.slow
 def test_a_process_that_decides_otherwise_stops_all(place, words):
     done = _both(place / "differing", words(4), 4, ("choice", 0, 1, "differ"))
-    line = "error: reallocation 0: 1 of 2 processes decided otherwise than the first"
+    line = "error: reallocation 0: 1 of 2 processes decided differently from the first"
     assert [one for one in done.stderr.splitlines() if "error" in one] == [line]
     assert "Traceback" not in done.stderr
     assert not (place / "differing" / "search" / "history.toml").exists()

@@ -19,7 +19,7 @@ from model.network.backbone import load_backbone, with_quantizer
 from model.network.quantization import QuantizedWeight, QuantizerKind, dequantize, quantize
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan
-from model.training.mixed_precision import frozen_stored_for
+from model.training.mixed_precision import frozen_weights_in_compute_dtype
 from tests.support.runs import ENTRY
 
 LARGEST = 7
@@ -196,7 +196,7 @@ def test_frozen_linears_of_the_layers_alone_are_quantized(ground, tmp_path, fami
 def test_autocast_swaps_leave_it_quantized():
     network = nn.Sequential(_linear())
     before = network[0].weight
-    with frozen_stored_for(network, "bf16-mixed"):
+    with frozen_weights_in_compute_dtype(network, "bf16-mixed"):
         assert isinstance(network[0].weight, QuantizedWeight)
     assert network[0].weight is before
 

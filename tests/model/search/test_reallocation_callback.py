@@ -10,7 +10,7 @@ from configs.runtime.faults import NonFiniteFault, SystemFault
 from configs.runtime.seeds import draws
 from model.search.budget import Budget
 from model.search.history import frequency, read_frequency, read_history
-from model.search.reallocation_callback import Reallocations, Search
+from model.search.reallocation_callback import ReallocationCallback, Search
 from model.site import SiteKey
 from tests.support.switching import scene, scripted, train
 
@@ -50,7 +50,7 @@ def _act(callback, *batches, epoch=0):
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5, 9])
 def test_decisions_fall_on_multiples_within_each_epoch(scored, tmp_path, every):
-    callback = Reallocations(_search(scored, _tied, every), tmp_path)
+    callback = ReallocationCallback(_search(scored, _tied, every), tmp_path)
     for epoch in range(2):
         _act(callback, *range(7), epoch=epoch)
     expected = [(epoch, step) for epoch in range(2) for step in range(0, 7, every)]
@@ -64,7 +64,7 @@ def test_all_are_on_while_they_are_scored_and_the_chosen_ones_afterwards(scored,
         seen.append([one.enabled for one in scored.attachments.values()])
         return {key: float(key.layer * 10 + number) for key in scored.attachments}
 
-    callback = Reallocations(_search(scored, score), tmp_path)
+    callback = ReallocationCallback(_search(scored, score), tmp_path)
     _act(callback, 0, 1)
     assert all(map(all, seen))
     on = {key for key, one in scored.attachments.items() if one.enabled}
@@ -74,7 +74,7 @@ def test_all_are_on_while_they_are_scored_and_the_chosen_ones_afterwards(scored,
 
 
 def test_ties_are_broken_by_the_seed_and_the_decisions_number_alone(scored, tmp_path):
-    callback = Reallocations(_search(scored, _tied), tmp_path)
+    callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     torch.manual_seed(1)
     state = torch.get_rng_state()
     _act(callback, 0, 1, 2)
@@ -89,7 +89,7 @@ def test_ties_are_broken_by_the_seed_and_the_decisions_number_alone(scored, tmp_
 
 def test_every_decision_is_in_both_files_at_once(scored, tmp_path):
     folder = tmp_path / "search"
-    callback = Reallocations(_search(scored, _tied, max_alpha=10), folder)
+    callback = ReallocationCallback(_search(scored, _tied, max_alpha=10), folder)
     for batch in range(3):
         _act(callback, batch)
         history = read_history(folder / "history.toml")
@@ -101,7 +101,7 @@ def test_every_decision_is_in_both_files_at_once(scored, tmp_path):
 
 
 def test_another_process_than_the_first_writes_nothing(scored, tmp_path):
-    callback = Reallocations(_search(scored, _tied), tmp_path / "search")
+    callback = ReallocationCallback(_search(scored, _tied), tmp_path / "search")
     trainer = _trainer()
     trainer.is_global_zero = False
     callback.on_train_start(trainer, None)
@@ -114,9 +114,9 @@ def test_a_checkpoint_carries_decisions_to_the_last_digit(scored, tmp_path):
     def score(trainer, learner, number):
         return {key: 0.1 * (number + 1) + place / 3 for place, key in enumerate(scored.attachments)}
 
-    first = Reallocations(_search(scored, score), tmp_path / "one")
+    first = ReallocationCallback(_search(scored, score), tmp_path / "one")
     _act(first, 0, 1)
-    second = Reallocations(_search(scored, score), tmp_path / "two")
+    second = ReallocationCallback(_search(scored, score), tmp_path / "two")
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.decided == first.decided
     for callback in (first, second):
@@ -126,19 +126,19 @@ def test_a_checkpoint_carries_decisions_to_the_last_digit(scored, tmp_path):
 
 
 def test_resuming_cuts_the_files_back_to_the_checkpoint(scored, tmp_path):
-    callback = Reallocations(_search(scored, _tied), tmp_path)
+    callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     _act(callback, 0)
     kept, state = [(tmp_path / name).read_bytes() for name in FILES], callback.state_dict()
     _act(callback, 1, 2)
-    resumed = Reallocations(_search(scored, _tied), tmp_path)
+    resumed = ReallocationCallback(_search(scored, _tied), tmp_path)
     resumed.load_state_dict(state)
     resumed.on_train_start(_trainer(), None)
     assert [(tmp_path / name).read_bytes() for name in FILES] == kept
 
 
 def test_a_run_killed_before_its_first_checkpoint_leaves_no_decision(scored, tmp_path):
-    _act(Reallocations(_search(scored, _tied), tmp_path), 0)
-    Reallocations(_search(scored, _tied), tmp_path).on_train_start(_trainer(), None)
+    _act(ReallocationCallback(_search(scored, _tied), tmp_path), 0)
+    ReallocationCallback(_search(scored, _tied), tmp_path).on_train_start(_trainer(), None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +146,7 @@ def test_a_score_that_is_not_finite_names_decision_and_step(scored, tmp_path):
     def score(trainer, learner, number):
         raise NonFiniteFault("layer_0/q_proj: the score is nan")
 
-    callback = Reallocations(_search(scored, score), tmp_path)
+    callback = ReallocationCallback(_search(scored, score), tmp_path)
     with pytest.raises(NonFiniteFault) as fault:
         callback.on_train_batch_start(_trainer(step=11), None, None, 0)
     assert fault.value.lines == ("reallocation 0, after step 11: layer_0/q_proj: the score is nan",)
@@ -157,7 +157,7 @@ def test_a_score_that_is_not_finite_names_decision_and_step(scored, tmp_path):
 def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch, differing):
     """The first one's choice is compared with the own one; the number of those that differ is added up."""
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.fill_(differing))
-    callback = Reallocations(_search(scored, _tied), tmp_path)
+    callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     trainer = _trainer(world=4)
     if not differing:
         callback.on_train_batch_start(trainer, None, None, 0)
@@ -166,7 +166,7 @@ def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch,
     with pytest.raises(SystemFault) as fault:
         callback.on_train_batch_start(trainer, None, None, 0)
     assert fault.value.lines == (
-        f"reallocation 0: {differing} of 4 processes decided otherwise than the first",
+        f"reallocation 0: {differing} of 4 processes decided differently from the first",
     )
     assert callback.decided == []
     assert list(tmp_path.iterdir()) == []
@@ -178,7 +178,7 @@ def test_the_own_choice_is_compared_with_the_first_ones(scored, tmp_path, monkey
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: told.append(int(tensor)))
     trainer = _trainer(world=2)
     trainer.strategy.broadcast = lambda tensor: tensor if same else ~tensor
-    callback = Reallocations(_search(scored, _tied), tmp_path)
+    callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     if same:
         callback.on_train_batch_start(trainer, None, None, 0)
     else:

@@ -7,7 +7,7 @@ from torch import nn
 from model.adapters.methods.lora import ADAPTER, Lora
 from model.injection.attachment import Attachment
 from model.site import Site, SiteKey
-from model.training.mixed_precision import frozen_stored_for
+from model.training.mixed_precision import frozen_weights_in_compute_dtype
 
 
 class Tied(nn.Module):
@@ -51,7 +51,7 @@ def loss_and_gradients(network, adapter):
 def test_losses_and_gradients_are_those_of_autocast(network):
     adapter = adapted(network)
     expected = loss_and_gradients(network, adapter)
-    with frozen_stored_for(network, "bf16-mixed") as count:
+    with frozen_weights_in_compute_dtype(network, "bf16-mixed") as count:
         found = loss_and_gradients(network, adapter)
     assert count == 2
     for ours, theirs in zip(found, expected):
@@ -59,14 +59,14 @@ def test_losses_and_gradients_are_those_of_autocast(network):
 
 
 def test_what_trains_and_what_is_tied_keeps_its_type(network):
-    with frozen_stored_for(network, "bf16-mixed"):
+    with frozen_weights_in_compute_dtype(network, "bf16-mixed"):
         assert network.q_proj.weight.dtype == network.head.weight.dtype == torch.bfloat16
         assert network.table.weight.dtype == network.score.weight.dtype == torch.float32
 
 
 def test_everything_comes_back_even_after_a_fault(network):
     before = dict(network.named_parameters(remove_duplicate=False))
-    with pytest.raises(RuntimeError), frozen_stored_for(network, "bf16-mixed"):
+    with pytest.raises(RuntimeError), frozen_weights_in_compute_dtype(network, "bf16-mixed"):
         raise RuntimeError
     after = dict(network.named_parameters(remove_duplicate=False))
     assert all(after[name] is parameter for name, parameter in before.items())
@@ -74,6 +74,6 @@ def test_everything_comes_back_even_after_a_fault(network):
 
 
 def test_full_precision_changes_nothing(network):
-    with frozen_stored_for(network, "32-true") as count:
+    with frozen_weights_in_compute_dtype(network, "32-true") as count:
         assert count == 0
         assert network.q_proj.weight.dtype == torch.float32

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.training.multiple_choice import Choice, ChoiceMetrics
+from model.training.multiple_choice import MultipleChoice, MultipleChoiceMetrics
 from model.training.objective import LanguageModeling
 
 NAMES = ("mmlu", "mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
@@ -44,7 +44,7 @@ def _batch(prompts, labels, groups):
 
 
 def test_the_letter_with_the_largest_logit_after_the_prompt_is_the_answer():
-    objective, network = Choice(LanguageModeling(), NAMES), Scripted()
+    objective, network = MultipleChoice(LanguageModeling(), NAMES), Scripted()
     batch = _batch([[5, 6, 7], [4], [9, 2]], [3, 0, 1], [0, 0, 3])
     assert objective.predict(network, batch).tolist() == [3, 0, 2]
     metrics = objective.evaluation(torch.device("cpu"))
@@ -64,12 +64,12 @@ def test_the_loss_is_that_of_language_modelling():
     learned = LanguageModeling()
     seen = []
     stub = SimpleNamespace(loss=lambda network, batch: seen.append((network, batch)) or torch.tensor(0.5))
-    assert float(Choice(stub, NAMES).loss("network", {"labels": 1})) == 0.5
+    assert float(MultipleChoice(stub, NAMES).loss("network", {"labels": 1})) == 0.5
     assert seen == [("network", {"labels": 1})]
     assert learned == LanguageModeling()
 
 
 def test_metrics_without_a_question_are_left_out():
-    metrics = ChoiceMetrics(NAMES, torch.device("cpu"))
+    metrics = MultipleChoiceMetrics(NAMES, torch.device("cpu"))
     metrics.update(torch.tensor([True, False]), torch.tensor([2, 2]))
     assert metrics.compute() == {"mmlu": 0.5, "mmlu_social_sciences": 0.5}

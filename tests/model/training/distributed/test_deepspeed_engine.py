@@ -20,7 +20,7 @@ from tests.support.tiny import tiny_network
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 ENTRY = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
-STAGES = {"2": {"number": 2}, "3": {"number": 3}, "3 offload": {"number": 3, "offload": True}}
+STAGES = {"2": {"stage": 2}, "3": {"stage": 3}, "3 offload": {"stage": 3, "offload": True}}
 CLIP = 0.01
 
 
@@ -84,12 +84,12 @@ def _alone(root, rank, world):
 
 def _shared(root, rank, words):
     """Train through the engine; return every loss, the module in its hands, and whole states."""
-    from model.training.distributed.deepspeed_engine import Stage, hand_over
+    from model.training.distributed.deepspeed_engine import ZeroConfig, partition
 
     optimizer, losses = _optimizer(root), []
     trained, before = root.trained(), torch.get_rng_state()
-    stage = Stage(clip=CLIP, **words)
-    shares = hand_over(root, stage, torch.device("cpu"), root.layers, root.adapters, optimizer)
+    config = ZeroConfig(clip=CLIP, **words)
+    shares = partition(root, config, torch.device("cpu"), root.layers, root.adapters, optimizer)
     assert torch.equal(before, torch.get_rng_state())
     engine = shares.engine
     for window in _batches(rank):
@@ -100,8 +100,8 @@ def _shared(root, rank, words):
             losses.append(loss.detach())
         engine.step()
         assert engine.was_step_applied()
-    shares.link()
-    states = [{key: shares.state(p, key) for key in ("exp_avg", "exp_avg_sq")} for p in trained]
+    shares.link_optimizer_state()
+    states = [{key: shares.optimizer_state(p, key) for key in ("exp_avg", "exp_avg_sq")} for p in trained]
     return losses, shares, states
 
 
@@ -115,19 +115,19 @@ def _compare(family, words, rank, world):
     hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in root.modules()]
     found, shares, states = _shared(root, rank, words)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    if words["number"] == 3:
+    if words["stage"] == 3:
         weight = root.linear.weight
         assert weight.numel() == 0
         assert weight.ds_tensor.numel() * world == weight.ds_numel
     for parameter, other, state in zip(root.trained(), alone.trained(), states, strict=True):
-        whole = shares.parameter(parameter)
+        whole = shares.full_parameter(parameter)
         torch.testing.assert_close(whole, other.detach(), rtol=1e-4, atol=1e-6)
         for key, value in state.items():
             wanted = optimizer.state[other][key]
             torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-7)
-            shares.set_state(parameter, key, torch.full_like(wanted, 2.0))
-            assert torch.equal(shares.state(parameter, key), torch.full_like(wanted, 2.0))
-    shares.take_back()
+            shares.set_optimizer_state(parameter, key, torch.full_like(wanted, 2.0))
+            assert torch.equal(shares.optimizer_state(parameter, key), torch.full_like(wanted, 2.0))
+    shares.restore()
     assert list(root.state_dict()) == keys
     assert all(torch.equal(root.get_parameter(name), tensor) for name, tensor in frozen.items())
     assert functional.linear is plain
@@ -171,13 +171,13 @@ def test_two_processes_train_as_one_without_shares_does(families, stages):
 def test_the_configuration_is_one_deepspeed_reads(words):
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-    from model.training.distributed.deepspeed_engine import Stage
+    from model.training.distributed.deepspeed_engine import ZeroConfig
 
-    made = Stage(clip=0.5, precision="bf16-mixed", **words).config()
+    made = ZeroConfig(clip=0.5, precision="bf16-mixed", **words).deepspeed_config()
     zero = DeepSpeedZeroConfig(**made["zero_optimization"])
-    assert zero.stage == words["number"]
+    assert zero.stage == words["stage"]
     assert made["gradient_clipping"] == 0.5
     assert made["torch_autocast"]["dtype"] == "bfloat16"
-    assert "torch_autocast" not in Stage(**words).config()
+    assert "torch_autocast" not in ZeroConfig(**words).deepspeed_config()
     offloaded = [str(part.device) for part in (zero.offload_param, zero.offload_optimizer) if part]
     assert offloaded == (["cpu", "cpu"] if words.get("offload") else [])

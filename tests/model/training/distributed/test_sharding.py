@@ -15,7 +15,7 @@ from configs.runtime import kinds
 from model.injection.attach import attach, locate
 from model.network.family import dimensions
 from model.plan.adapter_config import AdapterConfig
-from model.training.distributed.sharding import in_step, is_sharded, shard
+from model.training.distributed.sharding import is_sharded, shard, synchronised_forwards
 from tests.support.tiny import tiny_network
 
 ENTRY = AdapterConfig(rank=3, alpha=6.0, dropout=0.0, adapter_name="default", disabled=False, init=False)
@@ -64,7 +64,7 @@ def _unequal(network, tokens, rank):
     """The first process computes three times, the other one never: both get out, outputs are its own."""
     with torch.no_grad():
         expected = network.eval()(input_ids=tokens)[0]
-        with in_step(network):
+        with synchronised_forwards(network):
             for _ in range(3 if rank == 0 else 0):
                 torch.testing.assert_close(network(input_ids=tokens)[0], expected)
     distributed.barrier()
@@ -98,6 +98,6 @@ def test_two_processes_with_shards_compute_what_whole_networks_do(families):
 
 def test_a_network_in_one_piece_is_left_alone():
     network = nn.Linear(2, 2)
-    with in_step(network):
+    with synchronised_forwards(network):
         assert not network._forward_pre_hooks
     assert not is_sharded(network)

@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from model.training.distributed.unused_parameters import silent
+from model.training.distributed.unused_parameters import include_unused
 
 
 def test_the_loss_and_its_gradient_are_handed_on_unchanged():
     weight = nn.Parameter(torch.tensor([3.0, -0.0]))
     off = [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(4, dtype=torch.float64))]
     loss = (weight * torch.tensor([2.0, 5.0])).sum()
-    found = silent(loss, off)
+    found = include_unused(loss, off)
     assert found.shape == loss.shape
     assert found.item() == loss.item()
     (found * 7).backward()
@@ -25,7 +25,7 @@ def test_no_arithmetic_touches_their_values():
     """What is not a number stays out of loss and gradients: nothing is multiplied by 0."""
     off = nn.Parameter(torch.tensor([float("nan"), float("inf")]))
     weight = nn.Parameter(torch.tensor(1.5))
-    loss = silent(weight * 2, [off])
+    loss = include_unused(weight * 2, [off])
     loss.backward()
     assert loss.item() == 3.0
     assert off.grad.tolist() == [0.0, 0.0]
@@ -35,10 +35,10 @@ def test_no_arithmetic_touches_their_values():
 def test_what_a_window_gathered_before_stays_and_zeros_are_added():
     off = nn.Parameter(torch.ones(2))
     off.grad = torch.tensor([1.0, 2.0])
-    silent(nn.Parameter(torch.tensor(1.0)) * 1, [off]).backward()
+    include_unused(nn.Parameter(torch.tensor(1.0)) * 1, [off]).backward()
     assert off.grad.tolist() == [1.0, 2.0]
 
 
 def test_without_such_parameters_it_is_the_very_loss():
     loss = nn.Parameter(torch.tensor(1.0)) * 2
-    assert silent(loss, []) is loss
+    assert include_unused(loss, []) is loss

@@ -9,13 +9,13 @@ from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
-from model.training.learners.finetune import FineTuner, Recipe
+from model.training.learners.finetune import FineTuner, OptimizerSettings
 from model.training.objective import Classification
 from tests.support.rank_gated import Blended, RankGated
 from tests.support.tiny import tiny_network
 
 
-def _groups(method, **recipe):
+def _groups(method, **changes):
     family = kinds.load(kinds.FAMILIES, "roberta")
     network = tiny_network(family, AutoModelForSequenceClassification, num_labels=2).requires_grad_(False)
     network.classifier.requires_grad_(True)
@@ -24,9 +24,13 @@ def _groups(method, **recipe):
         rank=2, alpha=4.0, dropout=0.0, adapter_name="default", disabled=False, method=method
     )
     attachments = attach(network, sites, dict.fromkeys(sites, config), 0, "plan")
-    settings = Recipe("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0, **recipe)
+    settings = OptimizerSettings("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0, **changes)
     learner = FineTuner(
-        network, attachments, head=("classifier",), objective=Classification((), 2), recipe=settings
+        network,
+        attachments,
+        head=("classifier",),
+        objective=Classification((), 2),
+        optimizer_settings=settings,
     )
     names = {id(p): name for name, p in learner.trained().items()}
     return {
@@ -58,7 +62,7 @@ def test_routers_are_counted_as_their_kind_declares_them(kind, routers):
         {key: Attachment(Site(key, "gate", 3, 3), network, kind(3))},
         head=(),
         objective=Classification((), 2),
-        recipe=Recipe("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0),
+        optimizer_settings=OptimizerSettings("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0),
     )
-    counted = learner.groups()
+    counted = learner.trainable_counts()
     assert (counted["adapters"], counted["router_or_gates"]) == (3 * 2 + 3 * 2 + 2, routers)

@@ -166,5 +166,5 @@ def test_what_is_off_has_no_gradient_after_a_backward_pass():
         key for key in scored.attachments if any(g is not None for g in _gradients(learner, key))
     }
     assert with_gradient == {HIGH}
-    assert len(learner.unused()) == 2 * (len(scored.attachments) - 1)
+    assert len(learner.unused_parameters()) == 2 * (len(scored.attachments) - 1)
     assert learner.active_parameters() == sum(p.numel() for p in _factors(learner, HIGH))

@@ -1,4 +1,4 @@
-"""Do something inside a Trainer in the place of training, on its devices and in all of its processes."""
+"""Run a function inside a Trainer instead of training, on its devices and in all of its processes."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -9,31 +9,35 @@ from typing import NoReturn
 import lightning as L
 
 from configs.runtime.faults import Stopped
-from model.training.learners.finetune import FineTuner
+from model.training.learners.finetune import FineTuner, fine_tuner
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class BeforeTraining(L.Callback):
-    """Call a function when everything is in place for the first step, then end the run without one.
+class InsteadOfTraining(L.Callback):
+    """Call a function when everything is ready for the first step, then end without taking one.
 
     Args:
-        act: what is done; a signal ends it at once, since nothing of it could be saved.
+        act: (trainer, learner) -> None; a signal ends it at once, since it has no checkpoint.
     """
 
     def __init__(self, act: Callable[[L.Trainer, FineTuner], None]) -> None:
         self.act = act
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: FineTuner) -> None:
-        """Act, and let the loop end."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Call the function, then let the training loop end.
+
+        Raises:
+            Stopped: on SIGTERM or SIGINT.
+        """
         with _ended_by_signals():
-            self.act(trainer, pl_module)
+            self.act(trainer, fine_tuner(pl_module))
         trainer.should_stop = True
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Take the signals over from Lightning, which would note them for a next batch that never comes."""
+    """Handle the signals here; Lightning would wait with them for a next batch that never comes."""
     before = {number: signal.signal(number, _end) for number in _STOPS}
     try:
         yield

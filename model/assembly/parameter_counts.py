@@ -1,6 +1,6 @@
 """Count what a network with adapters holds, from its configuration alone: no weight is made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from transformers import (
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
-from model.adapters.adapter import is_router
 from model.assembly.assembly import attach_decided
 from model.assembly.decide import decide
 from model.assembly.placement import Plans
@@ -24,8 +23,10 @@ from model.injection.attachment import Attachment
 from model.network.family import Family
 from model.network.modules_to_save import train_in_full
 from model.network.snapshot import quiet_transformers
+from model.network.trained_modules import train_only
 from model.plan.lora_toml import Plan
 from model.site import SHORTCUT_ROLES, SiteKey
+from model.training.trainable_counts import trainable_counts
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,9 @@ def planned_counts(
         network = _network(path, objective, outputs)
         decision = decide(network, family, head, Plans(plan, shortcuts))
         attachments = attach_decided(network, decision, 0)
+        train_only(network, head)
         train_in_full(network, decision.modules_to_save, {})
-    found = counts(network, attachments, head, decision.modules_to_save)
+    found = counts(network, attachments, head)
     if plan.freezing is None:
         return found
     return replace(found, freezable=_freezable(attachments, decision.methods))
@@ -141,42 +143,22 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
     return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
 
 
-def counts(
-    network: nn.Module,
-    attachments: Mapping[SiteKey, Attachment],
-    head: Iterable[str],
-    whole: Iterable[str] = (),
-) -> Counts:
-    """Count a network with adapters; `head` and `whole` name the modules that train with them."""
-    heads, others = (
-        {id(p): p for name in names for p in network.get_submodule(name).parameters()}
-        for names in (head, whole)
-    )
-    base = sum(p.numel() for p in network.parameters() if id(p) not in heads.keys() | others.keys())
-    trained = _adapter_parameters(attachments.values())
-    routers = sum(p.numel() for p, weighs in trained if weighs)
-    on = [attachment for attachment in attachments.values() if attachment.active]
+def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Collection[str]) -> Counts:
+    """Count a network with adapters, by what requires a gradient.
+
+    Args:
+        network: the host.
+        attachments: by site.
+        head: dotted names of the head modules.
+    """
+    on = {key: attachment for key, attachment in attachments.items() if attachment.active}
     return Counts(
-        base=base,
-        adapters=sum(p.numel() for p, _ in trained) - routers,
-        router_or_gates=routers,
-        head=sum(p.numel() for p in heads.values()),
-        other=sum(p.numel() for p in others.values()),
+        base=sum(p.numel() for p in network.parameters() if not p.requires_grad),
+        **trainable_counts(network, attachments, head),
         sites_on=len(on),
         sites=len(attachments),
-        active=sum(p.numel() for p, _ in _adapter_parameters(on)),
+        active=sum(trainable_counts(nn.Module(), on, head).values()),
     )
-
-
-def _adapter_parameters(attachments: Iterable[Attachment]) -> list[tuple[nn.Parameter, bool]]:
-    """Return every trained tensor of adapters, a shared one once, and whether it is a router."""
-    found = {
-        id(p): (p, is_router(attachment.adapter, name))
-        for attachment in attachments
-        for name, p in attachment.adapter.named_parameters()
-        if p.requires_grad
-    }
-    return list(found.values())
 
 
 def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:

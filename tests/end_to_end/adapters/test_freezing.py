@@ -254,7 +254,7 @@ def _plan(path, freezing, **keys):
     ("freezing", "keys", "options", "words"),
     [
         ({**SCORE, "windw": 3}, {}, {}, "[freezing]: unknown key 'windw'"),
-        (SCORE, {}, {"max_epochs": 1}, "make 2 epochs, --max-epochs is 1"),
+        (SCORE, {}, {"max_epochs": 1}, "take 2 epochs, --max-epochs is 1"),
         (SCORE, {"uv_rule": "none"}, {}, "no module that is on has a matrix that trains"),
         (SCORE, {"method": "lora"}, {}, "no module that is on has a matrix that trains"),
         (SCORE, {"method": "vera"}, {}, "no module that is on has a matrix that trains"),

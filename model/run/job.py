@@ -14,9 +14,10 @@ from model.freezing.record import Course
 from model.run.report import Summary
 from model.run.task_facts import TaskFacts
 from model.site import SiteKey
-from model.training.learners.finetune import FineTuner, OptimizerSettings
+from model.training.learners.finetune import FineTuner
 from model.training.multiple_choice import MultipleChoice
 from model.training.objective import Objective, build
+from model.training.optimizer import OptimizerSettings
 
 
 class Steps(NamedTuple):

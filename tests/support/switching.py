@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from model.search.budget import Budget
 from model.search.reallocation_callback import ReallocationCallback, Search
 from model.site import SiteKey
-from model.training.learners.finetune import FineTuner, OptimizerSettings
+from model.training.learners.finetune import FineTuner
+from model.training.optimizer import OptimizerSettings
 from tests.contracts.test_every_heuristic import Scored
 
 RECIPE = OptimizerSettings("adamw", 0.01, 0.01, 0.1, "none", 0.0, 0.0)

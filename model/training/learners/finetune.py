@@ -1,8 +1,6 @@
 """The learner of supervised fine-tuning: adapters, or all weights, under one objective."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,43 +10,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault
-from configs.schema.batch_limit import warmup_steps
 from model.injection.attachment import Attachment, switch
 from model.site import SiteKey
 from model.training.distributed.unused_parameters import include_unused
-from model.training.learning_rate import learning_rate
 from model.training.metrics import JointUpdate
 from model.training.objective import Batch, Evaluation, Objective
-from model.training.trainable_counts import is_within_head, trainable_counts
-
-_OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Optimiser and learning rate schedule of the trained tensors.
-
-    Args:
-        optimizer: adamw, adam or sgd.
-        lr: peak learning rate of the adapters (or of all weights).
-        head_lr: peak learning rate of the task's head.
-        weight_decay: decay of adapters and matrices; biases and norms never decay.
-        schedule: none, linear or cosine_annealing.
-        warmup_ratio: share of the updates that warm up, in [0, 1].
-        lowest_lr: learning rate at the schedule's end.
-        fused: one kernel for the whole update; off where a gradient scaler inspects the gradients first.
-        head_weight_decay: decay of the head's matrices; None for `weight_decay`.
-    """
-
-    optimizer: str
-    lr: float
-    head_lr: float
-    weight_decay: float
-    schedule: str
-    warmup_ratio: float
-    lowest_lr: float
-    fused: bool = True
-    head_weight_decay: float | None = None
+from model.training.optimizer import OptimizerSettings, build_optimizer
+from model.training.trainable_counts import trainable_counts
 
 
 class FineTuner(L.LightningModule):
@@ -255,28 +223,9 @@ class FineTuner(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over all trained tensors, and the schedule per update."""
-        groups, settings = self._parameter_groups(), self.optimizer_settings
-        optimizer = _OPTIMIZERS[settings.optimizer](groups, lr=settings.lr, fused=settings.fused)
         total = int(self.trainer.estimated_stepping_batches)
-        factors: list[Callable[[int], float]] = [
-            partial(_lr_factor, base=group["lr"], total=total, settings=settings) for group in groups
-        ]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        optimizer, scheduler = build_optimizer(self.optimizer_settings, self.trained(), self.head, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Return groups by learning rate and decay: biases and norms have no decay, adapters' vectors do."""
-        settings = self.optimizer_settings
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.trained().items():
-            lr, decay = settings.lr, settings.weight_decay
-            if is_within_head(name.removeprefix("network."), self.head):
-                lr = settings.head_lr
-                decay = decay if settings.head_weight_decay is None else settings.head_weight_decay
-            if parameter.ndim == 1 and not name.startswith("adapters."):
-                decay = 0.0
-            groups.setdefault((lr, decay), []).append(parameter)
-        return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
 
 
 def fine_tuner(module: L.LightningModule) -> FineTuner:
@@ -288,18 +237,3 @@ def fine_tuner(module: L.LightningModule) -> FineTuner:
 def _suffix(name: str) -> str:
     """Return what an evaluation set's name appends to its metrics' names: `validation_a` -> `_a`."""
     return name.removeprefix("validation").removeprefix("test")
-
-
-def _lr_factor(step: int, *, base: float, total: int, settings: OptimizerSettings) -> float:
-    """Return the learning rate of a step as a multiple of the base rate, which the scheduler multiplies."""
-    if base <= 0:
-        return 0.0
-    rate = learning_rate(
-        step,
-        base=base,
-        total=total,
-        warmup=warmup_steps(settings.warmup_ratio, total),
-        kind=settings.schedule,
-        lowest=settings.lowest_lr,
-    )
-    return rate / base

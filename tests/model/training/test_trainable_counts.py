@@ -1,12 +1,13 @@
 """Trainable parameters are counted once, by what they belong to."""
 
+import pytest
 import torch
 from torch import nn
 
 from model.injection.attachment import Attachment
 from model.site import Site, SiteKey
 from model.training.trainable_counts import is_within_head, trainable_counts
-from tests.support.rank_gated import Blended
+from tests.support.rank_gated import Blended, RankGated
 
 
 def test_a_name_below_a_head_module_belongs_to_the_head():
@@ -30,3 +31,10 @@ def test_what_requires_a_gradient_counts_once():
     assert counts == {"adapters": 2 * (one - 3) + 5, "router_or_gates": 2 * 3, "head": 8, "other": 6}
     attachments[key].adapter.requires_grad_(False)
     assert trainable_counts(network, attachments, ())["adapters"] == one - 3
+
+
+@pytest.mark.parametrize(("kind", "routers"), [(RankGated, 0), (Blended, 3)])
+def test_routers_are_counted_as_their_kind_declares_them(kind, routers):
+    network, key = nn.Linear(3, 3).requires_grad_(False), SiteKey(0, "gate")
+    counted = trainable_counts(network, {key: Attachment(Site(key, "gate", 3, 3), network, kind(3))}, ())
+    assert (counted["adapters"], counted["router_or_gates"]) == (3 * 2 + 3 * 2 + 2, routers)

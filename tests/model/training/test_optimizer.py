@@ -1,17 +1,13 @@
 """Which learning rate and decay each trained tensor gets."""
 
-import pytest
-from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from configs.runtime import kinds
 from model.injection.attach import attach, locate
-from model.injection.attachment import Attachment
 from model.plan.adapter_config import AdapterConfig
-from model.site import Site, SiteKey
-from model.training.learners.finetune import FineTuner, OptimizerSettings
+from model.training.learners.finetune import FineTuner
 from model.training.objective import Classification
-from tests.support.rank_gated import Blended, RankGated
+from model.training.optimizer import OptimizerSettings, parameter_groups
 from tests.support.tiny import tiny_network
 
 
@@ -35,7 +31,7 @@ def _groups(method, **changes):
     names = {id(p): name for name, p in learner.trained().items()}
     return {
         names[id(p)]: (group["lr"], group["weight_decay"])
-        for group in learner._parameter_groups()
+        for group in parameter_groups(settings, learner.trained(), learner.head)
         for p in group["params"]
     }
 
@@ -52,17 +48,3 @@ def test_adapters_decay_with_their_vectors_and_the_head_has_its_own():
 def test_the_heads_decay_is_the_adapters_unless_it_is_given():
     assert _groups("lora")["network.classifier.dense.weight"] == (0.04, 0.1)
     assert _groups("lora", head_weight_decay=0.0)["network.classifier.dense.weight"] == (0.04, 0.0)
-
-
-@pytest.mark.parametrize(("kind", "routers"), [(RankGated, 0), (Blended, 3)])
-def test_routers_are_counted_as_their_kind_declares_them(kind, routers):
-    network, key = nn.Linear(3, 3).requires_grad_(False), SiteKey(0, "gate")
-    learner = FineTuner(
-        network,
-        {key: Attachment(Site(key, "gate", 3, 3), network, kind(3))},
-        head=(),
-        objective=Classification((), 2),
-        optimizer_settings=OptimizerSettings("adamw", 0.01, 0.04, 0.1, "none", 0.0, 0.0),
-    )
-    counted = learner.trainable_counts()
-    assert (counted["adapters"], counted["router_or_gates"]) == (3 * 2 + 3 * 2 + 2, routers)

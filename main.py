@@ -194,11 +194,11 @@ def _settled(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, 
     if not plans.asks_corpus:
         return plans, {}
     from dataset.clustering.cluster import cluster_rows
-    from model.figures.charts import elbow
+    from model.figures.charts import elbow_curve
 
     report = cluster_rows(rows, seed)
     console.say(f'note: heads = "auto": {report.summary()}')
-    picture = elbow({point.k: point.error for point in report.curve}, report.chosen)
+    picture = elbow_curve({point.k: point.error for point in report.curve}, report.chosen)
     text = toml_text(report.table()).encode()
     return plans.with_heads(report.chosen), {"clusters.toml": text, "clusters.png": picture}
 

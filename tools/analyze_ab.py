@@ -34,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = read_words("tools.analyze_ab", purpose, _FLAGS, words)
         output = given.output.absolute()
         places = checked(given.adapters, output)
-        from model.exchange.adapter_similarity import VIEWS, embed, flat_factors, similarity
+        from model.exchange.adapter_similarity import (
+            FACTOR_MARKERS,
+            embed,
+            flat_factors,
+            scatter_rows,
+            similarity,
+        )
         from model.exchange.peft_format import read
-        from model.figures.charts import dots
+        from model.figures.scatter import scatter_grid
 
         adapters = {name: flat_factors(read(path, "ADAPTERS")) for name, path in places.items()}
         empty = [str(places[name]) for name, flats in adapters.items() if not flats]
@@ -44,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputFault(*(f"ADAPTERS: {path} holds no A and B" for path in empty))
         found, groups = similarity(adapters), embed(adapters)
         content = json.dumps(numbers(adapters, found, groups), indent=1) + "\n"
-        panels = {view: [group for group in groups if group.view == view] for view in VIEWS}
         write_text(output, content)
-        write_bytes(output.with_suffix(".png"), dots(panels, list(adapters)))
+        picture = scatter_grid(scatter_rows(groups), list(adapters), FACTOR_MARKERS)
+        write_bytes(output.with_suffix(".png"), picture)
         if given.json:
             console.say(content.rstrip("\n"))
         else:

@@ -31,7 +31,7 @@ from dataset.rows.plain_texts import ENDINGS, Text, read_texts
 from dataset.rows.row_source import Fetch
 from dataset.rows.task_rows import TaskRows
 from dataset.task import Example
-from model.figures.charts import elbow as elbow_picture
+from model.figures.charts import elbow_curve
 
 _DEFAULTS = ClusterOptions()
 _FLAGS = (
@@ -162,7 +162,7 @@ def write(report: ClusterReport, output: Path) -> list[Path]:
     write_text(output, toml_text(report.table()))
     if not from_curve:
         return [output]
-    write_bytes(_picture(output), elbow_picture(from_curve, report.chosen))
+    write_bytes(_picture(output), elbow_curve(from_curve, report.chosen))
     return [output, _picture(output)]
 
 

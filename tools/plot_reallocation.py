@@ -14,8 +14,8 @@ from configs.runtime import console
 from configs.runtime.faults import Findings
 from configs.runtime.files import place_faults, write_bytes
 from configs.schema.values import PathText
-from model.figures.charts import shares
-from model.figures.heat_maps import heat_map, told_apart
+from model.figures.charts import share_lines
+from model.figures.heat_maps import distinct_titles, heat_map
 from model.search.history import Frequency, History, frequency_panel, read_either
 from model.site import is_shortcut
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.plot_reallocation", "Draw what dynamic searches decided.", _FLAGS, words)
         found, output, trend = checked(given)
-        names = told_apart([path.stem for path in given.file], given.file)
+        names = distinct_titles([path.stem for path in given.file], given.file)
         panels = [frequency_panel(counted, name) for name, (counted, _) in zip(names, found)]
         totals = {counted.total for counted, _ in found}
         write_bytes(
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say(f"written: {output}")
         histories = {name: history for name, (_, history) in zip(names, found) if history.reallocations}
         if histories:
-            write_bytes(trend, shares(*lines(histories)))
+            write_bytes(trend, share_lines(*lines(histories)))
             console.say(f"written: {trend}")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)

@@ -14,7 +14,7 @@ from configs.runtime import console
 from configs.runtime.faults import Findings
 from configs.runtime.files import place_faults, write_bytes
 from configs.schema.values import Choice, PathText
-from model.figures.heat_maps import Panel, heat_map, told_apart
+from model.figures.heat_maps import Panel, distinct_titles, heat_map
 from model.search.score_file import Scores, read_scores, score_panel
 
 _FLAGS = (
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def panels(paths: Sequence[Path], files: Sequence[Scores]) -> list[Panel]:
     """Return a panel for each file, told apart by its run's or directory's name where headings agree."""
     found = [score_panel(scores, path.stem) for path, scores in zip(paths, files)]
-    names = told_apart([panel.title for panel in found], paths)
+    names = distinct_titles([panel.title for panel in found], paths)
     return [replace(panel, title=name) for panel, name in zip(found, names)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.runtime.console import escaped
 from model.assembly.router_usage import MOST_DRAWN, Usage
-from model.figures.charts import INK
+from model.figures.canvas import INK
 from model.figures.heat_maps import draw_cells
 from model.site import SiteKey
 

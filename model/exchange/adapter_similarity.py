@@ -18,9 +18,12 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from model.exchange.peft_format import PeftAdapter
+from model.figures.scatter import Mark, ScatterPanel
 
 VIEWS = {"all": "AB", "A": "A", "B": "B"}
 """View -> the factors it shows."""
+FACTOR_MARKERS = {"A": "o", "B": "^"}
+"""Factor -> its marker in a scatter plot."""
 _SEED = 42
 _PERPLEXITY = 30.0
 _LEAST = 3  # PCA to two dimensions and a perplexity below the number of points
@@ -169,6 +172,20 @@ def embed(adapters: Mapping[str, Sequence[FlatFactor]]) -> list[SizeGroup]:
             ]
             groups.append(SizeGroup(view, size, len(members), points))
     return groups
+
+
+def scatter_rows(groups: Sequence[SizeGroup]) -> list[list[ScatterPanel]]:
+    """Return a row for each view, with a panel for each size that could be embedded.
+
+    Args:
+        groups: what `embed` returned.
+    """
+    return [[_panel(group) for group in groups if group.view == view and group.points] for view in VIEWS]
+
+
+def _panel(group: SizeGroup) -> ScatterPanel:
+    marks = [Mark(one.x, one.y, str(one.index), one.adapter, one.factor) for one in group.points]
+    return ScatterPanel(f"{group.view}, {group.size:,} numbers each", marks)
 
 
 def _tsne(vectors: numpy.ndarray) -> numpy.ndarray:

@@ -1,35 +1,40 @@
-"""Heat maps of layers and modules: scores, and how often modules were on."""
+"""Heat maps of numbers by layer and role."""
 
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from model.figures.charts import INK, MUTED
+from model.figures.canvas import FAINT, INK, MUTED, png_bytes, pyplot
 from model.site import SiteKey, is_shortcut
+
+if TYPE_CHECKING:
+    import numpy
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colors import Normalize
 
 Scale = Literal["auto", "linear", "log"]
 
 _COLOURS = ("#e6eef3", "#a9cadb", "#5c9dbb", "#2f6f8f", "#173f54")
-_ZERO, _FAINT = "#fbf3ea", "#6b7785"
+_ZERO = "#fbf3ea"
 _DECADES = 3.0
-_FARTHEST = 1e-100, 1e100  # ticks beyond the last decade must still be numbers
+_LOG_RANGE = 1e-100, 1e100  # beyond it, ticks of a logarithmic bar would not be finite
 _MOST_WRITTEN = 100
 _ROW, _COLUMN, _TALLEST, _BAR = 0.21, 0.5, 9.0, 0.1
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One map.
+    """One heat map.
 
     Args:
         title: its heading.
-        values: module -> number; modules that are not there stay blank.
+        values: site -> number; cells of other sites stay blank.
         note: a line under the heading.
-        limits: least and greatest number of its colours, where the map does not give them for all.
+        limits: least and greatest number of its colours; None: those of its values.
     """
 
     title: str
@@ -38,8 +43,13 @@ class Panel:
     limits: tuple[float, float] | None = None
 
 
-def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Return headings of files: names that agree get their run's or directory's name in front."""
+def distinct_titles(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return titles for files: equal names are preceded by the name of their run or directory.
+
+    Args:
+        names: the name of each file.
+        paths: the file of each name; one in a run's `search/` is named by the run.
+    """
     times = Counter(names)
     places = [path.parent.parent if path.parent.name == "search" else path.parent for path in paths]
     return [
@@ -51,29 +61,27 @@ def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
 def heat_map(
     panels: Sequence[Panel], label: str, scale: Scale = "auto", limits: tuple[float, float] | None = None
 ) -> bytes:
-    """Return a PNG of the panels side by side: layers downward, a column for each role.
+    """Return a PNG of the panels side by side, with a row for each layer and a column for each role.
 
-    Zero has a colour of its own, a small dot stands where there is no module, and numbers are written into
-    the cells while they are few.
+    Zeros have a colour of their own, a dot marks sites without a number, and numbers are written into
+    the cells if they are few.
 
     Args:
-        panels: one or more maps; their rows are the same layers.
-        label: what the numbers are, beside the colour bar.
-        scale: how numbers become colours; `auto` is logarithmic where positive ones span three decades.
-        limits: least and greatest number of one colour bar for all panels; None gives each its own.
+        panels: one or more maps, which show the same layers.
+        label: what the numbers are, written beside the colour bar.
+        scale: of the colours; `auto` is logarithmic if the positive numbers span three decades.
+        limits: least and greatest number of a colour bar that all panels share; None: each has its own.
+
+    Raises:
+        ValueError: when no panel has a number.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if not any(panel.values for panel in panels):
         raise ValueError("no module to draw")
     layers = list(range(1 + max((key.layer for panel in panels for key in panel.values), default=0)))
-    columns = [sorted({key.role for key in panel.values}, key=_place) for panel in panels]
+    columns = [sorted({key.role for key in panel.values}, key=_order) for panel in panels]
     height = min(_TALLEST, _ROW * len(layers))
     widths = [_COLUMN * max(2, len(roles)) for roles in columns]
-    figure, grid = pyplot.subplots(
+    figure, grid = pyplot().subplots(
         1,
         len(panels),
         figsize=(sum(widths) + 1.1 * len(panels) + 0.5, height + 1.5),
@@ -90,36 +98,36 @@ def heat_map(
             shown = axes if limits is None else list(grid[0])
             bar = figure.colorbar(image, ax=shown, fraction=0.08, pad=0.03, aspect=height / _BAR)
             if (limits or panel.limits) and all(float(value).is_integer() for value in panel.values.values()):
-                bar.ax.yaxis.get_major_locator().set_params(integer=True)
+                bar.ax.locator_params(axis="y", integer=True)
             bar.outline.set_visible(False)
             bar.ax.tick_params(colors=INK, labelsize=7, length=2)
             if panel is panels[-1]:
                 bar.set_label(label, fontsize=8, color=INK)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    pyplot.close(figure)
-    return content.getvalue()
+    return png_bytes(figure)
 
 
-def _place(role: str) -> SiteKey:
+def _order(role: str) -> SiteKey:
     return SiteKey(0, role)
 
 
-def _norm(panel: Panel, scale: Scale, limits: tuple[float, float] | None) -> Any:
-    """Return what maps a panel's numbers to [0, 1]."""
+def _norm(panel: Panel, scale: Scale, limits: tuple[float, float] | None) -> "Normalize":
+    """Return the mapping of a panel's numbers to [0, 1]."""
     from matplotlib.colors import LogNorm, Normalize
 
-    if limits or panel.limits:
-        return Normalize(*(limits or panel.limits))
+    limits = limits or panel.limits
+    if limits is not None:
+        return Normalize(*limits)
     positive = [value for value in panel.values.values() if value > 0]
     least, top = min(positive, default=1.0), max(positive, default=1.0)
     if scale == "log" or (scale == "auto" and math.log10(top) - math.log10(least) >= _DECADES):
-        low, high = max(least, _FARTHEST[0]), min(top, _FARTHEST[1])
+        low, high = max(least, _LOG_RANGE[0]), min(top, _LOG_RANGE[1])
         return LogNorm(low, high if high > low else 10 * low, clip=True)
     return Normalize(min([0.0, *panel.values.values()]), top)
 
 
-def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], norm: Any) -> Any:
+def _draw(
+    axes: "Axes", panel: Panel, roles: Sequence[str], layers: Sequence[int], norm: "Normalize"
+) -> "QuadMesh":
     """Draw one map and return the image that a colour bar needs."""
     import numpy
 
@@ -130,24 +138,27 @@ def _draw(axes: Any, panel: Panel, roles: Sequence[str], layers: Sequence[int], 
     if 0 < linears < len(roles):  # a gap between the linears and the shortcuts
         axes.axvline(linears - 0.5, color="white", linewidth=5)
     is_short = max(map(len, roles), default=0) <= 6
-    slant = {} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    slant: dict[str, Any] = {} if is_short else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(roles)), roles, **slant)
     step = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if len(layers) / step <= 48)
     axes.set_yticks(layers[::step])
     heading = f"{panel.title}\n" if panel.note else panel.title
     axes.set_title(heading, fontsize=9, color=INK, loc="left")
     axes.annotate(panel.note, (0, 1), xytext=(0, 7), xycoords="axes fraction", textcoords="offset points",
-                  fontsize=7, color=_FAINT)  # fmt: skip
+                  fontsize=7, color=FAINT)  # fmt: skip
     return image
 
 
-def draw_cells(axes: Any, table: Any, norm: Any) -> Any:
-    """Draw a table's numbers as coloured cells, the first row on top; return the image a colour bar needs.
+def draw_cells(axes: "Axes", table: "numpy.ndarray", norm: "Normalize") -> "QuadMesh":
+    """Draw a table's numbers as coloured cells, the first row on top.
 
     Args:
-        axes: where.
-        table: array (rows, columns); NaN where there is nothing.
-        norm: what maps numbers to [0, 1].
+        axes: where to draw.
+        table: (rows, columns); NaN where there is no number.
+        norm: maps numbers to [0, 1].
+
+    Returns:
+        the coloured cells, for a colour bar.
     """
     import numpy
     from matplotlib.colors import LinearSegmentedColormap
@@ -156,10 +167,10 @@ def draw_cells(axes: Any, table: Any, norm: Any) -> Any:
     colours = LinearSegmentedColormap.from_list("scores", _COLOURS, bad=(0, 0, 0, 0))
     coloured = numpy.ma.masked_where(~(numpy.abs(table) > 0), table)
     zeros = numpy.ma.masked_where(table != 0, numpy.zeros_like(table))
-    manner = {"edgecolors": "white", "linewidth": 0.8 if rows <= 48 else 0.3}
+    style: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.8 if rows <= 48 else 0.3}
     edges = numpy.arange(columns + 1) - 0.5, numpy.arange(rows + 1) - 0.5
-    axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **manner)
-    image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **manner)
+    axes.pcolormesh(*edges, zeros, cmap=LinearSegmentedColormap.from_list("zero", [_ZERO] * 2), **style)
+    image = axes.pcolormesh(*edges, coloured, cmap=colours, norm=norm, **style)
     _write_cells(axes, table, norm)
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
@@ -167,8 +178,8 @@ def draw_cells(axes: Any, table: Any, norm: Any) -> Any:
     return image
 
 
-def _write_cells(axes: Any, table: Any, norm: Any) -> None:
-    """Write numbers, zeros and dots for what is not there."""
+def _write_cells(axes: "Axes", table: "numpy.ndarray", norm: "Normalize") -> None:
+    """Write numbers, zeros, and dots where there is no number."""
     import numpy
 
     longest = max((len(_number(value)) for value in table.flat if not math.isnan(value)), default=0)
@@ -178,7 +189,7 @@ def _write_cells(axes: Any, table: Any, norm: Any) -> None:
             axes.text(column, row, "·", ha="center", va="center", fontsize=7, color=MUTED)
         elif value == 0 or is_few:
             is_dark = value != 0 and norm(value) > 0.55
-            colour = _FAINT if value == 0 else "white" if is_dark else INK
+            colour = FAINT if value == 0 else "white" if is_dark else INK
             axes.text(column, row, _number(value), ha="center", va="center", fontsize=6, color=colour)
 
 

@@ -76,7 +76,7 @@ class QuantizedWeight(Tensor):
         """Return its values, a plain tensor: (D_out, D_in)."""
         return self.kind.decode(self.parts, self.shape).to(self.dtype)
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's own takes a private argument
         return f"QuantizedWeight({tuple(self.shape)}, {self.dtype}, {', '.join(self.names)})"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[QuantizerKind, torch.dtype]]:
@@ -100,7 +100,9 @@ class QuantizedWeight(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares a plain function
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Copy and move the codes; for any other operation make the values."""
         kwargs = kwargs or {}
         if func is _aten.detach.default:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.files import write_text
-from model.figures.charts import curves
+from model.figures.charts import training_curves
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def write_report(
     selected = summary.metric["name"]
     evaluations = {step: value for step, _, name, value in rows if name == selected}
     if losses:
-        curves(directory / "curves.png", losses, evaluations, selected, summary.metric["best_step"])
+        training_curves(directory / "curves.png", losses, evaluations, selected, summary.metric["best_step"])
     lines = ["# Run report", "", "| what | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in facts.items()]
     lines += ["", "## Result", ""]

@@ -61,7 +61,7 @@ IMPORT_IN_FUNCTIONS = (
     "main.py",
     "configs/runtime/kinds.py",
     "configs/runtime/console.py",
-    "model/figures/charts.py",
+    "model/figures/canvas.py",
     "model/figures/heat_maps.py",
     "model/assembly/router_maps.py",
 )

@@ -4,7 +4,7 @@ from configs.runtime import console, kinds
 from configs.runtime.faults import InputFault
 from configs.runtime.files import write_bytes
 from configs.schema.options import DEEPSPEED
-from model.figures.charts import stairs
+from model.figures.charts import trained_counts
 from model.figures.heat_maps import heat_map
 from model.freezing.callback import FreezingCallback, Held
 from model.freezing.record import Matrix, freezing_panels
@@ -68,7 +68,7 @@ def _drawn(job: Job, freezings: FreezingCallback, steps: int) -> Searched:
         write_bytes(maps, heat_map(freezing_panels(course), "optimiser step"))
         counts, least = course.counts(steps), course.start - course.elements
         expected = [least + course.elements * rule.share(step, freezings.length) for step in range(steps)]
-        write_bytes(trend, stairs(counts, expected))
+        write_bytes(trend, trained_counts(counts, expected))
     return Searched(pictures=pictures, course=course)
 
 

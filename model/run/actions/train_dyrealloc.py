@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs.runtime import console
 from configs.runtime.files import write_bytes
-from model.figures.charts import shares
+from model.figures.charts import share_lines
 from model.figures.heat_maps import heat_map
 from model.run.action import Action
 from model.run.finish import finish
@@ -62,7 +62,7 @@ def _draw(folder: Path, history: History, title: str) -> dict[str, Path]:
     if any(map(is_shortcut, keys)):
         blind = sum(not is_shortcut(key) for key in keys) / len(keys)
         trend = {"LoRA": [one.lora_share for one in history.reallocations]}
-        write_bytes(folder / "lora_share.png", shares(trend, [blind]))
+        write_bytes(folder / "lora_share.png", share_lines(trend, [blind]))
         pictures["LoRA among the modules that are on"] = folder / "lora_share.png"
     return pictures
 

@@ -4,7 +4,7 @@ import numpy
 import pytest
 import torch
 
-from model.exchange.adapter_similarity import embed, flat_factors, similarity
+from model.exchange.adapter_similarity import Point, SizeGroup, embed, flat_factors, scatter_rows, similarity
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.peft_format import Factors, PeftAdapter
 
@@ -115,3 +115,13 @@ def test_sizes_are_embedded_apart_and_few_or_equal_ones_need_no_space():
     same = embed({"a": flat_factors(one), "b": flat_factors(one)})
     assert [(group.view, len(group.points)) for group in same] == [("all", 4), ("A", 0), ("B", 0)]
     assert {(point.x, point.y) for point in same[0].points} == {(0.0, 0.0)}
+
+
+def test_views_are_rows_and_sizes_panels_without_those_that_were_not_embedded():
+    points = [Point("one", 3, "B", 0.5, -1.0)]
+    groups = [SizeGroup("all", 6, 1, points), SizeGroup("all", 1200, 1, points), SizeGroup("A", 6, 1, [])]
+    rows = scatter_rows(groups)
+    titles = [[panel.title for panel in panels] for panels in rows]
+    assert titles == [["all, 6 numbers each", "all, 1,200 numbers each"], [], []]
+    (mark,) = rows[0][0].marks
+    assert (mark.x, mark.y, mark.text, mark.series, mark.group) == (0.5, -1.0, "3", "one", "B")

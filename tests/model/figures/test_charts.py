@@ -7,28 +7,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.exchange.adapter_similarity import Point, SizeGroup
-from model.figures.charts import curves, dots, elbow, shares, smoothed
+from model.figures.charts import elbow_curve, running_mean, share_lines, training_curves
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(0.0, 0.99))
 def test_the_running_mean_is_the_weighted_mean_of_what_came(values, weight):
-    for count, mean in enumerate(smoothed(values, weight), start=1):
+    for count, mean in enumerate(running_mean(values, weight), start=1):
         weights = [weight ** (count - 1 - i) for i in range(count)]
         expected = sum(w * v for w, v in zip(weights, values)) / sum(weights)
         assert mean == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_a_constant_stays_itself():
-    assert smoothed([2.0] * 5) == pytest.approx([2.0] * 5)
-    assert smoothed([]) == []
+    assert running_mean([2.0] * 5) == pytest.approx([2.0] * 5)
+    assert running_mean([]) == []
 
 
 @pytest.mark.parametrize("evaluations", [{}, {2: 0.5, 3: 0.75}])
 def test_the_curves_are_a_picture_and_nothing_stays_open(tmp_path, evaluations):
     for name in ("a.png", "b.png"):
-        curves(tmp_path / name, {1: 2.0, 2: 1.0, 3: 0.5}, evaluations, "val/accuracy", 3)
+        training_curves(tmp_path / name, {1: 2.0, 2: 1.0, 3: 0.5}, evaluations, "val/accuracy", 3)
     content = (tmp_path / "a.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert content == (tmp_path / "b.png").read_bytes()
@@ -45,7 +44,7 @@ def test_shares_are_drawn_with_gaps_and_with_what_a_blind_choice_gives(monkeypat
 
     save = pyplot.Figure.savefig
     monkeypatch.setattr(pyplot.Figure, "savefig", look)
-    content = shares({"one": [0.25, None, 0.75], "two": [1.0]}, [0.5, 0.5])
+    content = share_lines({"one": [0.25, None, 0.75], "two": [1.0]}, [0.5, 0.5])
     assert content.startswith(b"\x89PNG")
     assert [label for label, _ in drawn] == ["one", "two", "blind choice"]
     assert (drawn[0][1][::2], drawn[2][1]) == ([0.25, 0.75], [0.5, 0.5])
@@ -66,29 +65,8 @@ def test_the_elbow_is_marked_on_its_curve(monkeypatch, errors):
     save = pyplot.Figure.savefig
     monkeypatch.setattr(pyplot.Figure, "savefig", look)
     chosen = min(2, len(errors))
-    assert elbow(errors, chosen).startswith(b"\x89PNG")
+    assert elbow_curve(errors, chosen).startswith(b"\x89PNG")
     assert marked == [[[chosen, errors[chosen]]]]
     assert drawn[0] == ("squared error", list(errors.values()))
     assert drawn[1:] == ([("chord", [8.0, 2.0])] if len(errors) > 1 else [])
-    assert pyplot.get_fignums() == []
-
-
-def test_dots_bear_their_numbers_and_a_panel_for_each_size(monkeypatch):
-    numbers, titles = [], []
-
-    def look(figure, *rest, **words):
-        for axes in figure.axes:
-            if axes.get_visible():
-                titles.append(axes.get_title(loc="left"))
-                numbers.append([text.get_text() for text in axes.texts])
-        return save(figure, *rest, **words)
-
-    save = pyplot.Figure.savefig
-    monkeypatch.setattr(pyplot.Figure, "savefig", look)
-    places = [Point(name, at, "AB"[at % 2], at + 0.5, -at) for name in ("one", "two") for at in range(2)]
-    whole, half = SizeGroup("all", 1200, 4, places), SizeGroup("all", 6, 4, places[:3])
-    content = dots({"all": [half, whole], "A": [SizeGroup("A", 6, 1, [])]}, ["one", "two"])
-    assert content.startswith(b"\x89PNG")
-    assert titles == ["all, 6 numbers each", "all, 1,200 numbers each"]
-    assert numbers == [["0", "1", "0"], ["0", "1", "0", "1"]]
     assert pyplot.get_fignums() == []

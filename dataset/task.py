@@ -68,8 +68,8 @@ class Example:
         response: the text to learn after the prompt; None for classification and regression.
         gold: the reference that a generated answer is compared with (`Generation.score`).
         eos_after_prompt: whether an end-of-sequence token follows the prompt.
-        document_span: begin and end, in characters of the prompt, of the part that gives way where the prompt
-            is too long: it loses tokens from its end, before anything else does.
+        document_span: begin and end, in characters of the prompt, of its document: where the prompt is too
+            long, the end of the document is truncated before anything else.
         task_type: type of task, where the row states one; used in reports only.
     """
 

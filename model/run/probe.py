@@ -30,13 +30,18 @@ class Hooks:
     note: Callable[[str, Any], None] = lambda name, value: None
 
 
-def limit_of(job: Job, kind: HeuristicKind) -> Callable[[int], int]:
-    """Return how many batches a heuristic reads, given how many an epoch has."""
-    most = kind.most_batches
+def batches_read(job: Job, kind: HeuristicKind, whole: int | None = None) -> Callable[[int], int]:
+    """Return how many batches a heuristic reads, given how many there are.
+
+    Args:
+        job: the run, with `--imp-limit-test-batches`.
+        kind: the heuristic, which may read fewer.
+        whole: the number of batches that a ratio is a share of; None: of those there are.
+    """
 
     def limit(total: int) -> int:
-        asked = job.options.imp_limit_test_batches.of(total)
-        return asked if most is None else min(asked, most)
+        asked = min(job.options.imp_limit_test_batches.of(total if whole is None else whole), total)
+        return asked if kind.most_batches is None else min(asked, kind.most_batches)
 
     return limit
 

@@ -1,6 +1,6 @@
 """Put the search of a `train-dyrealloc` run together from its options."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning as L
 
@@ -8,7 +8,7 @@ from configs.runtime import console, kinds
 from configs.runtime.faults import InputFault
 from configs.runtime.seeds import draws
 from model.run.job import Job
-from model.run.probe import probe_of
+from model.run.probe import batches_read, probe_of
 from model.search.budget import Budget, eligible
 from model.search.heuristic import HeuristicKind
 from model.search.reallocation_callback import Search
@@ -100,15 +100,10 @@ class _Scores:
     def _batches(self, kind: HeuristicKind, number: int) -> Sequence[Batch]:
         if kind.most_batches == 0:
             return ()
-        limit = self._limit(kind)
+        limit = batches_read(self.job, kind, whole=_batches(self.job))
         if kind.mixes_validation:
             return list(self.job.data.mixed_dataloader(limit, draws(self.job.options.seed, "mixed", number)))
         if self._stored is None:  # the same ones at every decision
             data = self.job.data
             self._stored = list(data.scoring_dataloader(data.scoring_batches(limit)))
         return self._stored
-
-    def _limit(self, kind: HeuristicKind) -> Callable[[int], int]:
-        asked = self.job.options.imp_limit_test_batches.of(_batches(self.job))
-        most = asked if kind.most_batches is None else min(asked, kind.most_batches)
-        return lambda total: min(most, total)

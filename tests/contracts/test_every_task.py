@@ -3,13 +3,15 @@
 ROWS as the hub gives them, FILES in the official layout; where needed OPTIONS and OPTIONAL fields.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import import_module
 
 import pytest
 
 from configs.runtime import kinds
+from configs.runtime.faults import InputFault
 from configs.schema.batch_keys import IGNORE_INDEX
+from configs.toml.binding import bind
 from dataset.encoding.collate import Collate
 from dataset.encoding.encode import encode
 from dataset.encoding.preview import preview
@@ -58,6 +60,13 @@ def test_facts_agree(case, request):
     assert (task.objective == "language_modeling" and not task.packed) == (task.template is not None)
     assert task.objective == "language_modeling" or not task.packed
     assert case.kind.actions
+
+
+def test_a_number_of_examples_or_tokens_is_at_least_1(case):
+    for field in fields(case.kind.options):
+        if field.name.endswith("_examples") or field.name == "max_new_tokens":
+            with pytest.raises(InputFault, match=f"{field.name}: must be .* of at least 1, got 0"):
+                bind(case.kind.options, {field.name: 0}, "[data]")
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -13,7 +13,7 @@ from model.figures.heat_maps import heat_map
 from model.run.action import Action
 from model.run.fit import fit
 from model.run.job import Job, Steps
-from model.run.probe import Hooks, limit_of, probe_of, random_b_seed
+from model.run.probe import Hooks, batches_read, probe_of, random_b_seed
 from model.run.report import write_report
 from model.run.start import begin
 from model.search.heuristic import HeuristicKind
@@ -54,7 +54,7 @@ def _score(
     job: Job, kind: HeuristicKind, record: "ScoreRecord", trainer: L.Trainer, learner: FineTuner
 ) -> None:
     """Score on the trainer's devices and write the file."""
-    chosen = job.data.scoring_batches(limit_of(job, kind))
+    chosen = job.data.scoring_batches(batches_read(job, kind))
     batches = list(job.data.scoring_dataloader(chosen))
     hooks = Hooks(record.known(), record.add, record.note)
     drawn = random_b_seed(job.options, kind)

@@ -7,7 +7,7 @@ import torch
 
 from configs.runtime import kinds
 from configs.schema.batch_limit import BatchLimit
-from model.run.probe import Hooks, limit_of, probe_of, random_b_seed
+from model.run.probe import Hooks, batches_read, probe_of, random_b_seed
 from model.site import SiteKey
 from tests.support.switching import scene
 
@@ -101,7 +101,7 @@ def test_hooks_reach_the_heuristic(learner):
     ],
 )
 def test_a_heuristic_reads_no_more_batches_than_it_needs(name, asked, expected):
-    assert limit_of(_job(imp_limit_test_batches=asked), _kind(name))(10) == expected
+    assert batches_read(_job(imp_limit_test_batches=asked), _kind(name))(10) == expected
 
 
 @pytest.mark.parametrize("name", kinds.names(kinds.HEURISTICS))

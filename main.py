@@ -191,7 +191,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
 
 def _settled(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, bytes]]:
     """Return the plans with the number that `heads = "auto"` asks the training texts for, and its report."""
-    if not plans.asks_corpus:
+    if not plans.has_auto_heads:
         return plans, {}
     from dataset.clustering.cluster import cluster_rows
     from model.figures.charts import elbow_curve

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dataset.batches.evaluation_batches import validation_batches
         from model.assembly.assembly import assemble
         from model.assembly.placement import Plans
-        from model.assembly.router_averaging import ROWS, average, text_batches
+        from model.assembly.router_averaging import ROWS, export_average, text_batches
         from model.exchange.peft_format import read
         from model.network.backbone import load_backbone, max_tokens, with_quantizer
         from model.training.objective import Batch, build
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batches = validation_batches(rows, backbone.tokenizer, length, most=given.rows, batch_size=ROWS)
             measure = build(purpose, rows.task.metrics, len(classes))
         file = read(one.files.path, "--adapter")
-        errors = average(assembled, batches, file, given.output, _facts(one.files, purpose), measure)
+        errors = export_average(assembled, batches, file, given.output, _facts(one.files, purpose), measure)
         count = sum(len(batch["input_ids"]) for batch in batches)
         console.say(f"averaged: {given.output} (over {count} texts, read back)")
         console.say("\n".join(errors.lines()))

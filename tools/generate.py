@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from dataset.encoding.encode import encode_prompts
         from model.assembly.assembly import assemble
-        from model.assembly.generation import Decoding, answer, require_room
+        from model.assembly.generation import Decoding, check_prompt_lengths, generate
         from model.assembly.placement import Plans
         from model.network.backbone import load_backbone, with_quantizer
 
@@ -70,10 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with_eos = files.template is not None and ends_with_eos(files.template)
         examples = [Example((prompt,), eos_after_prompt=with_eos) for prompt in prompts]
         encoded = encode_prompts(examples, assembled.backbone.tokenizer, sys.maxsize)
-        require_room(assembled, encoded.lengths)
+        check_prompt_lengths(assembled, encoded.lengths)
         for number in range(len(encoded)):
             ids = encoded[number]["input_ids"].tolist()
-            console.say(shown(answer(assembled, ids, decoding, number), alone=given.prompt is not None))
+            console.say(shown(generate(assembled, ids, decoding, number), alone=given.prompt is not None))
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0

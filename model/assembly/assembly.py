@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
@@ -60,7 +61,7 @@ class Assembled:
         return (*self.head, *self.modules_to_save)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> PreTrainedModel:
         """The host network."""
         return self.backbone.network
 

@@ -1,4 +1,4 @@
-"""Load the base that the options name and attach what its plans or its adapter say."""
+"""Load the base that the options name, and attach and load adapters."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def load_base(
 
 
 def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: Plans) -> Assembled:
-    """Attach what the plans or the adapter say; a plain model trains whole.
+    """Attach the adapters that the plans or an adapter's files describe; a plain model trains every weight.
 
     Raises:
         InputFault: when plans, adapter and network do not fit each other.

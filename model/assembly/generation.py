@@ -1,9 +1,11 @@
-"""Let a language model with adapters answer one prompt."""
+"""Generate text with a language model and its adapters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import GenerationMixin
 
 from configs.runtime.faults import InputFault
 from configs.runtime.seeds import derive
@@ -16,12 +18,12 @@ class Decoding:
     """How the next token is chosen.
 
     Args:
-        max_new_tokens: cut-off of an answer.
-        beams: hypotheses kept; 1 is greedy.
-        sample: draw tokens instead of taking the likeliest.
-        temperature: divides the logits that are drawn from.
-        top_p: probability mass that is drawn from.
-        seed: of the draws.
+        max_new_tokens: tokens that are generated at most.
+        beams: hypotheses of beam search; 1 is greedy search.
+        sample: draw tokens instead of taking the most likely one.
+        temperature: divides the logits before sampling.
+        top_p: probability mass of nucleus sampling.
+        seed: of sampling.
     """
 
     max_new_tokens: int
@@ -32,19 +34,20 @@ class Decoding:
     seed: int = 0
 
 
-def answer(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, number: int = 0) -> str:
-    """Return the text after a prompt; the global random state is left as it was.
+def generate(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, number: int = 0) -> str:
+    """Return the text that continues a prompt; the global random state is left as it was.
 
     Args:
-        assembled: network and adapters.
-        prompt: token ids, as many as `require_room` lets pass.
+        assembled: a language model with its tokenizer, and adapters.
+        prompt: token ids, not more than `check_prompt_lengths` allows.
         decoding: how tokens are chosen.
-        number: of the prompt; its draws depend on it and the seed alone.
+        number: of the prompt; sampling depends on it and the seed alone.
     """
-    backbone, network = assembled.backbone, assembled.network.eval()
-    tokenizer = backbone.tokenizer
+    network, tokenizer = assembled.network.eval(), assembled.backbone.tokenizer
+    assert isinstance(network, GenerationMixin)  # its class is chosen by the objective
+    assert tokenizer is not None  # the prompt was encoded by it
     room = _positions(assembled) - len(prompt) + 1  # the last token is never fed
-    choice = {"do_sample": decoding.sample, "num_beams": decoding.beams}
+    choice: dict[str, Any] = {"do_sample": decoding.sample, "num_beams": decoding.beams}
     if decoding.sample:
         choice |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     ids = torch.tensor([list(prompt)])
@@ -58,14 +61,14 @@ def answer(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, numb
             eos_token_id=tokenizer.eos_token_id,
             **choice,
         )
-    return tokenizer.decode(generated[0, len(prompt) :], skip_special_tokens=True)
+    return str(tokenizer.decode(generated[0, len(prompt) :], skip_special_tokens=True))
 
 
-def require_room(assembled: Assembled, lengths: Sequence[int]) -> None:
-    """Refuse prompts that leave no position for an answer.
+def check_prompt_lengths(assembled: Assembled, lengths: Sequence[int]) -> None:
+    """Refuse prompts with more tokens than the network has positions.
 
     Raises:
-        InputFault: a line for each, counted from 1.
+        InputFault: a line for each such prompt, counted from 1.
     """
     most = _positions(assembled)
     long = [(number, length) for number, length in enumerate(lengths, 1) if length > most]

@@ -1,4 +1,4 @@
-"""Fold adapters into the network they sit on and write it as a plain `transformers` checkpoint.
+"""Merge adapters into the weights of their network and write it as a plain `transformers` checkpoint.
 
 Source: Hu et al. 2021, arXiv 2106.09685, section 4.1: W = W0 + (alpha / R) B A has no cost at inference.
 """
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
@@ -28,9 +29,9 @@ _ROUNDING = 1e-4
 
 
 def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float:
-    """Write the network with its adapters folded in, after reading it back and comparing logits.
+    """Write the network with its adapters merged, after reading it back and comparing logits.
 
-    The network's memory is given back before the written one is loaded; it cannot be used afterwards.
+    The network's memory is freed before the written one is loaded; it cannot be used afterwards.
 
     Args:
         assembled: network and adapters.
@@ -42,12 +43,12 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
 
     Raises:
         InputFault: when an adapter depends on its input.
-        RuntimeError: when the written network gives other logits; nothing is left then.
+        RuntimeError: when the written network gives other logits; the directory is removed then.
     """
     backbone, network = assembled.backbone, assembled.network
     refuse_unmergeable(assembled.attachments, assembled.methods)
     dequantize(network)
-    batch = probe(network.config.vocab_size, network.config.pad_token_id)
+    batch = random_batch(network.config.vocab_size, network.config.pad_token_id)
     expected = logits(network, batch)
     for attachment in assembled.attachments.values():
         attachment.merge()
@@ -57,7 +58,7 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
             network.save_pretrained(draft)
             if backbone.tokenizer is not None:
                 backbone.tokenizer.save_pretrained(draft)
-        network.to("meta")
+        _free(network)
         written = load_backbone(
             LocalSource(str(draft), "--output", draft, "directory"), backbone.objective, labels
         )
@@ -69,8 +70,13 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
     return difference
 
 
+def _free(network: nn.Module) -> None:
+    """Give the memory of the weights back."""
+    network.to("meta")
+
+
 def refuse_unmergeable(attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str]) -> None:
-    """Refuse adapters whose delta is no fixed matrix.
+    """Refuse adapters whose delta depends on their input, so that it is no matrix.
 
     Raises:
         InputFault: naming each such method once, with the first of its sites.
@@ -89,10 +95,20 @@ def refuse_unmergeable(attachments: Mapping[SiteKey, Attachment], methods: Mappi
         )
 
 
-def probe(vocabulary: int, pad: int, rows: int = 3, length: int = 8) -> Batch:
-    """Return a made-up batch of token ids; the last row is padded on the right. input_ids: (B, T)."""
+def random_batch(vocabulary: int, pad: int, rows: int = 3, length: int = 8) -> Batch:
+    """Return a batch of random token ids; the second half of the last row is padding.
+
+    Args:
+        vocabulary: number of token ids.
+        pad: id of the padding.
+        rows: B.
+        length: T.
+
+    Returns:
+        input_ids and attention_mask, (B, T) each.
+    """
     generator = torch.Generator().manual_seed(derive(0, "merge", "probe"))
-    # Shifted past the pad id: encoders count positions by it.
+    # Never the pad id: RoBERTa's positions are counted by it.
     ids = torch.randint(0, vocabulary - 1, (rows, length), generator=generator)
     ids += ids >= pad
     mask = torch.ones_like(ids)

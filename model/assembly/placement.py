@@ -1,4 +1,4 @@
-"""Everything that says where adapters sit and which of them are on, read from the files that options name."""
+"""Where adapters go and which of them are on, read from the files that the options name."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from model.search.history import read_history
 from model.site import SiteKey
 
 AUTO = "auto"
-"""The word for a number of heads that the training texts tell."""
+"""Value of `heads` that takes the number of clusters found in the training texts."""
 ROUTED = "routed"
-"""The word for a router that joins parts which trained before."""
+"""Value of `combine` that weighs parts which are trained already by a router."""
 
 _HEADS, _COMBINE = "heads", "combine"
 _COUNT = Whole(1)
@@ -27,13 +27,13 @@ _COPY, _REPORT = "lora.toml", Path("search") / "clusters.toml"
 
 @dataclass(frozen=True)
 class Plans:
-    """What the files say.
+    """The configurations of adapters, and the switches of a search.
 
     Args:
         lora: the LoRA configuration, if one is given.
         shortcuts: the shortcut configuration, if one is given.
-        switches: module -> whether it is on, as the last decision of a history has it.
-        history: that history's path.
+        switches: module -> whether it is on after the last reallocation of a history.
+        history: the path of that history.
     """
 
     lora: Plan | None = None
@@ -43,75 +43,81 @@ class Plans:
 
     @property
     def freezing(self) -> Freezing | None:
-        """When matrices stop training, if they do."""
+        """The rule by which matrices stop training, if there is one."""
         return None if self.lora is None else self.lora.freezing
 
     def notes(self, action: str) -> tuple[str, ...]:
         """Return lines to show once.
 
         Args:
-            action: the word of the command line.
+            action: that of the command line.
         """
         notes = [note for plan in (self.lora, self.shortcuts) if plan is not None for note in plan.notes]
-        if self.freezing is not None and action in ("test", "imp-test"):
-            notes.append(f"{self.lora.path}: [freezing] is not used by {action}")
+        plan = self.lora
+        if plan is not None and plan.freezing is not None and action in ("test", "imp-test"):
+            notes.append(f"{plan.path}: [freezing] is not used by {action}")
         return tuple(notes)
 
     def faults(self, action: str, options: Options) -> list[str]:
-        """Return a line for whatever in the files does not go with the action or the other options."""
+        """Return a line for everything in the files that contradicts the action or the other options."""
         faults = self.auto_heads_faults(action) if action == "test" else []
         if not options.adapter and options.load_type != "pl":
             faults += self.routed_faults()
         return faults + self.freezing_faults(action, options.max_epochs)
 
     def freezing_faults(self, action: str, epochs: int) -> list[str]:
-        """Return a line where freezing does not go with the action or the length of the run.
+        """Return a line where freezing cannot be combined with the action or the length of the run.
 
         Args:
-            action: the word of the command line.
+            action: that of the command line.
             epochs: of the run.
         """
-        if self.freezing is None or action not in ("train", "train-dyrealloc"):
+        plan = self.lora
+        if plan is None or plan.freezing is None or action not in ("train", "train-dyrealloc"):
             return []
-        where = f"{self.lora.path}: [freezing]"
+        where = f"{plan.path}: [freezing]"
         if action == "train-dyrealloc":
-            what = "a module that is off has no gradients to be scored by; use train, or take the table out"
-            return [f"{where}: does not go with {action}: {what}"]
+            reason = "a module that is off has no gradients to compute scores from"
+            return [f"{where}: cannot be used with {action}: {reason}; use train, or remove the table"]
         try:
-            self.freezing.check(epochs)
+            plan.freezing.check(epochs)
         except ValueError as refusal:
             return [f"{where}: {refusal}"]
         return []
 
     @property
-    def asks_corpus(self) -> bool:
-        """Whether the training texts have to tell a number of heads."""
+    def has_auto_heads(self) -> bool:
+        """Whether a number of heads is to be found from the training texts."""
         return self.lora is not None and self.lora.matching(_HEADS, AUTO) != []
 
     def with_heads(self, count: int) -> "Plans":
-        """Return the plans with this number wherever the corpus was asked for one."""
-        return replace(self, lora=self.lora.replacing(_HEADS, AUTO, count))
+        """Return the plans with this number in place of every `heads = "auto"`."""
+        return self if self.lora is None else replace(self, lora=self.lora.replacing(_HEADS, AUTO, count))
 
     def auto_heads_faults(self, reader: str) -> list[str]:
-        """Return a line for each table that asks a corpus.
+        """Return a line for each table with `heads = "auto"`.
 
         Args:
-            reader: who needs the number and reads no corpus.
+            reader: the action or tool that needs the number and reads no training texts.
         """
+        plan = self.lora
+        if plan is None:
+            return []
         return [
-            f'{self.lora.path}: [{name}] heads: "{AUTO}" is told by training texts, which {reader} does not'
-            " read; write the number"
-            for name in (self.lora.matching(_HEADS, AUTO) if self.lora is not None else ())
+            f'{plan.path}: [{name}] heads: "{AUTO}" needs the training texts, which {reader} does not read;'
+            " write the number"
+            for name in plan.matching(_HEADS, AUTO)
         ]
 
     def routed_faults(self) -> list[str]:
-        """Return a line for each table that joins parts which trained before, as no adapter is given."""
+        """Return a line for each table that needs trained parts, for a run to which no adapter is given."""
         plan = self.lora
-        named = plan.matching(_COMBINE, ROUTED) if plan is not None else ()
+        if plan is None:
+            return []
         return [
-            f'{plan.path}: [{name}] {_COMBINE}: "{ROUTED}" weighs parts that are trained already; give their'
+            f'{plan.path}: [{name}] {_COMBINE}: "{ROUTED}" needs parts that are trained already; give their'
             " adapter with --adapter"
-            for name in named
+            for name in plan.matching(_COMBINE, ROUTED)
             if plan.tables.get(name, plan.default).rank
         ]
 
@@ -139,7 +145,7 @@ def read_plans(options: Options, findings: Findings) -> Plans:
 
 
 def read_lora(path: Path) -> Plan:
-    """Read a LoRA TOML; the copy in a run has the number of heads that the run's corpus told.
+    """Read a LoRA TOML; in the copy of a run `heads = "auto"` stands for the number that the run found.
 
     Raises:
         InputFault: a line for each fault.

@@ -1,8 +1,8 @@
-"""Put a plain LoRA in the place of experts: each part weighs what its router gave it on average over texts.
+"""Replace experts by a plain LoRA in which each expert has its mean weight over a set of texts.
 
 Source: ours; Tian et al. 2024 (arXiv 2404.19245) keep the router. The delta that depends on the token,
-(alpha / R) sum_i w_i(x) B_i A x, becomes (alpha / R) (sum_i mean(w_i) B_i) A x, and what that costs is
-measured on the very texts.
+(alpha / R) sum_i w_i(x) B_i A x, becomes (alpha / R) (sum_i mean(w_i) B_i) A x; the error of that is
+measured on the same texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory
 from configs.schema.batch_keys import IGNORE_INDEX
 from model.assembly.assembly import Assembled
-from model.assembly.router_usage import RouterRecord, Usage
+from model.assembly.router_usage import RouterRecorder, RouterUsage
 from model.exchange.load import attach_peft
 from model.exchange.peft_format import Factors, PeftAdapter, read, write
 from model.injection.attachment import Attachment
@@ -27,23 +27,23 @@ from model.site import SiteKey
 from model.training.objective import Batch, Objective, inputs
 
 ROWS = 8
-"""Of a batch."""
+"""Texts of a batch."""
 _LEFT_OUT = ("extra", "sha256", "training_alpha")
-"""What metadata says of the tensors that the average replaces."""
+"""Keys of the metadata that describe tensors which the average replaces."""
 
 
 @dataclass
-class Errors:
-    """How far the average is from the experts, over every position that is no padding.
+class AveragingError:
+    """The differences between experts and their average, over every position that is no padding.
 
     Args:
-        largest: largest difference of a logit.
+        largest: largest absolute difference of a logit.
         squares: sum of squared differences.
         size: sum of squared logits of the experts.
-        agreed: positions (rows, for a classifier) whose largest logit is the same.
+        agreed: positions (rows, for a classifier) with the same argmax.
         positions: how many there are.
         losses: summed next-token loss of the experts and of the average; zero for a classifier.
-        targets: tokens those are over.
+        targets: number of tokens of these sums.
         metrics: metrics of the experts and of the average on examples with labels; empty without labels.
     """
 
@@ -66,62 +66,65 @@ class Errors:
         self.positions += len(experts)
 
     def lines(self) -> list[str]:
-        """Return what a person reads."""
+        """Return the report, line by line."""
         relative = (self.squares / self.size) ** 0.5 if self.size else 0.0
-        said = [
-            f"logits: differ by {relative:.3g} of their size (root mean square), {self.largest:.3g} at most",
-            f"same first choice: {self.agreed} of {self.positions} positions",
+        lines = [
+            f"logits: relative difference {relative:.3g} (root mean square), largest difference"
+            f" {self.largest:.3g}",
+            f"same prediction (argmax): {self.agreed} of {self.positions} positions",
         ]
-        metrics = self.metrics
+        routed, averaged = self.metrics
         if self.targets:
-            metrics = tuple({"loss": loss / self.targets} for loss in self.losses)
-        names = sorted(metrics[0], key=lambda name: (name != "loss", name))
-        pairs = [(name, metrics[0][name], metrics[1][name]) for name in names]
-        return said + [
-            f"{name}: {a:.6g} with routers, {b:.6g} averaged, {b - a:+.3g}" for name, a, b in pairs
-        ]
+            routed, averaged = ({"loss": loss / self.targets} for loss in self.losses)
+        for name in sorted(routed, key=lambda name: (name != "loss", name)):
+            a, b = routed[name], averaged[name]
+            lines.append(f"{name}: {a:.6g} with routers, {b:.6g} averaged, {b - a:+.3g}")
+        return lines
 
 
-def average(
+def export_average(
     assembled: Assembled,
     batches: Sequence[Batch],
     adapter: PeftAdapter,
     directory: Path,
     facts: Mapping[str, Any],
     objective: Objective | None = None,
-) -> Errors:
+) -> AveragingError:
     """Write the average as a PEFT adapter and return its error on the batches.
 
     Args:
         assembled: the network with the experts.
-        batches: what the average is taken over (`text_batches`, or examples with labels).
-        adapter: what the files of the experts hold; head and metadata are taken over.
+        batches: what the mean weights are taken over (`text_batches`, or examples with labels).
+        adapter: the files of the experts, whose head and metadata the average keeps.
         directory: where the LoRA goes; it must not exist.
         facts: what `peft_format.write` takes: task_type, base, dropout.
-        objective: measures examples with labels; None for texts without.
+        objective: evaluates examples with labels; None for texts without.
 
     Raises:
-        InputFault: for adapters that no LoRA can stand for.
+        InputFault: for adapters that have no average.
     """
-    with RouterRecord(assembled.network, assembled.attachments) as record, torch.no_grad():
+    with RouterRecorder(assembled.network, assembled.attachments) as record, torch.no_grad():
         for batch in batches:
             assembled.network(**inputs(batch))
-    modules = averaged(assembled, record.usage().get("", {}))
+    modules = averaged_factors(assembled, record.usage().get("", {}))
     metadata = {name: value for name, value in adapter.metadata.items() if name not in _LEFT_OUT}
     count = sum(len(batch["input_ids"]) for batch in batches)
     metadata["averaged"] = {"texts": count, "methods": sorted(set(assembled.methods.values()))}
-    held = {name: any(one.startswith(f"{name}.") for one in adapter.head) for name in assembled.head}
-    saved = [name for name, is_held in held.items() if is_held]
+    saved = [name for name in assembled.head if any(one.startswith(f"{name}.") for one in adapter.head)]
     with replacing_directory(directory) as draft:
         write(draft, PeftAdapter(modules, adapter.head, metadata, saved), **facts)
         return _compared(assembled, read(draft), batches, objective)
 
 
-def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, Factors]:
-    """Return the LoRA of every module that is on, by its full name.
+def averaged_factors(assembled: Assembled, usage: Mapping[SiteKey, RouterUsage]) -> dict[str, Factors]:
+    """Return the LoRA that averages the adapter of every module that is on, by the module's full name.
+
+    Args:
+        assembled: the network with the experts.
+        usage: mean weights by site.
 
     Raises:
-        InputFault: naming the first site whose adapter no LoRA can stand for.
+        InputFault: naming the first site whose adapter has no average.
     """
     modules = {}
     for key, attachment in assembled.attachments.items():
@@ -135,21 +138,29 @@ def averaged(assembled: Assembled, usage: Mapping[SiteKey, Usage]) -> dict[str, 
             weights = torch.tensor(usage[key].weights) if key in usage else None
             a, b, scale = kind.average(adapter, weights)
         else:
-            raise InputFault(f"--adapter: {key}: no LoRA can stand for '{assembled.methods[key]}'")
+            raise InputFault(f"--adapter: {key}: no LoRA is an average of '{assembled.methods[key]}'")
         modules[attachment.site.path] = Factors(a.detach(), b.detach(), scale * attachment.strength)
     return modules
 
 
 def text_batches(assembled: Assembled, texts: Sequence[str]) -> list[Batch]:
-    """Return texts as batches of tokens, 512 of each at most, padded on the right."""
+    """Return texts as batches of token ids, 512 tokens of each at most, padded on the right."""
     backbone = assembled.backbone
+    tokenizer = backbone.tokenizer
+    assert tokenizer is not None  # a base without one cannot be loaded for an adapter of texts
     limit = min(512, backbone.family.positions(backbone.network.config))
-    found = []
+    batches: list[Batch] = []
     for start in range(0, len(texts), ROWS):
-        rows = list(texts[start : start + ROWS])
-        settings = {"padding": True, "padding_side": "right", "truncation": True, "max_length": limit}
-        found.append(dict(backbone.tokenizer(rows, return_tensors="pt", **settings)))
-    return found
+        encoded = tokenizer(
+            list(texts[start : start + ROWS]),
+            return_tensors="pt",
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=limit,
+        )
+        batches.append(dict(encoded))
+    return batches
 
 
 @torch.no_grad()
@@ -158,38 +169,38 @@ def _compared(
     file: PeftAdapter,
     batches: Sequence[Batch],
     objective: Objective | None,
-) -> Errors:
+) -> AveragingError:
     """Compare the experts with the written LoRA, batch by batch; the experts are on again afterwards."""
-    network, experts, errors = assembled.network, list(assembled.attachments.values()), Errors()
+    network, experts, errors = assembled.network, list(assembled.attachments.values()), AveragingError()
     were_on = [one for one in experts if one.enabled]
     fresh = list(attach_peft(network, assembled.sites, file).values())
     device = next(network.parameters()).device
-    measured = [None if objective is None else objective.evaluation(device) for _ in range(2)]
+    evaluations = [] if objective is None else [objective.evaluation(device) for _ in range(2)]
     for batch in batches:
         both = []
-        for chosen, metrics in zip((were_on, fresh), measured):
+        for number, chosen in enumerate((were_on, fresh)):
             _switch(chosen, [*fresh, *experts])
             both.append(network(**inputs(batch)).logits.float())
             if objective is not None:
-                objective.evaluate(network, batch, metrics)
+                objective.evaluate(network, batch, evaluations[number])
         _add(errors, batch, both, has_labels=objective is not None)
     _switch(were_on, [*fresh, *experts])
-    if objective is not None:
-        errors.metrics = (measured[0].compute(), measured[1].compute())
+    if evaluations:
+        errors.metrics = (evaluations[0].compute(), evaluations[1].compute())
     return errors
 
 
-def _switch(chosen: Sequence[Attachment], among: Sequence[Attachment]) -> None:
+def _switch(chosen: Sequence[Attachment], everything: Sequence[Attachment]) -> None:
     """Put the chosen attachments on and all others off."""
-    # First all off, then some on: whoever goes takes the other's forward away.
-    for one in among:
+    # First all off, then some on: one that goes off removes the forward of the other at its linear.
+    for one in everything:
         one.enabled = False
     for one in chosen:
         one.enabled = True
 
 
-def _add(errors: Errors, batch: Batch, both: Sequence[Tensor], *, has_labels: bool) -> None:
-    """Add a batch's logits, (B, C) or (B, T, C), of experts and average; without padding."""
+def _add(errors: AveragingError, batch: Batch, both: Sequence[Tensor], *, has_labels: bool) -> None:
+    """Add a batch's logits, (B, C) or (B, T, C), of experts and average, padding left out."""
     if both[0].ndim == 3:
         if not has_labels:
             _add_loss(errors, batch, both)
@@ -198,8 +209,8 @@ def _add(errors: Errors, batch: Batch, both: Sequence[Tensor], *, has_labels: bo
     errors.add(*both)
 
 
-def _add_loss(errors: Errors, batch: Batch, both: Sequence[Tensor]) -> None:
-    """Add the loss of every next token. both: logits (B, T, C)."""
+def _add_loss(errors: AveragingError, batch: Batch, both: Sequence[Tensor]) -> None:
+    """Add the next-token losses. both: logits (B, T, C) of experts and average."""
     targets = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORE_INDEX)[:, 1:].flatten()
     sums = [
         F.cross_entropy(one[:, :-1].flatten(0, 1), targets, ignore_index=IGNORE_INDEX, reduction="sum").item()

@@ -1,4 +1,4 @@
-"""Maps that compare types of task: how routers weigh their experts for each of them."""
+"""Heat maps that compare types of task by the weights that routers give their experts."""
 
 import io
 import warnings
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.runtime.console import escaped
-from model.assembly.router_usage import MOST_DRAWN, Usage
+from model.assembly.router_usage import MOST_DRAWN, RouterUsage
 from model.figures.canvas import INK
 from model.figures.heat_maps import draw_cells
 from model.site import SiteKey
@@ -18,14 +18,14 @@ _ROW, _COLUMN = 0.24, 0.52
 
 
 @dataclass(frozen=True)
-class TypeMap:
-    """One map: types downward.
+class TaskTypeMap:
+    """One heat map with a row for each type of task.
 
     Args:
         title: its heading.
         columns: headings of the columns.
-        values: type, or None for all together, -> a number for each column; NaN where there is none.
-        top: the number of the darkest colour; that of the lightest is 0.
+        values: type, or None for all types together, -> a number for each column; NaN where there is none.
+        top: the number of the darkest colour; the lightest stands for 0.
     """
 
     title: str
@@ -34,48 +34,51 @@ class TypeMap:
     top: float
 
 
-def type_maps(
-    by_type: Mapping[str, Mapping[SiteKey, Usage]], whole: Mapping[SiteKey, Usage]
-) -> list[TypeMap]:
-    """Return the maps of a set: mean weights, how far types are from all of them together, and entropies.
+def task_type_maps(
+    by_type: Mapping[str, Mapping[SiteKey, RouterUsage]], whole: Mapping[SiteKey, RouterUsage]
+) -> list[TaskTypeMap]:
+    """Return three maps: mean weights, distances of a type from all types together, and entropies.
 
-    The mean weight of B_i is that over all modules. Modules number their parts on their own, so it evens out
-    where they differ; the distance, 1/2 sum_i |w_i(type) - w_i(all)| averaged over the layers of a role, does
-    not. It is 0 where a type uses its parts as all types together do, 1 where it shares none with them.
+    The mean weight of B_i is taken over all modules. Since each module numbers its experts independently,
+    differences may cancel out in it. They do not in the distance, the total variation
+    1/2 sum_i |w_i(type) - w_i(all)| averaged over the layers of a role: 0 where a type weighs experts as all
+    types together do, 1 where it uses none of their experts.
 
     Args:
-        by_type: type -> site -> what its rows gave.
-        whole: site -> what all rows gave.
+        by_type: type -> site -> means over the rows of that type.
+        whole: site -> means over all rows.
     """
     roles = tuple(sorted({key.role for key in whole}, key=lambda role: SiteKey(0, role)))
     experts = max(len(one.weights) for one in whole.values())
-    rows = {None: whole, **by_type}
+    rows: dict[str | None, Mapping[SiteKey, RouterUsage]] = {None: whole}
+    rows.update(by_type.items())
     drawn = range(min(experts, MOST_DRAWN))
     weights = {
         kind: tuple(_mean([one.weights[n] for one in sites.values() if len(one.weights) > n]) for n in drawn)
         for kind, sites in rows.items()
     }
-    apart = {
+    distances = {
         kind: _by_role({key: _distance(one, whole[key]) for key, one in sites.items()}, roles)
         for kind, sites in rows.items()
     }
-    spread = {
-        kind: _by_role({key: one.spread for key, one in sites.items()}, roles) for kind, sites in rows.items()
+    entropies = {
+        kind: _by_role({key: one.normalised_entropy for key, one in sites.items()}, roles)
+        for kind, sites in rows.items()
     }
-    farthest = max(value for row in apart.values() for value in row)
+    largest = max(value for row in distances.values() for value in row)
     return [
-        TypeMap("mean weight", tuple(f"B{n}" for n in drawn), weights, min(1.0, 2 / experts)),
-        TypeMap("distance from all types", roles, apart, farthest or 1.0),
-        TypeMap("entropy / log N", roles, spread, 1.0),
+        TaskTypeMap("mean weight", tuple(f"B{n}" for n in drawn), weights, min(1.0, 2 / experts)),
+        TaskTypeMap("distance from all types", roles, distances, largest or 1.0),
+        TaskTypeMap("entropy / log N", roles, entropies, 1.0),
     ]
 
 
-def draw_types(maps: list[TypeMap], tokens: Mapping[str, int]) -> bytes:
-    """Return a PNG of the maps side by side, the types with most tokens on top.
+def draw_task_types(maps: list[TaskTypeMap], tokens: Mapping[str, int]) -> bytes:
+    """Return a PNG of maps of the same types side by side, the types with most tokens on top.
 
     Args:
-        maps: of the same types.
-        tokens: type -> tokens it was heard on.
+        maps: from `task_type_maps`.
+        tokens: type -> tokens that its means are over.
     """
     import matplotlib
 
@@ -103,7 +106,7 @@ def draw_types(maps: list[TypeMap], tokens: Mapping[str, int]) -> bytes:
         bar.ax.tick_params(colors=INK, labelsize=7, length=2)
     more = len(tokens) - len(kinds)
     note = f"; {more} types with fewer tokens are not drawn" if more else ""
-    figure.supxlabel(f"behind each type: tokens it was heard on{note}", fontsize=7, color=INK)
+    figure.supxlabel(f"after each type: number of tokens{note}", fontsize=7, color=INK)
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a script the font lacks
         figure.savefig(content, format="png", metadata={"Software": None})
@@ -111,7 +114,7 @@ def draw_types(maps: list[TypeMap], tokens: Mapping[str, int]) -> bytes:
     return content.getvalue()
 
 
-def _draw(axes: Any, one: TypeMap, kinds: list[str | None], norm: Any) -> Any:
+def _draw(axes: Any, one: TaskTypeMap, kinds: list[str | None], norm: Any) -> Any:
     import numpy
 
     image = draw_cells(axes, numpy.array([one.values[kind] for kind in kinds], dtype=float), norm)
@@ -122,12 +125,12 @@ def _draw(axes: Any, one: TypeMap, kinds: list[str | None], norm: Any) -> Any:
 
 
 def _by_role(numbers: Mapping[SiteKey, float], roles: tuple[str, ...]) -> tuple[float, ...]:
-    """Return the mean over layers, role by role."""
+    """Return the mean over layers for each role."""
     return tuple(_mean([one for key, one in numbers.items() if key.role == role]) for role in roles)
 
 
-def _distance(one: Usage, other: Usage) -> float:
-    """Return half the sum of the differences of mean weights, which is 0 to 1."""
+def _distance(one: RouterUsage, other: RouterUsage) -> float:
+    """Return the total variation distance of two vectors of mean weights, 0 to 1."""
     return sum(abs(a - b) for a, b in zip(one.weights, other.weights)) / 2
 
 

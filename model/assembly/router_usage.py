@@ -1,17 +1,19 @@
-"""Record how routers weigh their experts: the mean weight of each and the mean entropy, module by module.
+"""Record the mean weight of each expert and the mean entropy of the weights, router by router.
 
-Nothing is recorded, and nothing costs anything, outside `with RouterRecord(...)`. Sums stay on their device
-until they are asked for.
+Nothing is recorded, at no cost, outside `with RouterRecorder(...)`. Sums stay on their device until the
+means are asked for.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from configs.toml.writer import toml_text
 from model.figures.heat_maps import Panel
@@ -20,19 +22,19 @@ from model.search.allocation import rounded
 from model.site import SiteKey
 
 MOST_DRAWN = 8
-"""Experts that are drawn."""
+"""Experts that pictures show."""
 TYPES = "types"
-"""The table of what was heard by type of task."""
+"""The table of the means by type of task."""
 
 
 @dataclass(frozen=True)
-class Usage:
-    """How one router weighed its experts.
+class RouterUsage:
+    """How one router weighed its N experts, on average over tokens.
 
     Args:
-        weights: mean weight of each expert; they sum to 1.
-        entropy: mean over tokens of -sum w log w, in nats: log N where all weigh alike, 0 where one has all.
-        tokens: how many were counted.
+        weights: mean weight of each expert (N); they sum to 1.
+        entropy: mean of -sum w log w, in nats: log N where all weights are equal, 0 where one is 1.
+        tokens: how many were counted, padding left out.
     """
 
     weights: tuple[float, ...]
@@ -40,134 +42,161 @@ class Usage:
     tokens: int
 
     @property
-    def spread(self) -> float:
-        """The entropy as a share of log N; NaN for one expert."""
+    def normalised_entropy(self) -> float:
+        """The entropy as a share of log N, its maximum; NaN for one expert."""
         return self.entropy / math.log(len(self.weights)) if len(self.weights) > 1 else math.nan
 
 
-class RouterRecord:
-    """Listen to the routers of a network while it computes; padding is not counted.
+class Routed(Protocol):
+    """An adapter with a router.
+
+    Attributes:
+        router: (N, D_in), for N experts.
+        observer: is called with the weights (tokens, N) of every forward pass.
+    """
+
+    router: Tensor
+    observer: Callable[[Tensor], None] | None
+
+
+def has_router(adapter: Any) -> TypeGuard[Routed]:
+    """Tell whether an adapter weighs its parts token by token."""
+    return getattr(adapter, "router", None) is not None
+
+
+class RouterRecorder:
+    """Record the weights of a network's routers while it computes; padding is not counted.
 
     Args:
-        network: the host; its forward passes tell by `attention_mask` which tokens are padding.
-        attachments: by site; those without a router are passed over.
+        network: the host; the `attention_mask` of its forward passes marks padding.
+        attachments: by site; those that are off or have no router are ignored.
     """
 
     def __init__(self, network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> None:
         self.network = network
-        self.routed = {
-            key: one.adapter
-            for key, one in attachments.items()
-            if one.active and getattr(one.adapter, "router", None) is not None
-        }
+        self.routed: dict[SiteKey, Routed] = {}
+        for key, attachment in attachments.items():
+            adapter = attachment.adapter
+            if attachment.active and has_router(adapter):
+                self.routed[key] = adapter
         self.group = ""
-        """What is being computed now, for example an evaluation set; sums are kept apart by it."""
-        self._sums: dict[_Place, Tensor] = {}
+        """Name of what is computed now, for example an evaluation set; each group has sums of its own."""
+        self._sums: dict[_SumKey, Tensor] = {}
         self._types: dict[str, Tensor] = {}
         self._mask: Tensor | None = None
-        self._hook: Any = None
+        self._hook: RemovableHandle | None = None
 
-    def __enter__(self) -> "RouterRecord":
-        """Begin to listen."""
-        self._hook = self.network.register_forward_pre_hook(self._remember, with_kwargs=True)
+    def __enter__(self) -> "RouterRecorder":
+        """Start recording."""
+        self._hook = self.network.register_forward_pre_hook(self._keep_mask, with_kwargs=True)
         for key, adapter in self.routed.items():
             adapter.observer = partial(self._add, key)
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        """Listen no more; what was heard is kept."""
-        self._hook.remove()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop recording; the sums are kept."""
+        if self._hook is not None:
+            self._hook.remove()
         for adapter in self.routed.values():
             adapter.observer = None
 
-    def expect(self, types: Sequence[str]) -> None:
-        """Say what sort of task each row of the next forward passes is; empty where nobody knows."""
+    def set_types(self, types: Sequence[str]) -> None:
+        """Set the type of task of each row of the next forward passes; empty where they have none."""
         kinds = dict.fromkeys(types)
         self._types = {kind: torch.tensor([float(one == kind) for one in types]) for kind in kinds}
 
-    def usage(self) -> dict[str, dict[SiteKey, Usage]]:
-        """Return what was heard, by group and site."""
-        found: dict[str, dict[SiteKey, Usage]] = {}
-        for (group, kind, key), sums in self._sums.items():
+    def usage(self) -> dict[str, dict[SiteKey, RouterUsage]]:
+        """Return the means by group and site."""
+        found: dict[str, dict[SiteKey, RouterUsage]] = {}
+        for (group, kind, site), sums in self._sums.items():
             if kind is None and sums[-1]:
-                found.setdefault(group, {})[key] = _usage(sums)
+                found.setdefault(group, {})[site] = _usage(sums)
         return found
 
-    def usage_by_type(self) -> dict[str, dict[str, dict[SiteKey, Usage]]]:
-        """Return what was heard of rows whose types were told, by group, type and site."""
-        found: dict[str, dict[str, dict[SiteKey, Usage]]] = {}
-        for (group, kind, key), sums in self._sums.items():
+    def usage_by_type(self) -> dict[str, dict[str, dict[SiteKey, RouterUsage]]]:
+        """Return the means over the rows of each type of task, by group, type and site."""
+        found: dict[str, dict[str, dict[SiteKey, RouterUsage]]] = {}
+        for (group, kind, site), sums in self._sums.items():
             if kind is not None and sums[-1]:
-                found.setdefault(group, {}).setdefault(kind, {})[key] = _usage(sums)
+                found.setdefault(group, {}).setdefault(kind, {})[site] = _usage(sums)
         return found
 
-    def pool(self, groups: Mapping[str, Sequence[str]], total: Callable[[Tensor], Tensor]) -> None:
-        """Add what all processes heard; each of them calls this with the same groups.
+    def sum_over_processes(
+        self, groups: Mapping[str, Sequence[str]], all_reduce: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Sum over all processes; each of them calls this with the same groups.
 
         Args:
-            groups: every group that any process may have heard -> the types of its rows.
-            total: sums a tensor over all processes.
+            groups: every group that any process may have recorded -> the types of its rows.
+            all_reduce: sums a tensor over all processes.
         """
-        places = [
-            _Place(group, kind, key)
+        keys = [
+            _SumKey(group, kind, site)
             for group, kinds in groups.items()
             for kind in (None, *kinds)
-            for key in self.routed
+            for site in self.routed
         ]
         width = 2 + max(len(adapter.router) for adapter in self.routed.values())
         device = next(iter(self.routed.values())).router.device
-        sums = torch.zeros(len(places), width, dtype=torch.float64, device=device)
-        for row, place in zip(sums, places):
-            own = self._sums.get(place)
+        sums = torch.zeros(len(keys), width, dtype=torch.float64, device=device)
+        for row, key in zip(sums, keys):
+            own = self._sums.get(key)
             if own is not None:
                 row[: len(own)] = own
-        sums = total(sums)
-        lengths = [2 + len(self.routed[place.key].router) for place in places]
-        self._sums = {place: row[:length] for place, row, length in zip(places, sums, lengths)}
+        sums = all_reduce(sums)
+        lengths = [2 + len(self.routed[key.site].router) for key in keys]
+        self._sums = {key: row[:length] for key, row, length in zip(keys, sums, lengths)}
 
-    def _remember(self, module: nn.Module, positional: tuple, named: Mapping[str, Any]) -> None:
-        self._mask = named.get("attention_mask")
+    def _keep_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._mask = kwargs.get("attention_mask")
 
-    def _add(self, key: SiteKey, weights: Tensor) -> None:
+    def _add(self, site: SiteKey, weights: Tensor) -> None:
         """Add one forward pass. weights: (tokens, N)."""
         weights, mask = weights.double(), self._mask
-        is_known = mask is not None and mask.numel() == len(weights)
-        counts = mask.flatten().to(weights) if is_known else weights.new_ones(len(weights))
+        if mask is not None and mask.numel() == len(weights):
+            counts = mask.flatten().to(weights)
+        else:
+            counts = weights.new_ones(len(weights))
         entropy = torch.special.entr(weights).sum(1, keepdim=True)
         rows = torch.cat([weights, entropy, torch.ones_like(entropy)], 1)  # (tokens, N + 2)
-        self._sum(_Place(self.group, None, key), counts @ rows)
+        self._sum(_SumKey(self.group, None, site), counts @ rows)
         for kind, is_own in self._types.items():
             each = is_own.to(counts).repeat_interleave(len(counts) // len(is_own))  # (tokens)
-            self._sum(_Place(self.group, kind, key), (counts * each) @ rows)
+            self._sum(_SumKey(self.group, kind, site), (counts * each) @ rows)
 
-    def _sum(self, place: "_Place", row: Tensor) -> None:
-        before = self._sums.get(place)
-        self._sums[place] = row if before is None else before + row
+    def _sum(self, key: "_SumKey", row: Tensor) -> None:
+        before = self._sums.get(key)
+        self._sums[key] = row if before is None else before + row
 
 
-class _Place(NamedTuple):
-    """What a sum is of: a group, the rows of one type or (None) all of them, a site."""
+class _SumKey(NamedTuple):
+    """What a sum is over: the rows of a group, of one type or (None) all of them, at a site."""
 
     group: str
     kind: str | None
-    key: SiteKey
+    site: SiteKey
 
 
-def _usage(sums: Tensor) -> Usage:
-    """Return the means of sums (N + 2): weights, entropy, tokens."""
+def _usage(sums: Tensor) -> RouterUsage:
+    """Return the means that follow from the sums of weights, entropy and tokens. sums: (N + 2)."""
     *weights, entropy, tokens = sums.tolist()
-    return Usage(tuple(weight / tokens for weight in weights), entropy / tokens, int(tokens))
+    return RouterUsage(tuple(weight / tokens for weight in weights), entropy / tokens, int(tokens))
 
 
 def usage_text(
-    usage: Mapping[str, Mapping[SiteKey, Usage]],
-    by_type: Mapping[str, Mapping[str, Mapping[SiteKey, Usage]]] | None = None,
+    usage: Mapping[str, Mapping[SiteKey, RouterUsage]],
+    by_type: Mapping[str, Mapping[str, Mapping[SiteKey, RouterUsage]]] | None = None,
 ) -> str:
-    """Return the TOML of a record: a table for each group, layer and role.
+    """Return `router_usage.toml`: a table for each group, layer and role.
 
     Args:
-        usage: group -> site -> what was heard.
-        by_type: group -> type of task -> site -> what was heard; their tables begin with `types.GROUP.TYPE`.
+        usage: group -> site -> means.
+        by_type: group -> type of task -> site -> means; their tables begin with `types.GROUP.TYPE`.
     """
     tables: dict[str, Any] = {group: _tables(sites) for group, sites in usage.items()}
     if by_type:
@@ -177,7 +206,7 @@ def usage_text(
     return toml_text(tables)
 
 
-def _tables(sites: Mapping[SiteKey, Usage]) -> dict[str, dict[str, Any]]:
+def _tables(sites: Mapping[SiteKey, RouterUsage]) -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     for key, one in sites.items():
         weights = [rounded(weight) for weight in one.weights]
@@ -186,14 +215,14 @@ def _tables(sites: Mapping[SiteKey, Usage]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def usage_panels(sites: Mapping[SiteKey, Usage]) -> list[Panel]:
-    """Return the maps of a group: entropy as a share of log N, then the mean weight of each expert.
+def usage_panels(sites: Mapping[SiteKey, RouterUsage]) -> list[Panel]:
+    """Return the heat maps of a group: entropy as a share of log N, then the mean weight of each expert.
 
-    All groups and all experts have the same colours: an even weight, 1 / N, has the middle one, 2 / N and
-    more the darkest.
+    All groups and all experts have the same scale of colours: the middle one stands for 1 / N, an even
+    weight, the darkest for 2 / N and more.
     """
-    spread = {key: one.spread for key, one in sites.items() if len(one.weights) > 1}
-    panels = [Panel("entropy / log N", spread, limits=(0.0, 1.0))] if spread else []
+    entropy = {key: one.normalised_entropy for key, one in sites.items() if len(one.weights) > 1}
+    panels = [Panel("entropy / log N", entropy, limits=(0.0, 1.0))] if entropy else []
     most = max(len(one.weights) for one in sites.values())
     for number in range(min(most, MOST_DRAWN)):
         weights = {key: one.weights[number] for key, one in sites.items() if len(one.weights) > number}

@@ -9,8 +9,8 @@ import torch
 
 from configs.runtime import console
 from configs.runtime.files import write_bytes, write_text
-from model.assembly.router_maps import draw_types, type_maps
-from model.assembly.router_usage import RouterRecord, usage_panels, usage_text
+from model.assembly.router_maps import draw_task_types, task_type_maps
+from model.assembly.router_usage import RouterRecorder, usage_panels, usage_text
 from model.figures.heat_maps import heat_map
 from model.run.job import Job
 from model.training.learners.finetune import FineTuner
@@ -21,12 +21,12 @@ _EXAMPLES = 256
 """Of a set that tells types of task so many examples at least."""
 
 
-def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecord:
+def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecorder:
     """Record how routers weigh their experts on this process's share of validation batches.
 
     Processes may make different numbers of forward passes; `report_routers` adds up what all of them heard.
     """
-    network, record = learner.network, RouterRecord(learner.network, learner.attachments)
+    network, record = learner.network, RouterRecorder(learner.network, learner.attachments)
     if not record.routed:
         return record
     learner.to(trainer.strategy.root_device)  # training leaves it on the CPU
@@ -37,7 +37,7 @@ def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterReco
             for record.group in job.data.validation_names:
                 loader, types = job.data.evaluation_sample(record.group, _BATCHES, _EXAMPLES)
                 for number, batch in enumerate(loader):
-                    record.expect(types[number] if types else ())
+                    record.set_types(types[number] if types else ())
                     with trainer.precision_plugin.forward_context():
                         # Not the loss: an evaluation set may hold other targets than training has.
                         learner.objective.evaluate(network, trainer.strategy.batch_to_device(batch), unused)
@@ -46,7 +46,7 @@ def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterReco
     return record
 
 
-def report_routers(job: Job, trainer: L.Trainer, record: RouterRecord) -> Mapping[str, Path]:
+def report_routers(job: Job, trainer: L.Trainer, record: RouterRecorder) -> Mapping[str, Path]:
     """Write and draw what all processes heard; every one of them calls this, the first writes.
 
     Returns:
@@ -55,7 +55,7 @@ def report_routers(job: Job, trainer: L.Trainer, record: RouterRecord) -> Mappin
     if not record.routed:
         return {}
     names = job.data.validation_names
-    record.pool(
+    record.sum_over_processes(
         {name: job.data.task_types(name) for name in names}, partial(trainer.strategy.reduce, reduce_op="sum")
     )
     if console.rank() != 0:
@@ -71,5 +71,5 @@ def report_routers(job: Job, trainer: L.Trainer, record: RouterRecord) -> Mappin
         if group in by_type:
             pictures[f"Routers on {group}, by type of task"] = path = folder / f"router_types{suffix}.png"
             tokens = {kind: max(one.tokens for one in own.values()) for kind, own in by_type[group].items()}
-            write_bytes(path, draw_types(type_maps(by_type[group], sites), tokens))
+            write_bytes(path, draw_task_types(task_type_maps(by_type[group], sites), tokens))
     return pictures

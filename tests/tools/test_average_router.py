@@ -80,7 +80,7 @@ def test_peft_reads_the_average_and_gives_the_error_that_was_told(ground, tmp_pa
         size += both[0].square().sum().item()
         for one, loss in zip(both, losses):
             loss.append(torch.nn.functional.cross_entropy(one[:-1], ids[0, 1:], reduction="none"))
-    relative = float(re.search(r"differ by (\S+) of their size", said)[1])
+    relative = float(re.search(r"relative difference (\S+) ", said)[1])
     assert relative == pytest.approx((squares / size) ** 0.5, rel=0.01, abs=1e-5)
     told = re.search(r"loss: (\S+) with routers, (\S+) averaged", said)
     for number, loss in enumerate(losses, 1):
@@ -127,7 +127,7 @@ def test_a_classifier_is_compared_by_its_rows_and_keeps_its_head(ground, tmp_pat
     made = _made(ground, tmp_path / "experts", "moe", "roberta", ("a", "b"))
     assert main(_words(ground, tmp_path, texts, "roberta")) == 0
     said = capsys.readouterr().out
-    assert re.search(r"same first choice: \d of 3 positions", said)
+    assert re.search(r"same prediction \(argmax\): \d of 3 positions", said)
     assert "loss" not in said
     head = read(tmp_path / "out").head
     assert set(head) == {name for name in made.network.state_dict() if name.startswith("classifier.")}

@@ -94,7 +94,7 @@ def test_an_action_that_reads_no_training_texts_is_refused(ground, place, capsys
     line = ("test", "llama_lora", "rte", "--load", ground.host("llama"), "--lora-config", plan)
     assert launch(*line, "--dataset-dir", ground.rte(), "--project-dir", place) == 2
     assert capsys.readouterr().err.strip() == (
-        f'error: {plan}: [all_layers.q_proj] heads: "auto" is told by training texts, which test does not'
+        f'error: {plan}: [all_layers.q_proj] heads: "auto" needs the training texts, which test does not'
         " read; write the number"
     )
 
@@ -103,7 +103,7 @@ def test_parameters_are_counted_with_the_number_of_a_run_alone(trained, ground, 
     words = ("--model", "llama_lora", "--load", ground.host("llama"), "--lora-config")
     plan = ground.plan("auto", TABLES)
     assert refused("tools.count_params", *words, plan) == [
-        f'error: {plan}: [all_layers.q_proj] heads: "auto" is told by training texts, which this tool does'
+        f'error: {plan}: [all_layers.q_proj] heads: "auto" needs the training texts, which this tool does'
         " not read; write the number"
     ]
     assert count_params([*map(str, words), str(trained / "lora.toml"), "--json"]) == 0

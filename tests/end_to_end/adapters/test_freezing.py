@@ -280,7 +280,7 @@ def test_a_search_while_training_refuses_it(ground, tmp_path, capsys):
     plan = _plan(tmp_path / "plan.toml", SCORE)
     words = ground.words("llama", lora_config=plan, max_epochs=4)
     assert launch("train-dyrealloc", *words[1:], "--project-dir", tmp_path / "o") == 2
-    assert "[freezing]: does not go with train-dyrealloc: a module that is off" in capsys.readouterr().err
+    assert "[freezing]: cannot be used with train-dyrealloc: a module that is off" in capsys.readouterr().err
 
 
 def test_other_actions_say_that_they_do_not_use_it(place, words, done, ground, capsys):

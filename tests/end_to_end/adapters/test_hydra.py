@@ -238,7 +238,7 @@ def test_a_router_without_trained_parts_is_refused(ground, capsys, tmp_path):
     plan = ground.plan("routed-alone", **SPLIT, combine="routed")
     assert launch(*ground.words("llama", lora_config=plan), "--project-dir", tmp_path / "runs") == 2
     assert capsys.readouterr().err.splitlines() == [
-        f'error: {plan}: [default] combine: "routed" weighs parts that are trained already; give'
+        f'error: {plan}: [default] combine: "routed" needs parts that are trained already; give'
         " their adapter with --adapter"
     ]
     assert not (tmp_path / "runs").exists()

@@ -1,11 +1,11 @@
-"""An answer is what the network's own greedy choice gives, token by token."""
+"""Greedy generation takes the most likely token each time; sampling depends on seed and prompt alone."""
 
 import pytest
 import torch
 
 from configs.runtime.faults import InputFault
 from model.assembly.assembly import assemble
-from model.assembly.generation import Decoding, answer, require_room
+from model.assembly.generation import Decoding, check_prompt_lengths, generate
 from model.assembly.placement import Plans
 from model.network.backbone import load_backbone
 from model.network.source import resolve
@@ -29,12 +29,12 @@ def test_a_greedy_answer_takes_the_likeliest_token(assembled):
             if ids[-1] == assembled.backbone.tokenizer.eos_token_id:
                 break
     expected = assembled.backbone.tokenizer.decode(ids[len(PROMPT) :], skip_special_tokens=True)
-    assert answer(assembled, PROMPT, Decoding(6)) == expected
+    assert generate(assembled, PROMPT, Decoding(6)) == expected
 
 
 def test_draws_depend_on_seed_and_prompt_alone(assembled):
     def drawn(seed, number):
-        return answer(assembled, PROMPT, Decoding(12, sample=True, temperature=5.0, seed=seed), number)
+        return generate(assembled, PROMPT, Decoding(12, sample=True, temperature=5.0, seed=seed), number)
 
     before = torch.random.get_rng_state()
     first = drawn(1, 0)
@@ -50,11 +50,11 @@ def test_beams_search_more_than_the_greedy_answer(assembled):
         return logits.log_softmax(-1).gather(1, torch.tensor(ids[len(PROMPT) :])[:, None]).sum()
 
     seen = []
-    generate = assembled.network.generate
-    assembled.network.generate = lambda **how: seen.append(generate(**how)) or seen[-1]
+    stock = assembled.network.generate
+    assembled.network.generate = lambda **how: seen.append(stock(**how)) or seen[-1]
     try:
         for beams in (1, 300):  # the whole vocabulary: two tokens are then searched in full
-            answer(assembled, PROMPT, Decoding(2, beams=beams))
+            generate(assembled, PROMPT, Decoding(2, beams=beams))
     finally:
         del assembled.network.generate
     greedy, searched = (likelihood(ids[0].tolist()) for ids in seen)
@@ -63,10 +63,10 @@ def test_beams_search_more_than_the_greedy_answer(assembled):
 
 def test_a_prompt_that_fills_the_network_is_answered_and_a_longer_one_refused(assembled):
     most = assembled.backbone.family.positions(assembled.network.config)
-    answer(assembled, [40] * most, Decoding(5))
-    require_room(assembled, [4, most])
+    generate(assembled, [40] * most, Decoding(5))
+    check_prompt_lengths(assembled, [4, most])
     with pytest.raises(InputFault) as refused:
-        require_room(assembled, [most + 1, 4, most + 2])
+        check_prompt_lengths(assembled, [most + 1, 4, most + 2])
     assert refused.value.lines == tuple(
         f"prompt {number}: has {most + more} tokens, the network takes {most}"
         for number, more in ((1, 1), (3, 2))

@@ -9,7 +9,7 @@ from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.assembly import merging
 from model.assembly.assembly import assemble
-from model.assembly.merging import merge, probe, refuse_unmergeable
+from model.assembly.merging import merge, random_batch, refuse_unmergeable
 from model.assembly.placement import Plans
 from model.network.backbone import load_backbone
 from model.network.source import resolve
@@ -46,8 +46,8 @@ def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
     refuse_unmergeable(dict(zip(keys, (fixed, attachment(None, active=False)))), methods)
 
 
-def test_the_probe_pads_its_last_row_alone():
-    batch = probe(300, 1)
+def test_the_random_batch_pads_its_last_row_alone():
+    batch = random_batch(300, 1)
     assert (batch["input_ids"] == 1).equal(batch["attention_mask"] == 0)
     assert batch["attention_mask"].sum().item() == 20
     assert batch["input_ids"].max() < 300

@@ -89,7 +89,7 @@ def test_a_router_over_trained_parts_asks_for_them(tmp_path):
     off = {**ENTRY, "r": 0, "method": "lora_split", "combine": "routed"}
     path.write_text(toml_text({"default": off, "all_layers": {"gate": {**off, "r": 2}, "w1": ENTRY}}))
     assert _read(lora_config=path).routed_faults() == [
-        f'{path}: [all_layers.gate] combine: "routed" weighs parts that are trained already; give'
+        f'{path}: [all_layers.gate] combine: "routed" needs parts that are trained already; give'
         " their adapter with --adapter"
     ]
     assert Plans().routed_faults() == []

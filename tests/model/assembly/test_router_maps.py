@@ -4,15 +4,15 @@ import math
 
 import pytest
 
-from model.assembly.router_maps import draw_types, type_maps
-from model.assembly.router_usage import Usage
+from model.assembly.router_maps import draw_task_types, task_type_maps
+from model.assembly.router_usage import RouterUsage
 from model.site import SiteKey
 
 GATE, DOWN = "gate", "w2"
 
 
 def _usage(*weights, tokens=4):
-    return Usage(weights, -sum(w * math.log(w) for w in weights if w), tokens)
+    return RouterUsage(weights, -sum(w * math.log(w) for w in weights if w), tokens)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def heard():
 
 
 def test_types_that_differ_module_by_module_are_told_apart_by_their_distance(heard):
-    weights, apart, spread = type_maps(*heard)
+    weights, apart, spread = task_type_maps(*heard)
     assert weights.columns == ("B0", "B1")
     assert weights.values == {kind: (0.5, 0.5) for kind in (None, "sums", "")}  # even over all modules
     assert apart.columns == spread.columns == (GATE, DOWN)
@@ -37,23 +37,23 @@ def test_types_that_differ_module_by_module_are_told_apart_by_their_distance(hea
 def test_a_type_that_was_not_heard_at_a_module_has_no_number_there(heard):
     by_type, whole = heard
     del by_type["sums"][SiteKey(0, DOWN)]
-    _, apart, spread = type_maps(by_type, whole)
+    _, apart, spread = task_type_maps(by_type, whole)
     assert apart.values["sums"][0] == 0.5
     assert math.isnan(apart.values["sums"][1]) and math.isnan(spread.values["sums"][1])
-    assert draw_types(type_maps(by_type, whole), {"sums": 4, "": 4}).startswith(b"\x89PNG")
+    assert draw_task_types(task_type_maps(by_type, whole), {"sums": 4, "": 4}).startswith(b"\x89PNG")
 
 
 def test_one_expert_and_equal_types_are_drawn():
     sites = {SiteKey(0, GATE): _usage(1.0)}
-    maps = type_maps({"a": sites}, sites)
+    maps = task_type_maps({"a": sites}, sites)
     assert maps[1].top == 1.0
-    assert draw_types(maps, {"a": 4}).startswith(b"\x89PNG")
+    assert draw_task_types(maps, {"a": 4}).startswith(b"\x89PNG")
 
 
 @pytest.mark.filterwarnings("error")
 def test_any_words_and_any_number_of_types_are_drawn(heard):
     by_type, whole = heard
     words = ["a $b$ c", "$", "x_{", "\n\x1b[31m", "翻译", "long " * 20, *(f"type {n}" for n in range(60))]
-    maps = type_maps(dict.fromkeys(words, by_type["sums"]), whole)
+    maps = task_type_maps(dict.fromkeys(words, by_type["sums"]), whole)
     tokens = {word: 99 - number for number, word in enumerate(words)}
-    assert draw_types(maps, tokens).startswith(b"\x89PNG")
+    assert draw_task_types(maps, tokens).startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from model.assembly.router_usage import RouterRecord, Usage, usage_panels, usage_text
+from model.assembly.router_usage import RouterRecorder, RouterUsage, usage_panels, usage_text
 from model.injection.attach import attach, locate
 from model.network.family import dimensions, model_types
 from model.plan.adapter_config import AdapterConfig
@@ -40,7 +40,7 @@ def test_means_are_those_of_the_tokens_that_are_no_padding(guests):
     seen = []
     linear = network.get_submodule(attachments[GATE].site.path)
     linear.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
-    with RouterRecord(network, attachments) as record, torch.no_grad():
+    with RouterRecorder(network, attachments) as record, torch.no_grad():
         for record.group in ("one", "two", "two"):
             network(**_batch())
     found = record.usage()
@@ -57,7 +57,7 @@ def test_means_are_those_of_the_tokens_that_are_no_padding(guests):
 def test_nothing_is_heard_before_and_after_and_nothing_changes(guests):
     network, attachments = guests
     before = network(**_batch()).logits
-    record = RouterRecord(network, attachments)
+    record = RouterRecorder(network, attachments)
     with record:
         assert torch.equal(network(**_batch()).logits, before)
     heard = record.usage()
@@ -68,7 +68,7 @@ def test_nothing_is_heard_before_and_after_and_nothing_changes(guests):
 
 
 def test_the_file_and_the_maps_say_the_same():
-    sites = {GATE: Usage((0.25, 0.75), 0.5, 9), SiteKey(1, "w2"): Usage((1.0,), 0.0, 9)}
+    sites = {GATE: RouterUsage((0.25, 0.75), 0.5, 9), SiteKey(1, "w2"): RouterUsage((1.0,), 0.0, 9)}
     table = tomllib.loads(usage_text({"validation": sites}))
     assert table["validation"]["layer_0"]["gate"] == {"weights": [0.25, 0.75], "entropy": 0.5, "tokens": 9}
     entropy, first, second = usage_panels(sites)
@@ -78,24 +78,24 @@ def test_the_file_and_the_maps_say_the_same():
 
 
 def test_all_experts_of_all_sets_have_the_same_colours():
-    even, one_has_most = Usage((0.25,) * 4, math.log(4), 9), Usage((0.9, 0.1, 0.0, 0.0), 0.3, 9)
+    even, one_has_most = RouterUsage((0.25,) * 4, math.log(4), 9), RouterUsage((0.9, 0.1, 0.0, 0.0), 0.3, 9)
     for group in ({GATE: even}, {GATE: one_has_most}):
         entropy, *weights = usage_panels(group)
         assert entropy.limits == (0.0, 1.0)
         assert [panel.limits for panel in weights] == [(0.0, 0.5)] * 4
-    assert usage_panels({GATE: Usage((1.0,), 0.0, 9)})[0].limits == (0.0, 1.0)
+    assert usage_panels({GATE: RouterUsage((1.0,), 0.0, 9)})[0].limits == (0.0, 1.0)
 
 
 def test_rows_of_a_type_are_heard_apart_and_add_up(guests):
     network, attachments = guests
-    plain = RouterRecord(network, attachments)
+    plain = RouterRecorder(network, attachments)
     with plain, torch.no_grad():
         network(**_batch())
-    with RouterRecord(network, attachments) as record, torch.no_grad():
+    with RouterRecorder(network, attachments) as record, torch.no_grad():
         record.group = "one"
-        record.expect(("b", ""))
+        record.set_types(("b", ""))
         network(**_batch())
-        record.expect(())
+        record.set_types(())
         network(**_batch())
     whole, found = record.usage()["one"], record.usage_by_type()["one"]
     assert list(found) == ["b", ""]
@@ -112,18 +112,18 @@ def test_what_all_processes_heard_is_added(guests):
     network, attachments = guests
     heard = []
     for kinds in (("a", "b"), ("b", "b"), None):  # the last process has no batch
-        with RouterRecord(network, attachments) as record, torch.no_grad():
+        with RouterRecorder(network, attachments) as record, torch.no_grad():
             if kinds is not None:
                 record.group = "one"
-                record.expect(kinds)
+                record.set_types(kinds)
                 network(**_batch())
         heard.append(record)
     sums = []
     for record in heard:
-        record.pool({"one": ["a", "b"], "two": []}, lambda own: sums.append(own) or own)
+        record.sum_over_processes({"one": ["a", "b"], "two": []}, lambda own: sums.append(own) or own)
     total = sum(sums)
     for record in heard:
-        record.pool({"one": ["a", "b"], "two": []}, lambda own: total)
+        record.sum_over_processes({"one": ["a", "b"], "two": []}, lambda own: total)
         assert list(record.usage()) == ["one"]
         one, kinds = record.usage()["one"], record.usage_by_type()["one"]
         assert set(one) == set(record.routed)
@@ -132,7 +132,7 @@ def test_what_all_processes_heard_is_added(guests):
 
 
 def test_the_file_has_a_table_for_each_type():
-    one, other = Usage((0.25, 0.75), 0.5, 9), Usage((0.5, 0.5), 0.6, 3)
+    one, other = RouterUsage((0.25, 0.75), 0.5, 9), RouterUsage((0.5, 0.5), 0.6, 3)
     text = usage_text(
         {"validation": {GATE: one}}, {"validation": {"": {GATE: one}, 'a "b".c': {GATE: other}}}
     )

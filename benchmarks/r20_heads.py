@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.hosts import LR
 from benchmarks.measure import Report, compare, pin, ratios
-from model.adapters.lora_by_head import Head, HeadLora
+from model.adapters.lora_by_head import HeadConfig, LoraByHead
 from model.adapters.methods.lora import ADAPTER, Lora
 from model.injection.attachment import Attachment, join
 from model.site import HEAD_ROLES, SHARED_INPUT, Site, SiteKey
@@ -42,9 +42,10 @@ def _adapter(shape: Shape, count: int, manner: str) -> nn.Module:
         adapter.reset(torch.Generator().manual_seed(0))
         return adapter
     step = 1 if manner == "alternating" and shape.rank > 1 else 0
-    heads = [Head(shape.rank + (-step, step)[number % 2], 2.0 * shape.rank) for number in range(count)]
-    by_head = HeadLora(shape.width, outputs, heads=heads, dropout=0.0)
-    by_head.reset([torch.Generator().manual_seed(number) for number in range(count)], [False] * count)
+    heads = [HeadConfig(shape.rank + (-step, step)[number % 2], 2.0 * shape.rank) for number in range(count)]
+    by_head = LoraByHead(shape.width, outputs, heads=heads, dropout=0.0)
+    sources = [torch.Generator().manual_seed(number) for number in range(count)]
+    by_head.reset(sources, random_b=[False] * count)
     return by_head
 
 

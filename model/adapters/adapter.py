@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from model.adapters.rematerialisation import Epsilons
+from model.adapters.rematerialisation import NormEpsilons
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
@@ -96,7 +96,7 @@ class AdaptedLinear(NamedTuple, Generic[A_co]):
     bias: Tensor | None
     adapter: A_co
     strength: float
-    epsilons: Epsilons | None = None
+    epsilons: NormEpsilons | None = None
 
 
 FusedForward = Callable[[Tensor, Sequence[AdaptedLinear[A_co]]], list[Tensor]]

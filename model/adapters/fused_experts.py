@@ -1,10 +1,16 @@
 """Base and experts of all linears that read one input, as one autograd node.
 
-Source: the formula of `model.adapters.experts`; the layout of sums follows `model.adapters.methods.lora`.
-Routers and A's of all linears are one product where they read the same tensor in the same type; the delta of
-all experts is added to the base output in place. Saved are z and the weights, and the input where nothing can
-make it again; the weighted z is made again for the gradient of B. Logits, weights and z lie with tokens along
-rows, (.., N), so that weighing runs along memory whatever the number of experts.
+For linears i that read x (B T, D_in), with d = x or, for a single linear, the dropped x:
+
+    w_i = softmax(x W_r_i^T)                             (B T, N_i) z_i = s_i d A_i^T
+    (B T, R_i), or (B T, N_i R_i) where each expert has an A y_i = x W_i^T + b_i + weigh_ranks(z_i, w_i) B_i
+    (B T, D_out_i), B_i (N_i R_i, D_out_i)
+
+Source: the formula of `model.adapters.experts`; the layout of sums follows `model.adapters.fused_lora`.
+Differs: routers and A's of all linears are one product where they read the same tensor in the same type; the
+delta of all experts is added to the base output in place. Saved are z and the weights, and the input where
+nothing else can compute it again; the weighted z is computed again for the gradient of B. In memory, logits,
+weights and z are transposed, (.., B T), so that weighing reads rows whatever the number of experts.
 """
 
 from collections.abc import Sequence
@@ -16,13 +22,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapters.adapter import AdaptedLinear
-from model.adapters.block_diagonal import joined, tiled
-from model.adapters.experts import Observer, router_logits, wide
+from model.adapters.block_diagonal import head_blocks, linear_plus_delta
+from model.adapters.experts import Mixture, MixtureAdapter, Observer, router_dtype, router_logits
 from model.adapters.rematerialisation import Remake, flat_remake_of
 
 
 class _Form(NamedTuple):
-    """What one linear's experts are beside their tensors: N (0 without a router), R, scale, observer."""
+    """What one linear's experts are besides their tensors.
+
+    Args:
+        experts: N; 0 without a router.
+        rank: R of each.
+        scale: strength alpha / R.
+        observer: is called with the weights.
+    """
 
     experts: int
     rank: int
@@ -31,31 +44,28 @@ class _Form(NamedTuple):
 
 
 _Known = tuple[tuple[_Form, ...], tuple[Remake | None, Remake | None]]
-"""The forms, and how to make x and the dropped x again where they need not be kept."""
+"""The form of each linear, and how to compute x and the dropped x again; None: they are saved."""
 
 
 class _FusedExperts(torch.autograd.Function):
-    """y_i = x W_i^T + b_i + weighted(s_i d A_i^T, softmax(x R_i^T)) B_i for linears i that read the same x.
-
-    d is x itself, or the dropped x of a single linear.
-    """
+    """The formulas of the module's docstring."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, dropped: Tensor | None, known: _Known, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """x, dropped: (N, D_in); tensors: every W, bias, router (or None), A and B."""
+        """Return every y_i. x, dropped: (B T, D_in); tensors: every W, b, router (or None), A and B."""
         ctx.forms, ctx.remakes = known
         weights, biases, routers, downs, ups = _fifths(tensors)
         d = x if dropped is None else dropped
-        logits, z = _products(x, d, _stacked(routers), _stacked(downs))
+        logits, z = _products(x, d, _stacked_routers(routers), _stacked(downs))
         mixes = [part.softmax(0) for part in logits.split([form.experts for form in ctx.forms])]
         outputs = []
         for w, b, z_i, mix, up, form in zip(weights, biases, _split(z, downs), mixes, ups, ctx.forms):
             if form.observer is not None and form.experts:
                 form.observer(mix.t())
-            whole = tiled([(len(up), 1.0)], up.shape[1])
-            outputs.append(joined(x, w, b, _mixed(z_i, mix, form).t(), up, whole))
+            whole = head_blocks([(len(up), 1.0)], up.shape[1])
+            outputs.append(linear_plus_delta(x, w, b, _mixed(z_i, mix, form).t(), up, whole))
         kept = [None if make else t for t, make in zip((x, dropped), ctx.remakes)]
         ctx.save_for_backward(*kept, z, *mixes, *weights, *routers, *downs, *ups)
         return tuple(outputs)
@@ -63,7 +73,7 @@ class _FusedExperts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """grads: (N, D_out) of each linear -> gradients of x, dropped, biases, routers, A and B."""
+        """grads: (B T, D_out) of each linear -> gradients of x, dropped, biases, routers, A and B."""
         x, dropped, z, *saved = ctx.saved_tensors
         x, dropped = (make() if make else t for t, make in zip((x, dropped), ctx.remakes))
         mixes, weights, routers, downs, ups = _fifths(saved)
@@ -75,12 +85,11 @@ class _FusedExperts(torch.autograd.Function):
         dlogits, dz = both[:width], both[width:]
         ups_grad = []
         logit_parts = dlogits.split([form.experts for form in ctx.forms])
-        for *mine, g, up, form, trains in zip(
-            _split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms, needs[-count:]
-        ):
-            ups_grad.append((_mixed(mine[0], mine[1], form) @ g).to(up.dtype) if trains else None)
-            _unmix(*mine, _turned(g @ up.to(dtype).t()), form)
-        stacked = [_stacked(routers), _stacked(downs)]
+        linears = zip(_split(z, downs), mixes, logit_parts, _split(dz, downs), grads, ups, ctx.forms)
+        for trains, (z_i, mix, dlogits_i, dz_i, g, up, form) in zip(needs[-count:], linears):
+            ups_grad.append((_mixed(z_i, mix, form) @ g).to(up.dtype) if trains else None)
+            _unmix(z_i, mix, dlogits_i, dz_i, _turned(g @ up.to(dtype).t()), form)
+        router, down = _stacked_routers(routers), _stacked(downs).to(dtype)
         reads = (x, x if dropped is None else dropped)
         are_frozen = not any(needs[-2 * count : -count])
         routers_grad, downs_grad = _factors(dlogits, None if are_frozen else dz, both, reads)
@@ -90,10 +99,10 @@ class _FusedExperts(torch.autograd.Function):
             for g, w in zip(grads[1:], weights[1:]):
                 dx.addmm_(g, w.to(dtype))
             if dropped is None:
-                dx.addmm_(both.t(), torch.cat([t.to(dtype) for t in stacked if t is not None]))
-            elif width:
-                dx.addmm_(dlogits.t(), stacked[0].to(dtype))
-        dropped_grad = dz.t() @ stacked[1].to(dtype) if needs[1] else None
+                dx.addmm_(both.t(), down if router is None else torch.cat([router.to(dtype), down]))
+            elif router is not None:
+                dx.addmm_(dlogits.t(), router.to(dtype))
+        dropped_grad = dz.t() @ down if needs[1] else None
         return (
             *(dx, dropped_grad, None, *[None] * count, *biases_grad),
             *_like(routers_grad, routers),
@@ -103,22 +112,31 @@ class _FusedExperts(torch.autograd.Function):
 
 
 def _products(x: Tensor, d: Tensor, router: Tensor | None, down: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits (experts, N), in float32 at least, and z (ranks, N)."""
+    """Return logits (experts, B T), in float32 at least, and z (ranks, B T)."""
     if router is None:
         return x.new_empty(0, len(x)), _turned(d @ down.to(d.dtype).t())
-    if d is x and x.dtype == wide(x.dtype):
+    if d is x and x.dtype == router_dtype(x.dtype):
         both = _turned(x @ torch.cat([router, down]).to(x.dtype).t())
         return both[: len(router)], both[len(router) :]
     return _turned(router_logits(x, router)), _turned(d @ down.to(d.dtype).t())
 
 
 def _turned(t: Tensor) -> Tensor:
-    """Return the transpose, laid out anew: (N, C) -> (C, N)."""
+    """Return the transpose, copied into rows: (B T, C) -> (C, B T)."""
     return t.t().contiguous()
 
 
 def _mixed(z: Tensor, mix: Tensor, form: _Form) -> Tensor:
-    """Return z times scale and, with a router, weights. z: (R or N R, N) -> (N R, N), mix: (experts, N)."""
+    """Return z times scale and, with a router, times the weights.
+
+    Args:
+        z: (R or N R, B T).
+        mix: the weights, (N, B T).
+        form: N, R and scale.
+
+    Returns:
+        (N R, B T).
+    """
     if not form.experts:
         return z * form.scale
     apart = z.unflatten(0, (-1, form.rank))
@@ -126,12 +144,21 @@ def _mixed(z: Tensor, mix: Tensor, form: _Form) -> Tensor:
 
 
 def _unmix(z: Tensor, mix: Tensor, dlogits: Tensor, dz: Tensor, g: Tensor, form: _Form) -> None:
-    """Write the gradients of logits and z into their buffers. g: that of the weighted z."""
+    """Write the gradients of logits and z into their buffers.
+
+    Args:
+        z: (R or N R, B T).
+        mix: the weights, (N, B T).
+        dlogits: (N, B T), overwritten.
+        dz: of z's shape, overwritten.
+        g: (N R, B T), the gradient of the weighted z.
+        form: N, R and scale.
+    """
     if not form.experts:
         torch.mul(g, form.scale, out=dz)
         return
     g, apart, mix_s = g.unflatten(0, (-1, form.rank)), z.unflatten(0, (-1, form.rank)), mix * form.scale
-    dmix = (g * apart).sum(1) * mix_s  # (experts, N), already times the weight
+    dmix = (g * apart).sum(1) * mix_s  # (N, B T), already times the weight
     dlogits.copy_(dmix - mix * dmix.sum(0))
     back = g * mix_s.unsqueeze(1)
     dz.copy_(back.sum(0) if len(apart) != form.experts else back.flatten(0, 1))
@@ -142,7 +169,11 @@ def _factors(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of the stacked routers and A's; one product where both read one tensor.
 
-    No A trains where dz is None.
+    Args:
+        dlogits: (sum of N, B T).
+        dz: (ranks, B T); None where no A trains.
+        both: both of them, one below the other.
+        reads: (B T, D_in), what routers read and what A's read.
     """
     if dz is None:
         return dlogits @ reads[0], None
@@ -161,49 +192,64 @@ def _like(stacked: Tensor | None, tensors: Sequence[Tensor | None]) -> list[Tens
 
 
 def _split(z: Tensor, downs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return each linear's rows of z: (ranks, B T) -> (R or N R, B T) each."""
     return z.split([len(a) for a in downs])
 
 
-def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    found = [t for t in tensors if t is not None]
-    return torch.cat(found) if len(found) > 1 else found[0] if found else None
+def _stacked_routers(routers: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the routers that there are, one below the other: (sum of N, D_in); None without one."""
+    found = [router for router in routers if router is not None]
+    return _stacked(found) if found else None
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors one below the other, a single one without a copy."""
+    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 def _fifths(tensors: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    """Return the weights, biases, routers, A's and B's of a node's tensors."""
     count = len(tensors) // 5
     return tuple(tensors[k * count : (k + 1) * count] for k in range(5))
 
 
-def fused_experts_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor]:
-    """Return base plus experts of linears with one input. x: (..., D_in) -> one (..., D_out) each.
+def _form(linear: AdaptedLinear[MixtureAdapter], mixture: Mixture) -> _Form:
+    experts = 0 if mixture.router is None else len(mixture.router)
+    scale = linear.strength * linear.adapter.scale
+    return _Form(experts, mixture.rank, scale, linear.adapter.observer)
 
-    Under autocast the products run in its type, but those of routers in float32.
+
+def fused_experts_forward(x: Tensor, linears: Sequence[AdaptedLinear[MixtureAdapter]]) -> list[Tensor]:
+    """Return base plus experts of linears with one input.
+
+    Under autocast the products run in its type, but those of routers in float32. With dropout every linear
+    draws its own noise, so each is a node of its own.
+
+    Args:
+        x: (..., D_in).
+        linears: all read x.
+
+    Returns:
+        One (..., D_out) for each linear.
     """
-    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
-        return [output for part in parts for output in fused_experts_forward(x, [part])]
+    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
+        return [output for linear in linears for output in fused_experts_forward(x, [linear])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.draws_dropout else None
-    remake = flat_remake_of(x, parts[0].epsilons)
-    remake_dropped = None if dropped is None else flat_remake_of(dropped, parts[0].epsilons)
+    first = linears[0]
+    dropped = F.dropout(flat, first.adapter.dropout) if first.adapter.draws_dropout else None
+    remake = flat_remake_of(x, first.epsilons)
+    remake_dropped = None if dropped is None else flat_remake_of(dropped, first.epsilons)
     with torch.autocast(x.device.type, enabled=False):
-        mixtures = [part.adapter.mixture() for part in parts]
-        forms = tuple(
-            _Form(
-                0 if mixture.router is None else len(mixture.router),
-                mixture.rank,
-                part.strength * part.adapter.scale,
-                part.adapter.observer,
-            )
-            for part, mixture in zip(parts, mixtures)
-        )
+        mixtures = [linear.adapter.mixture() for linear in linears]
+        forms = tuple(_form(linear, mixture) for linear, mixture in zip(linears, mixtures))
         outputs = _FusedExperts.apply(
             flat,
             dropped,
             (forms, (remake, remake_dropped)),
-            *(part.weight for part in parts),
-            *(part.bias for part in parts),
+            *(linear.weight for linear in linears),
+            *(linear.bias for linear in linears),
             *(mixture.router for mixture in mixtures),
             *(mixture.A for mixture in mixtures),
             *(mixture.B for mixture in mixtures),

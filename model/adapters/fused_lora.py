@@ -1,39 +1,104 @@
 """Base and LoRA delta of all linears that read one input, as one autograd node.
 
-Source: the formula of `model.adapters.methods.lora`; y_i = x W_i^T + b_i + s_i (x A_i^T) B_i.
+For linears i that read x (B T, D_in), with s_i = strength_i alpha_i / R_i:
+
+    d = x, or x * noise under dropout (then a node has one linear)
+    z_i = s_i d A_i^T                                    (B T, R_i), all i in one product
+    y_i = x W_i^T + b_i + z_i B_i                        (B T, D_out_i), B_i block-diagonal where heads differ
+
+and backward, with g_i the gradient of y_i:
+
+    dB_i = z_i^T g_i     dz_i = s_i g_i B_i^T     dA_i = dz_i^T d     dx = sum_i g_i W_i + (dz A) noise
+
+Source: the formula of `model.adapters.methods.lora`.
+Differs: saved for the backward pass are z, where the noise is not zero, and x only while an A trains and
+nothing else can compute x again (`model.adapters.rematerialisation`). Every sum is accumulated in place by a
+product.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapters.adapter import AdaptedLinear
-from model.adapters.block_diagonal import Block, factor_gradient, input_gradient, joined, scale_rows
-from model.adapters.rematerialisation import flat_remake_of, noise_for
+from model.adapters.block_diagonal import (
+    Block,
+    factor_gradient,
+    input_gradient,
+    linear_plus_delta,
+    scale_rows,
+)
+from model.adapters.rematerialisation import Remake, dropout_noise, flat_remake_of
+
+
+class LowRank(Protocol):
+    """An adapter that is one product of two factors, the second of them in blocks."""
+
+    dropout: float
+    blocks: tuple[Block, ...]
+
+    @property
+    def A(self) -> Tensor:
+        """(R, D_in)."""
+        ...
+
+    @property
+    def B(self) -> Tensor:
+        """(R, width), the blocks of `model.adapters.block_diagonal`."""
+        ...
+
+    @property
+    def draws_dropout(self) -> bool:
+        """Whether a forward pass draws dropout noise now."""
+        ...
+
+
+class _Shape(NamedTuple):
+    """Where the heads of a linear's B lie, and what multiplies its delta besides their scales."""
+
+    blocks: tuple[Block, ...]
+    strength: float
+
+
+class _Form(NamedTuple):
+    """What a node needs besides tensors.
+
+    Args:
+        shapes: of its linears.
+        dropout: probability that the noise was drawn with.
+        remake: computes x again in the backward pass; None: x is saved.
+    """
+
+    shapes: tuple[_Shape, ...]
+    dropout: float
+    remake: Remake | None
 
 
 class _FusedLora(torch.autograd.Function):
-    """y_i = x W_i^T + b_i + z_i B_i with z_i = s_i d A_i^T, for linears i that read the same x, as one node.
-
-    d is x itself, or a single linear's x times its dropout noise; B_i has the blocks of `block_diagonal`.
-    Saves z, which noise is not zero, and x only while an A trains and nothing else can make it again;
-    every sum is accumulated in place by a product.
-    """
+    """The formulas of the module's docstring."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, noise: Tensor | None, form: "_Form", *tensors: Tensor
+        ctx: Any, x: Tensor, noise: Tensor | None, form: _Form, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """x, noise: (N, D_in); tensors: every W (D_out, D_in), every bias, A (R, D_in), B (R, width)."""
+        """Return every y_i.
+
+        Args:
+            ctx: autograd's.
+            x: (B T, D_in).
+            noise: (B T, D_in), what dropout multiplies x by, or None.
+            form: what is known besides tensors.
+            tensors: every W (D_out, D_in), every b (D_out) or None, every A (R, D_in), every B (R, width).
+        """
         weights, biases, downs, ups = _quarters(tensors)
         d = x if noise is None else x * noise
-        z = d @ _stacked(downs, x.dtype).t()  # (N, sum of R)
+        z = d @ _stacked(downs, x.dtype).t()  # (B T, sum of R)
         zs = _columns(z, [a.shape[0] for a in downs])
         outputs = tuple(
-            joined(x, w, b, scale_rows(part, shape.blocks, shape.strength), up, shape.blocks)
+            linear_plus_delta(x, w, b, scale_rows(part, shape.blocks, shape.strength), up, shape.blocks)
             for w, b, part, up, shape in zip(weights, biases, zs, ups, form.shapes)
         )
         count = len(weights)
@@ -46,7 +111,7 @@ class _FusedLora(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """grads: (N, D_out) of each linear -> gradients of x, biases, A and B."""
+        """grads: (B T, D_out) of each linear -> gradients of x, biases, A and B."""
         x, passed, z, *saved = ctx.saved_tensors
         shapes = ctx.form.shapes
         count = len(shapes)
@@ -74,62 +139,57 @@ class _FusedLora(torch.autograd.Function):
 def _input_gradient(
     grads: Sequence[Tensor], weights: Sequence[Tensor], dz: Tensor, down: Tensor, noise: Tensor | None
 ) -> Tensor:
-    """Return sum_i g_i W_i + (dz A) noise: (N, D_in)."""
+    """Return sum_i g_i W_i + (dz A) noise: (B T, D_in)."""
     dx = grads[0] @ weights[0].to(dz.dtype)
     for g, w in zip(grads[1:], weights[1:]):
         dx.addmm_(g, w.to(dz.dtype))
     return dx.addmm_(dz, down) if noise is None else dx.add_((dz @ down).mul_(noise))
 
 
-class _Shape(NamedTuple):
-    """How a linear's B lies in blocks, and what multiplies its delta beside their scales."""
-
-    blocks: tuple[Block, ...]
-    strength: float
-
-
-class _Form(NamedTuple):
-    """What a node needs beside tensors: shapes of its linears, its dropout, how to make x again if known."""
-
-    shapes: tuple[_Shape, ...]
-    dropout: float
-    remake: Callable[[], Tensor] | None
-
-
 def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
+    """Return the weights, biases, A's and B's of a node's tensors."""
     count = len(tensors) // 4
     return tuple(tensors[k * count : (k + 1) * count] for k in range(4))
 
 
 def _columns(z: Tensor, ranks: Sequence[int]) -> Sequence[Tensor]:
-    """Return each linear's columns of z: (N, sum of R) -> (N, R) each."""
+    """Return each linear's columns of z: (B T, sum of R) -> (B T, R) each."""
     return (z,) if len(ranks) == 1 else z.split_with_sizes(ranks, 1)
 
 
 def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Return every A under the other: (sum of R, D_in)."""
+    """Return the A's one below the other: (sum of R, D_in)."""
     return downs[0].to(dtype) if len(downs) == 1 else torch.cat(list(downs)).to(dtype)
 
 
-def fused_lora_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor]:
-    """Return base plus delta of linears with one input. x: (..., D_in) -> one (..., D_out) each.
+def fused_lora_forward(x: Tensor, linears: Sequence[AdaptedLinear[LowRank]]) -> list[Tensor]:
+    """Return base plus delta of linears with one input.
 
-    Under autocast the products run in its type, as those of the stock layers do; A and B stay as stored.
+    Under autocast the products run in its type, as those of the stock layers do; A and B stay as stored. With
+    dropout every linear draws its own noise, so each is a node of its own.
+
+    Args:
+        x: (..., D_in).
+        linears: all read x.
+
+    Returns:
+        One (..., D_out) for each linear.
     """
-    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
-        return [output for part in parts for output in fused_lora_forward(x, [part])]
+    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
+        return [output for linear in linears for output in fused_lora_forward(x, [linear])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropout = parts[0].adapter.dropout if parts[0].adapter.draws_dropout else 0.0
-    shapes = tuple(_Shape(part.adapter.blocks, part.strength) for part in parts)
-    form = _Form(shapes, dropout, flat_remake_of(x, parts[0].epsilons))
+    first = linears[0]
+    dropout = first.adapter.dropout if first.adapter.draws_dropout else 0.0
+    shapes = tuple(_Shape(linear.adapter.blocks, linear.strength) for linear in linears)
+    form = _Form(shapes, dropout, flat_remake_of(x, first.epsilons))
     tensors = (
-        *[part.weight for part in parts],
-        *[part.bias for part in parts],
-        *[part.adapter.A for part in parts],
-        *[part.adapter.B for part in parts],
+        *[linear.weight for linear in linears],
+        *[linear.bias for linear in linears],
+        *[linear.adapter.A for linear in linears],
+        *[linear.adapter.B for linear in linears],
     )
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _FusedLora.apply(flat, noise_for(flat, dropout), form, *tensors)
+        outputs = _FusedLora.apply(flat, dropout_noise(flat, dropout), form, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]

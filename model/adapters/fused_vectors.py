@@ -1,14 +1,19 @@
-"""Base and delta of all linears that read one input, for matrices that may stand still, as one autograd node.
+"""Base and vector-scaled delta of all linears that read one input, as one autograd node.
+
+For linears i that read x (B T, D_in), with x' = x or, for a single linear, the dropped x:
+
+    z_i = x' A_i^T                                       (B T, R_i)
+    y_i = x W_i^T + bias_i + ((z_i * s_i v_d) B_i) * v_b (B T, D_out_i), B_i (R_i, D_out_i)
 
 Source: the formula of `model.adapters.vector_scaled`; AFLoRA's published layer multiplies the output by v_b.
-Differs: v_b is multiplied into B (R D_out numbers, not tokens times D_out), and M = z^T g, which the gradient
-of B needs anyway, gives those of both vectors: dv_b = s v_d (M * B) and dv_d = s (M * B) v_b. Where B stands
-still and R is large, M costs more than it saves: then B z is kept and dv_b is a sum over tokens. The input is
-kept only while an A trains and nothing else can make it again; linears that share one A compute its product
-once.
+Differs: v_b is multiplied into B (R D_out numbers instead of B T D_out), and M = z^T g, which the gradient of
+B needs anyway, gives those of both vectors: dv_b = s v_d (M * B) and dv_d = s (M * B) v_b. Where B is frozen
+and R is large, M costs more than it saves: then B z is saved and dv_b is a sum over tokens. The input is
+saved only while an A trains and nothing else can compute it again; linears that share one A compute its
+product once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +22,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.adapters.adapter import AdaptedLinear
-from model.adapters.block_diagonal import is_coarse, joined, tiled
-from model.adapters.rematerialisation import flat_remake_of
+from model.adapters.block_diagonal import head_blocks, is_half_precision, linear_plus_delta
+from model.adapters.rematerialisation import Remake, flat_remake_of
+from model.adapters.vector_scaled import VectorScaled
 
 PASS = 48
-"""Inner dimension whose product costs about as much as reading and writing its result twice more."""
+"""Inner dimension R at which a product costs about as much as reading and writing its result twice more."""
 
 
 class _Tensors(NamedTuple):
@@ -39,27 +45,29 @@ _SIX = len(_Tensors._fields)
 
 
 class _Form(NamedTuple):
-    """What a node needs beside tensors: s of its linears, and how to make x again where that is known."""
+    """What a node needs besides tensors.
+
+    Args:
+        scales: s of each linear times its strength.
+        remake: computes x again in the backward pass; None: x is saved.
+    """
 
     scales: tuple[float, ...]
-    remake: Callable[[], Tensor] | None
+    remake: Remake | None
 
 
-class _FusedVectors(torch.autograd.Function):
-    """y_i = x W_i^T + bias_i + (z_i * s_i v_d) B_i * v_b with z_i = x' A_i^T, for linears i that read one x.
-
-    x' is x itself, or the dropped x of a single linear.
-    """
+class _FusedVectorScaled(torch.autograd.Function):
+    """The formulas of the module's docstring."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, dropped: Tensor | None, form: _Form, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """x, dropped: (N, D_in); tensors: six of each linear, as `_Tensors` names them."""
+        """Return every y_i. x, dropped: (B T, D_in); tensors: six of each linear, as in `_Tensors`."""
         parts = _parts(tensors)
         source = x if dropped is None else dropped
         downs, places = _distinct([part.A for part in parts])
-        z = source @ _stacked(downs, x.dtype).t()  # (N, sum of distinct R)
+        z = source @ _stacked(downs, x.dtype).t()  # (B T, sum of distinct R)
         outputs, kept = [], []
         for number, (part, scale) in enumerate(zip(parts, form.scales)):
             inner = z[:, places[number]] * (part.d * scale).to(x.dtype)
@@ -70,8 +78,10 @@ class _FusedVectors(torch.autograd.Function):
                 outputs.append(_around(x, part, product))
                 kept.append(product if keeps else None)
             else:
-                whole = tiled([(len(part.B), 1.0)], part.B.shape[1])
-                outputs.append(joined(x, part.weight, part.bias, inner, _folded(part, x.dtype), whole))
+                whole = head_blocks([(len(part.B), 1.0)], part.B.shape[1])
+                outputs.append(
+                    linear_plus_delta(x, part.weight, part.bias, inner, _folded(part, x.dtype), whole)
+                )
                 kept.append(None)
         trains_down = any(_needs(ctx, number, "A") for number in range(len(parts)))
         keeps_source = trains_down and (dropped is not None or form.remake is None)
@@ -82,7 +92,7 @@ class _FusedVectors(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """grads: (N, D_out) of each linear -> gradients of x, dropped and every linear's six tensors."""
+        """grads: (B T, D_out) of each linear -> gradients of x, dropped and every linear's six tensors."""
         source, z, *rest = ctx.saved_tensors
         count = len(grads)
         kept, parts = rest[:count], _parts(rest[count:])
@@ -118,16 +128,17 @@ class _FusedVectors(torch.autograd.Function):
 
 
 def _needs(ctx: Any, number: int, name: str) -> bool:
-    """Tell whether a linear's tensor wants a gradient."""
+    """Tell whether a linear's tensor, named as in `_Tensors`, needs a gradient."""
     return ctx.needs_input_grad[3 + number * _SIX + _Tensors._fields.index(name)]
 
 
 def _parts(tensors: Sequence[Any]) -> list[_Tensors]:
+    """Return a node's tensors, linear by linear."""
     return [_Tensors(*tensors[start : start + _SIX]) for start in range(0, len(tensors), _SIX)]
 
 
 def _distinct(downs: Sequence[Tensor]) -> tuple[list[Tensor], list[slice]]:
-    """Return every A once, and for each linear where its own stands among their rows."""
+    """Return every A once, and for each linear the rows of its own among them."""
     starts: dict[int, slice] = {}
     found, row = [], 0
     for down in downs:
@@ -139,25 +150,26 @@ def _distinct(downs: Sequence[Tensor]) -> tuple[list[Tensor], list[slice]]:
 
 
 def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the A's one below the other: (sum of R, D_in)."""
     return downs[0].to(dtype) if len(downs) == 1 else torch.cat(list(downs)).to(dtype)
 
 
 def _around(x: Tensor, part: _Tensors, product: Tensor) -> Tensor:
-    """Return x W^T + bias + product * v_b, in the order of `block_diagonal.joined`. product: (N, D_out)."""
+    """Return x W^T + bias + product * v_b, rounded as `linear_plus_delta` does. product: (B T, D_out)."""
     weight, b = part.weight.to(x.dtype), part.b.to(x.dtype)
     bias = None if part.bias is None else part.bias.to(x.dtype)
-    if not is_coarse(x):
+    if not is_half_precision(x):
         return F.linear(x, weight, bias).addcmul_(product, b)
     return (product * b if bias is None else torch.addcmul(bias, product, b)).addmm_(x, weight.t())
 
 
 def _folded(part: _Tensors, dtype: torch.dtype) -> Tensor:
-    """Return B with v_b in it: (R, D_out)."""
+    """Return B with v_b multiplied into it: (R, D_out)."""
     return (part.B * part.b).to(dtype)
 
 
 def _back(g: Tensor, part: _Tensors) -> Tensor:
-    """Return (g * v_b) B^T, v_b multiplied into the smaller of both. g: (N, D_out) -> (N, R)."""
+    """Return (g * v_b) B^T, v_b multiplied into the smaller of both. g: (B T, D_out) -> (B T, R)."""
     if len(part.B) > len(g):
         return (g * part.b.to(g.dtype)) @ part.B.to(g.dtype).t()
     return g @ _folded(part, g.dtype).t()
@@ -166,16 +178,16 @@ def _back(g: Tensor, part: _Tensors) -> Tensor:
 def _vector_gradients(
     ctx: Any, number: int, part: _Tensors, z: Tensor, q: Tensor, g: Tensor, kept: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the gradients of B, v_d and v_b that are wanted.
+    """Return the gradients of B, v_d and v_b that are needed.
 
     Args:
-        ctx: tells which.
+        ctx: autograd's; tells which are needed.
         number: of the linear.
         part: its tensors.
-        z: (N, R), x' A^T.
-        q: (N, R), the gradient behind v_d.
-        g: (N, D_out), the output's gradient.
-        kept: (N, D_out), the product before v_b, where it was kept.
+        z: (B T, R), x' A^T.
+        q: (B T, R), the gradient of z * s v_d, before s v_d.
+        g: (B T, D_out), the output's gradient.
+        kept: (B T, D_out), the product before v_b, where it was saved.
     """
     found, scale, dtype = {}, ctx.form.scales[number], part.b.dtype
     if kept is not None:
@@ -191,27 +203,33 @@ def _vector_gradients(
     return {name: value for name, value in found.items() if _needs(ctx, number, name)}
 
 
-def fused_vectors_forward(x: Tensor, parts: Sequence[AdaptedLinear]) -> list[Tensor]:
-    """Return base plus delta of linears with one input. x: (..., D_in) -> one (..., D_out) each.
+def fused_vectors_forward(x: Tensor, linears: Sequence[AdaptedLinear[VectorScaled]]) -> list[Tensor]:
+    """Return base plus delta of linears with one input.
 
-    Under autocast the products run in its type; matrices and vectors stay as stored.
+    Under autocast the products run in its type; matrices and vectors stay as stored. With dropout every
+    linear draws its own noise, so each is a node of its own.
+
+    Args:
+        x: (..., D_in).
+        linears: all read x.
+
+    Returns:
+        One (..., D_out) for each linear.
     """
-    if any(part.adapter.draws_dropout for part in parts) and len(parts) > 1:
-        return [output for part in parts for output in fused_vectors_forward(x, [part])]
+    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
+        return [output for linear in linears for output in fused_vectors_forward(x, [linear])]
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     flat = x.reshape(-1, x.shape[-1])
-    dropped = F.dropout(flat, parts[0].adapter.dropout) if parts[0].adapter.draws_dropout else None
-    scales = tuple(part.adapter.scale * part.strength for part in parts)
-    form = _Form(scales, flat_remake_of(x, parts[0].epsilons))
+    first = linears[0]
+    dropped = F.dropout(flat, first.adapter.dropout) if first.adapter.draws_dropout else None
+    scales = tuple(linear.adapter.scale * linear.strength for linear in linears)
+    form = _Form(scales, flat_remake_of(x, first.epsilons))
     tensors = [
         tensor
-        for part in parts
-        for tensor in (
-            *(part.weight, part.bias, part.adapter.matrix("A"), part.adapter.matrix("B")),
-            *(part.adapter.d, part.adapter.b),
-        )
+        for weight, bias, adapter, *_ in linears
+        for tensor in _Tensors(weight, bias, adapter.matrix("A"), adapter.matrix("B"), adapter.d, adapter.b)
     ]
     with torch.autocast(x.device.type, enabled=False):
-        outputs = _FusedVectors.apply(flat, dropped, form, *tensors)
+        outputs = _FusedVectorScaled.apply(flat, dropped, form, *tensors)
     return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]

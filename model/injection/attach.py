@@ -8,7 +8,7 @@ from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
 from model.adapters.adapter import AdapterKind, PlannedSite
-from model.adapters.rematerialisation import Epsilons
+from model.adapters.rematerialisation import NormEpsilons
 from model.injection.attachment import Attachment, join
 from model.injection.residual_stream import Stream
 from model.injection.shortcut_attachment import StreamAttachment
@@ -57,7 +57,7 @@ def attach(
         InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
     """
     attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
-    epsilons = Epsilons(network)
+    epsilons = NormEpsilons(network)
     for method in sorted({config.method for config in configs.values()}):
         kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
         chosen = {key: config for key, config in configs.items() if config.method == method}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.adapter import AdaptedLinear, FusedForward
-from model.adapters.rematerialisation import Epsilons
+from model.adapters.rematerialisation import NormEpsilons
 from model.site import Site, SiteKey
 
 
@@ -32,7 +32,7 @@ class Attachment(nn.Module):
         linear: nn.Linear,
         adapter: nn.Module,
         fused_forward: FusedForward | None = None,
-        epsilons: Epsilons | None = None,
+        epsilons: NormEpsilons | None = None,
     ) -> None:
         super().__init__()
         self.site = site

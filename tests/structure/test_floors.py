@@ -156,7 +156,9 @@ def test_every_kinds_folder_holds_kinds_and_nothing_else():
     for name, path in MODULES.items():
         folder = kind_folder(name)
         if folder is not None:
-            top = {ast.unparse(t) for n in TREES[path].body if isinstance(n, ast.Assign) for t in n.targets}
+            body = TREES[path].body
+            top = {ast.unparse(t) for n in body if isinstance(n, ast.Assign) for t in n.targets}
+            top |= {ast.unparse(n.target) for n in body if isinstance(n, ast.AnnAssign)}
             assert constants[folder] in top, name
 
 

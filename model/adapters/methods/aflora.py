@@ -1,24 +1,25 @@
 """AFLoRA: two matrices that freeze while training goes on, and two vectors that train to its end.
 
-Source: Liu et al. 2024, arXiv 2403.13269, equation 1: y = W0 x + v_b * (B (v_d * (A x))).
+    y = W0 x + b + s v_b * (B (v_d * (A drop(x))))       A (R, D_in), B (D_out, R), v_d (R), v_b (D_out)
+
+Source: Liu et al. 2024, arXiv 2403.13269, equation 1, which has s = 1. When a matrix freezes is decided by
+`model.freezing`; the computation is that of `model.adapters.vector_scaled`.
 Differs: the published GLUE code stores alpha / sqrt(R) and never multiplies by it, its GSM8K code multiplies
-by alpha / R; here `scaling` says which. As there, A and B start Kaiming uniform (a = 0), v_d at 0.1, v_b at
-zero.
+by alpha / R; here the key `scaling` chooses. As in the published code, A and B start Kaiming uniform (a = 0),
+v_d at 0.1, v_b at zero.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
-
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.fused_vectors import fused_vectors_forward
-from model.adapters.vector_scaled import MATRICES, Vectors, vectors
+from model.adapters.vector_scaled import MATRICES, VectorScaled, build_vector_scaled
 from model.site import SiteKey
 from model.tensors.random_state import generator
 
-_INNER = 0.1
+_INITIAL_D = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,23 @@ class AfloraOptions:
     """Where A and B begin trainable: where D_in is not D_out, everywhere, nowhere."""
 
 
-def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, VectorScaled]:
     return {p.site.key: _one(p, seed) for p in planned}
 
 
-def _one(planned: PlannedSite, seed: int) -> Vectors:
+def _one(planned: PlannedSite, seed: int) -> VectorScaled:
     site, config, options = planned.site, planned.config, planned.options
-    adapter = vectors(planned)
-    adapter.reset(generator(seed, "aflora", str(site.key)), inner=_INNER, draws_b=not config.init)
+    adapter = build_vector_scaled(planned)
+    source = generator(seed, "aflora", str(site.key))
+    adapter.reset(source, initial_d=_INITIAL_D, random_b=not config.init)
     is_square = site.in_features == site.out_features
     if options.uv_rule == "none" or (options.uv_rule == "rectangular" and is_square):
-        for name in MATRICES:
-            getattr(adapter, name).requires_grad_(False)
+        for matrix in (adapter.A, adapter.B):
+            matrix.requires_grad_(False)
     return adapter
 
 
-ADAPTER = AdapterKind(
+ADAPTER: AdapterKind[VectorScaled] = AdapterKind(
     build=_build,
     options=AfloraOptions,
     fused_forward=fused_vectors_forward,

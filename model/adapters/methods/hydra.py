@@ -1,22 +1,23 @@
 """HydraLoRA: one A for all, several B's, and a router that weighs them for every token.
 
-Source: Tian et al. 2024, arXiv 2404.19245, section 3: y = W0 x + sum_i w_i B_i A x, w = softmax(W_r x).
-Differs: the published layer loops over the B's and draws dropout and computes A x anew for each; here both
-happen once (`model.adapters.experts`). The published code takes logits in the precision of the run and
-only their softmax in float32; here the router's product is in float32 as well.
+    y = W0 x + b + (alpha / R) sum_i w_i B_i A drop(x)   A (R, D_in), B_i (D_out, R)
+    w = softmax(W_r x)                                   W_r (N, D_in) without bias
 
-`router = "uniform"` is the paper's ablation without a router: every B weighs 1 / N.
+Source: Tian et al. 2024, arXiv 2404.19245, section 3.
+Differs: the published layer loops over the B_i and draws dropout and computes A x anew for each; here both
+happen once (`model.adapters.experts`). The published code takes logits in the precision of the run and only
+their softmax in float32; here the router's product is in float32 as well.
+
+`router = "uniform"` is the paper's ablation without a router: every B_i has the weight 1 / N.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from torch import nn
-
 from configs.schema.number_values import Whole
 from model.adapters.adapter import AdapterKind, PlannedSite
-from model.adapters.experts import UNMERGEABLE, averaged, experts
+from model.adapters.experts import UNMERGEABLE, Experts, average_lora, build_experts
 from model.adapters.fused_experts import fused_experts_forward
 from model.site import SiteKey
 
@@ -31,11 +32,13 @@ class HydraOptions:
     """Weights for every token, or 1 / N each."""
 
 
-def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    return {p.site.key: experts(p, seed, shares=True, routes=p.options.router == "token") for p in planned}
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, Experts]:
+    return {
+        p.site.key: build_experts(p, seed, shared_a=True, routed=p.options.router == "token") for p in planned
+    }
 
 
-ADAPTER = AdapterKind(
+ADAPTER: AdapterKind[Experts] = AdapterKind(
     build=_build,
     options=HydraOptions,
     fused_forward=fused_experts_forward,
@@ -44,5 +47,5 @@ ADAPTER = AdapterKind(
         "router": "uniform" if adapter.router is None else "token",
     },
     unmergeable=UNMERGEABLE,
-    average=averaged,
+    average=average_lora,
 )

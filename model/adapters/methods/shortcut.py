@@ -1,9 +1,11 @@
 """Shortcut: a low-rank map of one point of the residual stream that is added at another.
 
+    low(h) = (shortcut_alpha / R) B A drop(h)            A (R, D), B (D, R)
+
 Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), low-rank residuals and cross-layer shortcuts.
-Differs: the base maps (identity and zero) are not stored as dense matrices; the map returns its own term and
-`model.injection.residual_stream` adds it to the sum, so that at the start, B = 0, the network is the
-pretrained one.
+Differs: the paper's base maps (identity and zero) are not stored as dense matrices. This module returns its
+own term, and `model.injection.residual_stream` adds it to the sum, so that at the start, B = 0, the network
+is the pretrained one.
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,7 @@ class Shortcut(Adapter):
         width: D, of the residual stream.
         rank: R, at least 1.
         alpha: shortcut_alpha.
-        dropout: probability that a feature of h is dropped before A.
+        dropout: probability that a feature of h is set to zero before A.
     """
 
     def __init__(self, width: int, *, rank: int, alpha: float, dropout: float) -> None:
@@ -42,7 +44,7 @@ class Shortcut(Adapter):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the term. h: (..., D) -> (..., D)."""
-        z = F.linear(F.dropout(h, self.dropout, self.training), self.A.to(h.dtype))
+        z = F.linear(F.dropout(h, self.dropout, self.training), self.A.to(h.dtype))  # (..., R)
         return F.linear(z * self.scale, self.B.to(z.dtype))
 
     def factors(self) -> dict[str, Tensor]:
@@ -57,17 +59,18 @@ class Shortcut(Adapter):
         """Return None: there is no linear whose weight could take the map."""
 
 
-def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
-    adapters: dict[SiteKey, nn.Module] = {}
-    for one in planned:
-        config, key = one.config, one.site.key
-        adapter = Shortcut(one.site.in_features, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
-        adapter.reset(generator(seed, SHORTCUT, str(key)))
-        adapters[key] = adapter
-    return adapters
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, Shortcut]:
+    return {p.site.key: _one(p, seed) for p in planned}
 
 
-ADAPTER = AdapterKind(
+def _one(planned: PlannedSite, seed: int) -> Shortcut:
+    site, config = planned.site, planned.config
+    adapter = Shortcut(site.in_features, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
+    adapter.reset(generator(seed, SHORTCUT, str(site.key)))
+    return adapter
+
+
+ADAPTER: AdapterKind[Shortcut] = AdapterKind(
     build=_build,
     place="stream",
     unmergeable="adds its term to the sum between layers, where no linear stands whose weight could take it",

@@ -1,11 +1,15 @@
 """VeRA, also known as ELoRA: random matrices that never train, and two vectors that do.
 
-Source: Kopiczko et al. 2023, arXiv 2310.11454, equation 2: y = W0 x + v_b * (B (v_d * (A x))).
-Differs: where A and B are shared, an A serves all sites of its rank and input width, a B all of its rank and
-output width; the paper has one shape alone, PEFT cuts both from the largest. The start is that of AFLoRA
-(Liu et al. 2024, arXiv 2403.13269), which calls the method ELoRA: Kaiming uniform with a = 0, as PEFT's.
+    y = W0 x + b + s v_b * (B (v_d * (A drop(x))))       A (R, D_in), B (D_out, R), v_d (R), v_b (D_out)
 
-A and B are drawn again from the seed rather than stored; a checksum tells whether they are the same.
+Source: Kopiczko et al. 2023, arXiv 2310.11454, equation 2, which has s = 1; the computation is that of
+`model.adapters.vector_scaled`.
+Differs: where A and B are shared, one A serves all sites of its rank and input width, one B all of its rank
+and output width; the paper has a single shape, PEFT cuts both from the largest. They start Kaiming uniform (a
+= 0) as in PEFT and as AFLoRA (Liu et al. 2024, arXiv 2403.13269), which calls the method ELoRA, has them.
+
+A and B are drawn again from the seed rather than stored; a checksum tells whether they are the same
+(`model.adapters.drawn_matrices`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +22,7 @@ from configs.schema.number_values import Real
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.drawn_matrices import DrawnMatrices
 from model.adapters.fused_vectors import fused_vectors_forward
-from model.adapters.vector_scaled import MATRICES, Vectors, vectors
+from model.adapters.vector_scaled import VectorScaled, build_vector_scaled
 from model.site import SiteKey
 from model.tensors.random_state import generator
 
@@ -35,7 +39,7 @@ class VeraOptions:
     """Where every number of v_d starts."""
 
 
-def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module]:
+def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, VectorScaled]:
     parameters: dict[str, nn.Parameter] = {}
     matrices = DrawnMatrices()
     return {p.site.key: _one(p, seed, parameters, matrices) for p in planned}
@@ -43,23 +47,25 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, nn.Module
 
 def _one(
     planned: PlannedSite, seed: int, parameters: dict[str, nn.Parameter], matrices: DrawnMatrices
-) -> Vectors:
+) -> VectorScaled:
+    """Return a site's adapter; A and B are taken from `parameters` where their purpose is there already."""
     site, config, options = planned.site, planned.config, planned.options
-    adapter = vectors(planned)
+    adapter = build_vector_scaled(planned)
     source = generator(seed, "vera", str(site.key))
-    adapter.start(source, inner=options.d_initial, draws_b=not config.init)
+    adapter.reset_vectors(source, initial_d=options.d_initial, random_b=not config.init)
     purposes = {
-        name: f"vera {name} {config.rank} {width if options.shared else site.key}"
-        for name, width in zip(MATRICES, (site.in_features, site.out_features))
+        "A": f"vera A {config.rank} {site.in_features if options.shared else site.key}",
+        "B": f"vera B {config.rank} {site.out_features if options.shared else site.key}",
     }
-    for name in MATRICES:
-        own = getattr(adapter, name).requires_grad_(False)
-        setattr(adapter, name, parameters.setdefault(purposes[name], own))
+    for matrix in (adapter.A, adapter.B):
+        matrix.requires_grad_(False)
+    adapter.A = parameters.setdefault(purposes["A"], adapter.A)
+    adapter.B = parameters.setdefault(purposes["B"], adapter.B)
     adapter.draw(seed, purposes, matrices)
     return adapter
 
 
-ADAPTER = AdapterKind(
+ADAPTER: AdapterKind[VectorScaled] = AdapterKind(
     build=_build,
     options=VeraOptions,
     fused_forward=fused_vectors_forward,

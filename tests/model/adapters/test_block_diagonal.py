@@ -8,10 +8,10 @@ from model.adapters.block_diagonal import (
     Block,
     add_product,
     factor_gradient,
+    head_blocks,
     input_gradient,
-    joined,
+    linear_plus_delta,
     scale_rows,
-    tiled,
 )
 
 HEADS = {
@@ -40,13 +40,13 @@ def case(request):
         whole[row : row + rank, number * WIDTH : (number + 1) * WIDTH] = up[row : row + rank]
         scales[row : row + rank] = scale
         row += rank
-    return tiled(heads, WIDTH), up, whole, scales
+    return head_blocks(heads, WIDTH), up, whole, scales
 
 
 def test_adjacent_equal_heads_are_one_block():
-    assert tiled(HEADS["one"], WIDTH) == (Block(0, 0, 1, 3, 5, 2.0),)
-    assert tiled(HEADS["equal"], WIDTH) == (Block(0, 0, 4, 2, 5, 0.5),)
-    blocks = tiled(HEADS["runs"], WIDTH)
+    assert head_blocks(HEADS["one"], WIDTH) == (Block(0, 0, 1, 3, 5, 2.0),)
+    assert head_blocks(HEADS["equal"], WIDTH) == (Block(0, 0, 4, 2, 5, 0.5),)
+    blocks = head_blocks(HEADS["runs"], WIDTH)
     assert [(b.row, b.column, b.heads, b.rank, b.scale) for b in blocks] == [
         (0, 0, 2, 2, 0.5),
         (4, 10, 1, 1, 0.5),
@@ -100,7 +100,7 @@ def test_base_and_delta_are_their_sum(case, dtype, has_bias):
     z = _tensor(7, len(whole), seed=3)
     expected = F.linear(x, weight, bias) + z @ whole
     tolerance = {2: 0.1, 4: 1e-5, 8: 1e-12}[dtype.itemsize]
-    ours = joined(x.to(dtype), weight, bias, z.to(dtype), up, blocks)
+    ours = linear_plus_delta(x.to(dtype), weight, bias, z.to(dtype), up, blocks)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours.double(), expected, rtol=tolerance, atol=tolerance)
 
@@ -112,7 +112,7 @@ def test_a_delta_below_half_a_step_of_the_base_is_not_rounded_away(dtype, small,
     bias = 0.1 * _tensor(96, seed=7).to(dtype) if has_bias else None
     z, up = torch.full((512, 1), small, dtype=dtype), torch.ones(1, 96, dtype=dtype)
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    gain = (joined(x, weight, bias, z, up, tiled([(1, 1.0)], 96)).double() - exact).mean()
+    gain = (linear_plus_delta(x, weight, bias, z, up, head_blocks([(1, 1.0)], 96)).double() - exact).mean()
     assert abs(gain - small) < 0.15 * small
     added_late = F.linear(x, weight, bias) + z @ up
     assert (added_late.double() - exact).mean() < 0.6 * small  # what adding to a rounded base leaves of it
@@ -125,5 +125,5 @@ def test_a_delta_of_zero_leaves_the_base_bit_for_bit(case, dtype, has_bias):
     x, weight = _tensor(64, 32, seed=5).to(dtype), _tensor(whole.shape[1], 32, seed=6).to(dtype)
     bias = _tensor(whole.shape[1], seed=7).to(dtype) if has_bias else None
     z = _tensor(64, len(whole), seed=3).to(dtype)
-    ours = joined(x, weight, bias, z, torch.zeros_like(up), blocks)
+    ours = linear_plus_delta(x, weight, bias, z, torch.zeros_like(up), blocks)
     assert torch.equal(ours, F.linear(x, weight, bias))

@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 
 from model.adapters.adapter import AdaptedLinear
-from model.adapters.experts import Experts, router_logits, router_weights, started, weighted
+from model.adapters.experts import Experts, router_logits, router_weights, weigh_ranks
 from model.adapters.fused_experts import fused_experts_forward
 
 MANNERS = [(True, True), (False, True), (True, False), (False, False)]
 """(one A for all, a router)."""
-of_every_manner = pytest.mark.parametrize(("shares", "routes"), MANNERS)
+of_every_manner = pytest.mark.parametrize(("shared_a", "routed"), MANNERS)
 
 
 def _tensor(*shape, seed, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def _experts(shares, routes, *, heads=3, rank=2, d_out=5, seed=0, dropout=0.0, dtype=torch.float64):
+def _experts(shared_a, routed, *, heads=3, rank=2, d_out=5, seed=0, dropout=0.0, dtype=torch.float64):
     adapter = Experts(
-        6, d_out, rank=rank, heads=heads, alpha=3.0, dropout=dropout, shares=shares, routes=routes
+        6, d_out, rank=rank, heads=heads, alpha=3.0, dropout=dropout, shared_a=shared_a, routed=routed
     ).to(dtype)
     with torch.no_grad():
         for number, parameter in enumerate(adapter.parameters()):
@@ -44,7 +44,7 @@ def _loop(x, adapter):
         w = torch.softmax(x @ factors["router"].t(), -1)
     total = 0
     for i in range(adapter.heads):
-        a = factors["A"] if adapter.shares else factors["A"][i * rank : (i + 1) * rank]
+        a = factors["A"] if adapter.shared_a else factors["A"][i * rank : (i + 1) * rank]
         total = total + w[..., i : i + 1] * (x @ a.t() @ factors[f"B{i}"].t())
     return adapter.alpha / rank * total
 
@@ -61,8 +61,8 @@ def _gradients(outputs, tensors):
 @of_every_manner
 @pytest.mark.parametrize("heads", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 6), (0, 6)])
-def test_the_delta_is_the_sum_over_experts(shares, routes, heads, shape):
-    adapter, x = _experts(shares, routes, heads=heads), _tensor(*shape, seed=80).requires_grad_()
+def test_the_delta_is_the_sum_over_experts(shared_a, routed, heads, shape):
+    adapter, x = _experts(shared_a, routed, heads=heads), _tensor(*shape, seed=80).requires_grad_()
     tensors = [x, *adapter.parameters()]
     ours, expected = adapter(x), _loop(x, adapter)
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
@@ -75,8 +75,8 @@ def test_the_delta_is_the_sum_over_experts(shares, routes, heads, shape):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_node_is_the_formula_for_unlike_neighbours(shape, count):
     adapters = [
-        _experts(shares, routes, heads=2 + number, rank=1 + number % 3, d_out=4 + number, seed=10 * number)
-        for number, (shares, routes) in enumerate(MANNERS)
+        _experts(shared_a, routed, heads=2 + number, rank=1 + number % 3, d_out=4 + number, seed=10 * number)
+        for number, (shared_a, routed) in enumerate(MANNERS)
     ][:count]
     parts = [_part(one, seed=70 + i, bias=i != 1) for i, one in enumerate(adapters)]
     x = _tensor(*shape, seed=80).requires_grad_()
@@ -90,8 +90,8 @@ def test_the_node_is_the_formula_for_unlike_neighbours(shape, count):
 
 
 @of_every_manner
-def test_gradcheck_of_the_node(shares, routes):
-    parts = [_part(_experts(shares, routes, seed=10 * i), seed=50 + i, strength=1.3) for i in range(2)]
+def test_gradcheck_of_the_node(shared_a, routed):
+    parts = [_part(_experts(shared_a, routed, seed=10 * i), seed=50 + i, strength=1.3) for i in range(2)]
     named = [(part.adapter, name, p) for part in parts for name, p in part.adapter.named_parameters()]
     factors = [p.detach().clone().requires_grad_() for _, _, p in named]
 
@@ -105,8 +105,10 @@ def test_gradcheck_of_the_node(shares, routes):
 
 @pytest.mark.parametrize("manner", ["plain", "node"])
 @of_every_manner
-def test_dropout_is_drawn_once_and_the_router_reads_what_was_not_dropped(shares, routes, manner, monkeypatch):
-    adapter, x = _experts(shares, routes, dropout=0.5).train(), _tensor(4, 6, seed=80).requires_grad_()
+def test_dropout_is_drawn_once_and_the_router_reads_what_was_not_dropped(
+    shared_a, routed, manner, monkeypatch
+):
+    adapter, x = _experts(shared_a, routed, dropout=0.5).train(), _tensor(4, 6, seed=80).requires_grad_()
     keep = torch.tensor([0.0, 2.0, 2.0, 0.0, 2.0, 0.0], dtype=x.dtype)
     drawn = []
     monkeypatch.setattr(F, "dropout", lambda t, p=0.5, training=True: drawn.append(p) or t * keep)
@@ -116,7 +118,7 @@ def test_dropout_is_drawn_once_and_the_router_reads_what_was_not_dropped(shares,
     mixture = adapter.mixture()
     z = (x * keep) @ mixture.A.t() * adapter.scale
     if mixture.router is not None:
-        z = weighted(z, torch.softmax(x @ mixture.router.t(), -1), adapter.rank)
+        z = weigh_ranks(z, torch.softmax(x @ mixture.router.t(), -1), adapter.rank)
     expected = z @ mixture.B if manner == "plain" else _base(x, part) + part.strength * z @ mixture.B
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     tensors = [x, *adapter.parameters()]
@@ -147,8 +149,8 @@ def test_logits_of_routers_are_a_float32_product_in_any_number_of_parts(tokens, 
 
 
 @of_every_manner
-def test_autocast_stays_close_to_float32(shares, routes):
-    part = _part(_experts(shares, routes, dtype=torch.float32), seed=70, bias=False)
+def test_autocast_stays_close_to_float32(shared_a, routed):
+    part = _part(_experts(shared_a, routed, dtype=torch.float32), seed=70, bias=False)
     x = _tensor(7, 6, seed=80, dtype=torch.float32).requires_grad_()
     tensors = [x, *part.adapter.parameters()]
     expected = fused_experts_forward(x, [part])
@@ -165,30 +167,31 @@ def test_autocast_stays_close_to_float32(shares, routes):
 
 
 @of_every_manner
-def test_one_expert_is_lora(shares, routes):
-    adapter, x = _experts(shares, routes, heads=1), _tensor(4, 6, seed=80)
+def test_one_expert_is_lora(shared_a, routed):
+    adapter, x = _experts(shared_a, routed, heads=1), _tensor(4, 6, seed=80)
     lora = adapter.scale * (x @ adapter.A.t()) @ adapter.B
     torch.testing.assert_close(adapter(x), lora, rtol=1e-14, atol=1e-14)
-    torch.testing.assert_close(adapter.folded(torch.ones(1)).B, adapter.B)
+    torch.testing.assert_close(adapter.with_fixed_weights(torch.ones(1)).B, adapter.B)
 
 
 @of_every_manner
-def test_fixed_weights_make_a_plain_lora(shares, routes):
-    adapter, x, weights = _experts(shares, routes), _tensor(4, 6, seed=80), torch.tensor([0.2, 0.5, 0.3])
-    a, b, router = adapter.folded(weights)
+def test_fixed_weights_make_a_plain_lora(shared_a, routed):
+    adapter, x, weights = _experts(shared_a, routed), _tensor(4, 6, seed=80), torch.tensor([0.2, 0.5, 0.3])
+    a, b, router = adapter.with_fixed_weights(weights)
     assert router is None
     one = adapter.factors()
-    split = [one["A"]] * 3 if shares else one["A"].split(adapter.rank)
+    split = [one["A"]] * 3 if shared_a else one["A"].split(adapter.rank)
     expected = sum(w * (x @ a_i.t()) @ one[f"B{i}"].t() for i, (w, a_i) in enumerate(zip(weights, split)))
     torch.testing.assert_close((x @ a.t()) @ b, expected)
 
 
 def test_its_start_is_loras_own_and_the_router_has_another_source():
     one, two = (
-        started(Experts(6, 5, rank=2, heads=heads, alpha=3.0, dropout=0.0, shares=True, routes=True), 4,
-                "layer_0/w1", draws_both=False)
+        Experts(6, 5, rank=2, heads=heads, alpha=3.0, dropout=0.0, shared_a=True, routed=True)
         for heads in (1, 3)
-    )  # fmt: skip
+    )
+    for adapter in (one, two):
+        adapter.reset(torch.Generator().manual_seed(4), torch.Generator().manual_seed(5), random_b=False)
     assert torch.equal(one.A, two.A)
     assert not torch.equal(one.router[0], one.A[0])
     assert two.router.abs().max() <= 6**-0.5

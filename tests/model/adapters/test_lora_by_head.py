@@ -6,14 +6,20 @@ import torch.nn.functional as F
 
 from model.adapters.adapter import AdaptedLinear
 from model.adapters.fused_lora import fused_lora_forward
-from model.adapters.lora_by_head import Head, HeadLora
+from model.adapters.lora_by_head import HeadConfig, LoraByHead
 from model.adapters.methods.lora import ADAPTER, Lora
 
 D_IN, D_HEAD = 6, 3
 HEADS = {
-    "mixed": [Head(2, 3.0), Head(1, 4.0, -0.5), Head(0, 1.0), Head(1, 4.0, -0.5), Head(2, 1.0)],
-    "equal": [Head(2, 4.0)] * 4,
-    "one": [Head(3, 2.0)],
+    "mixed": [
+        HeadConfig(2, 3.0),
+        HeadConfig(1, 4.0, -0.5),
+        HeadConfig(0, 1.0),
+        HeadConfig(1, 4.0, -0.5),
+        HeadConfig(2, 1.0),
+    ],
+    "equal": [HeadConfig(2, 4.0)] * 4,
+    "one": [HeadConfig(3, 2.0)],
 }
 every = pytest.mark.parametrize("heads", HEADS.values(), ids=HEADS)
 
@@ -23,7 +29,7 @@ def _tensor(*shape, seed, dtype=torch.float64):
 
 
 def _adapter(heads, *, seed=0, dropout=0.0, dtype=torch.float64):
-    adapter = HeadLora(D_IN, D_HEAD * len(heads), heads=heads, dropout=dropout).to(dtype)
+    adapter = LoraByHead(D_IN, D_HEAD * len(heads), heads=heads, dropout=dropout).to(dtype)
     with torch.no_grad():
         adapter.A.copy_(_tensor(*adapter.A.shape, seed=seed))
         adapter.B.copy_(_tensor(*adapter.B.shape, seed=seed + 1))
@@ -123,7 +129,7 @@ def test_projections_of_one_input_are_computed_together():
 
 
 def test_one_draw_of_dropout_serves_all_heads():
-    heads = [Head(D_IN, 6.0)] * 2
+    heads = [HeadConfig(D_IN, 6.0)] * 2
     adapter = _adapter(heads, dropout=0.5)
     eye = torch.eye(D_IN, dtype=torch.float64)
     with torch.no_grad():

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from model.adapters import fused_experts, fused_lora, rematerialisation
 from model.adapters.methods.lora import Lora
-from model.adapters.rematerialisation import Epsilons, flat_remake_of, noise_for, remake_of
+from model.adapters.rematerialisation import NormEpsilons, dropout_noise, flat_remake_of, remake_of
 from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment, SharedInput
 from model.network.family import dimensions, families
@@ -175,10 +175,10 @@ _PRODUCERS = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", _PRODUCERS)
 def test_every_recipe_repeats_its_operation(name, dtype, monkeypatch):
-    monkeypatch.setattr(Epsilons, "of", lambda self, weight: 0.3)
+    monkeypatch.setattr(NormEpsilons, "of", lambda self, weight: 0.3)
     h, g = (t.to(dtype, copy=True).requires_grad_() for t in (_H, _G))
     x = _PRODUCERS[name](h, g)
-    remade = remake_of(x, Epsilons(_NORM))()
+    remade = remake_of(x, NormEpsilons(_NORM))()
     assert remade.dtype == x.dtype
     assert remade.shape == x.shape
     assert torch.equal(remade, x)
@@ -199,7 +199,7 @@ def test_other_inputs_are_kept(name):
             "unknown_norm": lambda: F.layer_norm(h, (8,), torch.ones(8), torch.zeros(8)),
             "strided": lambda: F.gelu(h).transpose(0, 1),
         }[name]()
-        assert flat_remake_of(made, Epsilons(_NORM)) is None
+        assert flat_remake_of(made, NormEpsilons(_NORM)) is None
 
 
 def test_small_inputs_are_kept(monkeypatch):
@@ -212,11 +212,11 @@ def test_small_inputs_are_kept(monkeypatch):
 
 @pytest.mark.parametrize("name", ["gelu", "gated", "norm", "attended"])
 def test_what_a_hook_holds_is_left_to_it(name, monkeypatch):
-    monkeypatch.setattr(Epsilons, "of", lambda self, weight: 0.3)
+    monkeypatch.setattr(NormEpsilons, "of", lambda self, weight: 0.3)
     h, g = _H.clone().requires_grad_(), _G.clone().requires_grad_()
     with saved_tensors_hooks(lambda t: t, lambda t: t):
         x = _PRODUCERS[name](h, g)
-    assert remake_of(x, Epsilons(_NORM)) is None
+    assert remake_of(x, NormEpsilons(_NORM)) is None
 
 
 def test_a_changed_operand_is_noticed():
@@ -232,7 +232,7 @@ def test_a_changed_operand_is_noticed():
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_know_the_eps_of_their_own_norms(duplicate):
     norms = nn.ModuleList([nn.LayerNorm(4, eps=0.1), nn.LayerNorm(4, eps=0.2, elementwise_affine=False)])
-    epsilons = Epsilons(norms)
+    epsilons = NormEpsilons(norms)
     copied, theirs = duplicate((norms, epsilons))
     assert epsilons.of(norms[0].weight) == theirs.of(copied[0].weight) == 0.1
     assert theirs.of(norms[0].weight) is None
@@ -263,9 +263,9 @@ def test_noise_is_that_of_dropout(dtype):
     torch.manual_seed(0)
     wanted = F.dropout(x, 0.3)
     torch.manual_seed(0)
-    assert torch.equal(x * noise_for(x, 0.3), wanted)
-    assert noise_for(x, 0.0) is None
-    assert noise_for(x[:0], 0.3) is None
+    assert torch.equal(x * dropout_noise(x, 0.3), wanted)
+    assert dropout_noise(x, 0.0) is None
+    assert dropout_noise(x[:0], 0.3) is None
 
 
 def _held(host):

@@ -10,14 +10,14 @@ from model.adapters import fused_vectors, rematerialisation
 from model.adapters.adapter import AdaptedLinear
 from model.adapters.drawn_matrices import DrawnMatrices
 from model.adapters.fused_vectors import fused_vectors_forward
-from model.adapters.vector_scaled import Vectors
+from model.adapters.vector_scaled import VectorScaled
 
 D_IN, D_OUT, R = 7, 5, 3
 
 
 def _adapter(seed=0, *, rank=R, d_in=D_IN, d_out=D_OUT, scale=1.0, dropout=0.0, dtype=torch.float64):
-    adapter = Vectors(d_in, d_out, rank=rank, alpha=4.0, dropout=dropout, scale=scale)
-    adapter.reset(torch.Generator().manual_seed(seed), inner=0.1, draws_b=True)
+    adapter = VectorScaled(d_in, d_out, rank=rank, alpha=4.0, dropout=dropout, scale=scale)
+    adapter.reset(torch.Generator().manual_seed(seed), initial_d=0.1, random_b=True)
     with torch.no_grad():
         adapter.d.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed + 1))
     return adapter.to(dtype)
@@ -35,8 +35,8 @@ def _written_out(x, adapter, strength=1.0):
 
 
 def test_the_start():
-    adapter = Vectors(D_IN, D_OUT, rank=R, alpha=4.0, dropout=0.0, scale=1.0)
-    adapter.reset(torch.Generator().manual_seed(0), inner=0.1, draws_b=False)
+    adapter = VectorScaled(D_IN, D_OUT, rank=R, alpha=4.0, dropout=0.0, scale=1.0)
+    adapter.reset(torch.Generator().manual_seed(0), initial_d=0.1, random_b=False)
     assert adapter.d.tolist() == pytest.approx([0.1] * R)
     assert not adapter.b.any()
     for matrix, fan_in in ((adapter.A, D_IN), (adapter.B, R)):

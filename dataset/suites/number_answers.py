@@ -2,8 +2,8 @@ r"""Score a generated answer to a word problem against the number after `####`.
 
 A number is `sign currency digits`: an optional `-`, an optional `$`, `€` or `£`, then digits with an optional
 decimal part, or a decimal part alone (`.5`). Before numbers are looked for, commas are removed, also as LaTeX
-writes them (`9{,}500`), and spaces that group three digits (`9\,500`, no-break and thin spaces); `\$` becomes `$`
-and the minus sign U+2212 becomes `-`. An ordinary space always separates two numbers.
+writes them (`9{,}500`), and spaces that group three digits (`9\,500`, no-break and thin spaces); `\$` becomes
+`$`, the minus sign U+2212 becomes `-`. An ordinary space always separates two numbers.
 """
 
 import re

@@ -1,9 +1,16 @@
-"""The composition root, the one place where data and network meet: bind, prepare, compose, run."""
+"""The composition root, the one place where data and network meet.
+
+1. bind: the command line and its TOML files become checked options (`parse`);
+2. prepare: every file that the options name is read and checked, without a heavy library (`_prepare`);
+3. compose: the network is loaded, the data encoded, the adapters attached (`_compose`);
+4. run: the action does its work in the directory of the run (`_act`).
+"""
 
 import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,15 +44,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that could be read and checked without the heavy libraries.
+    """Everything that can be read and checked without a heavy library.
 
     Args:
-        bound: the command line.
+        bound: the checked command line.
         name: family and method of `--model`.
-        rows: the data set's rows, as far as they lie in files.
-        source: where network and tokenizer come from.
-        plans: where adapters sit.
-        run: the directory of a run that goes on; None for a new one.
+        rows: the rows of the data sets, as far as they are in local files.
+        source: where network and tokenizer are loaded from.
+        plans: which adapters go where.
+        run: the directory of the run that is resumed; None for a new run.
     """
 
     bound: Bound
@@ -57,38 +64,34 @@ class Prepared:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one action and return its exit code; every expected fault is a line, never a traceback."""
+    """Run one action and return its exit code; expected faults are printed as lines, without a traceback."""
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except HelpRequested as request:
         console.say(request.text)
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        return console.tell(error)
+        return console.report(error)
 
 
 def _run(arguments: Sequence[str]) -> int:
     bound = parse(arguments)
     console.configure_logging(bound.options.log_level)
     if bound.options.seeds is not None and not bound.options.print_config:
-        bound = _prepare(bound).bound  # keeps no rows: each seed's own process reads them
+        bound = _prepare(bound).bound  # checks everything, keeps no rows: each seed has its own process
         return sweep.run(bound, arguments, Path(__file__))
     prepared = _prepare(bound)
-    try:
+    with prepared.run or nullcontext():
         return _act(prepared, arguments)
-    finally:
-        if prepared.run is not None:
-            prepared.run.release()
 
 
 def _prepare(bound: Bound) -> Prepared:
-    """Read every file that the options name, as far as that needs no heavy library.
+    """Read and check every local file that the options name.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: with the faults of all files, a line each.
     """
-    options = bound.options
-    findings = Findings()
+    options, findings = bound.options, Findings()
     name = model_name(options.model, "--model")
     bound, parts = findings.attempt(partial(_parts, bound)) or (bound, ())
     plans = read_plans(options, findings)
@@ -106,14 +109,14 @@ def _prepare(bound: Bound) -> Prepared:
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
-    """Bind the data sets; `test` takes the prompt an adapter was trained with."""
+    """Bind the data sets; `test` uses the prompt that an adapter was trained with."""
     options = bound.options
     prompt = trained_prompt(options.adapter, options.dataset) if bound.action == "test" else {}
     return bind_parts(bound, prompt)
 
 
 def _source(options: Options, name: ModelName) -> Source:
-    """Return where network and tokenizer come from, after checking the files that are there."""
+    """Return where network and tokenizer are loaded from, after checking the local files."""
     source = base_source(options, is_plain=name.method == "full")
     check_source(source, pretrained=options.pretrained)
     file = options.state_dict or options.checkpoint
@@ -123,6 +126,7 @@ def _source(options: Options, name: ModelName) -> Source:
 
 
 def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
+    """Show the configuration, compose the run and let the action do its work; return the exit code."""
     bound = prepared.bound
     if bound.options.print_config:
         show_config(bound, everything=True)
@@ -134,22 +138,19 @@ def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
     for note in (*bound.notes, *prepared.plans.notes(bound.action)):
         console.say(f"note: {note}")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin at barriers make a step several times slower as soon as the machine is shared.
+    # Threads that spin at barriers make a step several times slower when other processes need the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     job = _compose(prepared, arguments)
     action = kinds.load(kinds.ACTIONS, bound.action.replace("-", "_"))
     action.check(job)
-    if not bound.options.dry_run:
-        job = dataclasses.replace(job, directory=_directory(prepared))
-    try:
+    if bound.options.dry_run:
         return action.run(job)
-    finally:
-        if job.directory is not None:
-            job.directory.release()
+    with _directory(prepared) as directory:
+        return action.run(dataclasses.replace(job, directory=directory))
 
 
 def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
-    """Load the network, encode the data and put the run together."""
+    """Load the network, encode the data, attach the adapters; return the run that is ready to start."""
     import lightning
 
     from dataset.batches.serve import serve
@@ -165,7 +166,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     console.configure_logging(options.log_level)  # again: importing Lightning sets its own
     check_devices(options)
     rows = fetch_rows(prepared.rows, offline=options.offline, use_cache=not options.disable_dataset_cache)
-    plans, corpus = _settled(prepared.plans, rows, options.seed)
+    plans, corpus = _with_heads(prepared.plans, rows, options.seed)
     lightning.seed_everything(derive(options.seed, "process", console.rank()) % 2**32, verbose=False)
     backbone = load_base(options, name, prepared.source, rows.task.objective, rows.task.labels)
     served = serve(rows, parts, options, backbone.tokenizer, partial(max_tokens, backbone))
@@ -189,8 +190,8 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     return job
 
 
-def _settled(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, bytes]]:
-    """Return the plans with the number that `heads = "auto"` asks the training texts for, and its report."""
+def _with_heads(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, bytes]]:
+    """Replace `heads = "auto"` by the number of clusters in the training texts; return its report too."""
     if not plans.has_auto_heads:
         return plans, {}
     from dataset.clustering.cluster import cluster_rows
@@ -204,7 +205,7 @@ def _settled(plans: Plans, rows: TaskRows, seed: int) -> tuple[Plans, dict[str, 
 
 
 def _directory(prepared: Prepared) -> RunDirectory:
-    """Return the directory of the run that goes on, or a new one."""
+    """Return the directory of the run that is resumed, or make a new one."""
     if prepared.run is not None:
         return prepared.run
     options = prepared.bound.options

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say(f"{version.DISTRIBUTION} {version.program_version()}")
         return 0
     if words[0] not in known:
-        return int(console.tell(faults.InputFault(f"tools: {faults.unknown('tool', words[0], known)}")))
+        return int(console.report(faults.InputFault(f"tools: {faults.unknown('tool', words[0], known)}")))
     return int(import_module(f"tools.{words[0]}").main(words[1:]))
 
 

@@ -4,7 +4,7 @@ Usage: python -m tools.plot_reallocation FILE [FILE ...] [--output frequency.png
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say(f"written: {output}")
         histories = {name: history for name, (_, history) in zip(names, found) if history.reallocations}
         if histories:
-            write_bytes(trend, share_lines(*lines(histories)))
+            shares = {name: lora_shares(held) for name, held in histories.items()}
+            write_bytes(trend, share_lines(shares, [lora_fraction(held) for held in histories.values()]))
             console.say(f"written: {trend}")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
@@ -67,14 +68,15 @@ def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Pa
     return [findings.settled(one) for one in found], output, trend
 
 
-def lines(histories: Mapping[str, History]) -> tuple[dict[str, list[float | None]], list[float]]:
-    """Return the share of LoRA at each reallocation, and the one that a blind choice would have."""
-    trends = {name: [one.lora_share for one in history.reallocations] for name, history in histories.items()}
-    blind = []
-    for history in histories.values():
-        keys = [key for one in history.reallocations for key in one.scores]
-        blind.append(sum(not is_shortcut(key) for key in keys) / max(1, len(keys)))
-    return trends, blind
+def lora_shares(history: History) -> list[float | None]:
+    """Return the share of LoRA among the modules that are on, at each reallocation."""
+    return [one.lora_share for one in history.reallocations]
+
+
+def lora_fraction(history: History) -> float:
+    """Return the share of LoRA modules among all candidates, which a random choice has on average."""
+    keys = [key for one in history.reallocations for key in one.scores]
+    return sum(not is_shortcut(key) for key in keys) / max(1, len(keys))
 
 
 if __name__ == "__main__":

@@ -257,6 +257,6 @@ def _project_dir(case: Case) -> Iterator[str]:
     run = is_one and case.options.project and directory / case.options.project
     place = run if case.options.resume_training and run and os.path.isdir(run) else existing
     if run and rank() == 0 and os.path.exists(run) and not case.options.resume_training:
-        yield f"{case.where('project')}: {run} exists already, and a run directory is never written over"
+        yield f"{case.where('project')}: '{run}' already exists, and a run directory is never overwritten"
     if not os.access(place, os.W_OK | os.X_OK):
         yield f"{case.where('project_dir')}: no permission to write in '{place}'"

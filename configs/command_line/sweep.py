@@ -109,7 +109,7 @@ def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[s
         return Leg(seed, directory, None)
     if not directory.last.exists():
         raise InputFault(
-            f"--seeds: {directory.path} has no checkpoint to go on from and is never written over;"
+            f"--seeds: {directory.path} has no checkpoint to go on from and is never overwritten;"
             " remove it, or name another --project"
         )
     options = bound.options

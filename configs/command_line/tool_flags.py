@@ -109,7 +109,7 @@ def ended(error: BaseException) -> int:
     if isinstance(error, HelpRequested):
         console.say(error.text)
         return 0
-    return console.tell(error)
+    return console.report(error)
 
 
 def _next(

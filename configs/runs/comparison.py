@@ -137,7 +137,8 @@ def _spread(one: Statistics | None) -> str:
 
 def show(results: Sequence[Result]) -> None:
     """Print the table."""
-    console.table("Runs", *table(results))
+    columns, rows = table(results)
+    console.table("Runs", columns, rows)
 
 
 def report(results: Sequence[Result]) -> dict[str, Any]:

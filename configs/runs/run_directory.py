@@ -1,9 +1,11 @@
-"""The directory that is a run's record: chosen once, locked while the run goes on, never written over."""
+"""The directory of a run: chosen once, locked while the run is going on, never overwritten."""
 
 import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import clear_leftovers
@@ -15,11 +17,11 @@ HANDED_DOWN = "LORA_RESEARCH_RUN"
 
 @dataclass
 class RunDirectory:
-    """Paths below `<project-dir>/<project>/` and the lock that holds it.
+    """The paths in `<project-dir>/<project>/`, and its lock, which leaving a `with` block releases.
 
     Args:
         path: the directory.
-        handle: open descriptor that carries the lock; None where another process holds it for the run.
+        handle: open file descriptor that holds the lock; None where the run's first process holds it.
     """
 
     path: Path
@@ -32,7 +34,7 @@ class RunDirectory:
 
     @property
     def summary(self) -> Path:
-        """The run's result; written last, so that it stands for a finished run."""
+        """The run's result; written last, so its presence means that the run is finished."""
         return self.path / "summary.json"
 
     @property
@@ -50,33 +52,42 @@ class RunDirectory:
         """The exported adapter."""
         return self.path / "adapter"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the lock, if this process holds it."""
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed run left half written, and give back a directory that it was replacing."""
+        """Delete what a killed run left unfinished, and restore a directory that it was replacing."""
         clear_leftovers(self.path)
 
 
 def automatic_name(options: Options) -> str:
-    """Return the name of a run's directory that was given none."""
+    """Return the directory's name for a run without `--project`: model, task and data set."""
     name = "_".join((options.model.replace("/", "-").strip("-"), options.task, options.dataset))
     return name + "-mmlu" * (options.mmlu_mode is not None)
 
 
 def create(project_dir: Path, project: str | None, automatic: str) -> RunDirectory:
-    """Make a new run directory and lock it.
+    """Create a new run directory and lock it.
 
     Args:
-        project_dir: the parent.
-        project: the name that was given; it must be free.
-        automatic: the name otherwise; `_1`, `_2`, ... is added while it is taken.
+        project_dir: the parent directory, created where missing.
+        project: the name of `--project`, which must not exist yet; None: `automatic`.
+        automatic: the name without `--project`; `_1`, `_2`, ... is appended until it is free.
 
     Raises:
-        InputFault: when the given name is taken or the parent cannot be written.
+        InputFault: when the given name exists or the parent cannot be written.
+        SystemFault: when the file system refuses for another reason.
     """
     number = 0
     try:
@@ -90,33 +101,33 @@ def create(project_dir: Path, project: str | None, automatic: str) -> RunDirecto
             except FileExistsError:
                 if project is not None:
                     raise InputFault(
-                        f"--project: {path} exists already, and a run directory is never written over"
+                        f"--project: '{path}' already exists, and a run directory is never overwritten"
                     ) from None
                 number += 1
     except PermissionError:
-        raise InputFault(f"--project-dir: {project_dir} cannot be written") from None
+        raise InputFault(f"--project-dir: '{project_dir}' is not writable") from None
     except (NotADirectoryError, FileExistsError):
-        raise InputFault(f"--project-dir: {project_dir} is no directory") from None
+        raise InputFault(f"--project-dir: '{project_dir}' is not a directory") from None
     except OSError as error:
         raise SystemFault(f"{project_dir}: {error.strerror}") from None
     return RunDirectory(path, _lock(path))
 
 
 def reopen(path: Path) -> RunDirectory:
-    """Open the directory of a run that is to go on.
+    """Open and lock the directory of a run that is to be resumed.
 
     Raises:
-        InputFault: when it is missing, cannot be written, or another process is writing it.
+        InputFault: when it does not exist, is not writable, or another process has locked it.
     """
     if not path.is_dir():
-        raise InputFault(f"--load: {path} is no run directory")
+        raise InputFault(f"--load: '{path}' is not a run directory")
     if not os.access(path, os.W_OK):
-        raise InputFault(f"--load: {path} cannot be written")
+        raise InputFault(f"--load: '{path}' is not writable")
     return RunDirectory(path, _lock(path))
 
 
 def of_checkpoint(checkpoint: Path, rank: int) -> RunDirectory:
-    """Open the directory that holds a checkpoint; the first process locks it for all.
+    """Open the run directory that a checkpoint lies in; the first process locks it for all.
 
     Raises:
         InputFault: as `reopen`.
@@ -126,7 +137,7 @@ def of_checkpoint(checkpoint: Path, rank: int) -> RunDirectory:
 
 
 def hand_down(project_dir: Path, project: str | None, automatic: str, rank: int) -> RunDirectory:
-    """Make the new run's directory once; processes that the first one starts learn it from the environment.
+    """Create the new run's directory in the first process and pass its path on through the environment.
 
     Raises:
         InputFault: as `create`.
@@ -139,11 +150,11 @@ def hand_down(project_dir: Path, project: str | None, automatic: str, rank: int)
 
 
 def _lock(path: Path) -> int:
-    """Lock the directory itself: no lock file is left behind, and a killed process frees it."""
+    """Lock the directory itself: no lock file is left behind, and a killed process releases the lock."""
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise InputFault(f"{path}: another run is writing this directory") from None
+        raise InputFault(f"{path}: another run is writing to this directory") from None
     return handle

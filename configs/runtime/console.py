@@ -37,8 +37,8 @@ def fault(line: str) -> None:
     _write(sys.stderr, f"error: {speaker}{escaped(line)}")
 
 
-def tell(error: BaseException) -> int:
-    """Print what ended the program and return its exit code; only a defect of its own shows a traceback."""
+def report(error: BaseException) -> int:
+    """Print the error that ended the program and return its exit code; only a bug shows a traceback."""
     if isinstance(error, Fault):
         for line in error.lines:
             fault(line)

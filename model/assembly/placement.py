@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from configs.runs.experiment import PLANS
 from configs.runtime.faults import Findings, InputFault
 from configs.schema.number_values import Whole
 from configs.schema.options import Options
@@ -22,7 +23,7 @@ ROUTED = "routed"
 
 _HEADS, _COMBINE = "heads", "combine"
 _COUNT = Whole(1)
-_COPY, _REPORT = "lora.toml", Path("search") / "clusters.toml"
+_REPORT = Path("search") / "clusters.toml"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def read_lora(path: Path) -> Plan:
         InputFault: a line for each fault.
     """
     plan, report = read_plan(path), path.parent / _REPORT
-    if path.name != _COPY or not plan.matching(_HEADS, AUTO) or not report.is_file():
+    if path.name != PLANS["lora_config"] or not plan.matching(_HEADS, AUTO) or not report.is_file():
         return plan
     try:
         count = _COUNT.take(read_document(report, "--lora-config").table.get("chosen"))

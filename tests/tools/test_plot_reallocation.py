@@ -5,7 +5,7 @@ import pytest
 from model.search.history import History, Reallocation, frequency, frequency_text, history_text
 from model.site import SiteKey
 from tests.tools.words import refused
-from tools.plot_reallocation import lines, main
+from tools.plot_reallocation import lora_fraction, lora_shares, main
 
 KEYS = [SiteKey(layer, role) for layer in range(2) for role in ("q_proj", "residual1")]
 HISTORY = History(
@@ -45,9 +45,8 @@ def test_a_frequency_file_gives_the_map_of_its_history(history, tmp_path):
 
 
 def test_the_trend_is_the_share_among_what_is_on():
-    trends, blind = lines({"one": HISTORY})
-    assert trends == {"one": [1.0, 0.5, pytest.approx(2 / 3)]}
-    assert blind == [0.5]
+    assert lora_shares(HISTORY) == [1.0, 0.5, pytest.approx(2 / 3)]
+    assert lora_fraction(HISTORY) == 0.5
 
 
 def test_bad_words_are_told_at_once(history, tmp_path):

@@ -325,7 +325,7 @@ def test_a_taken_project_is_refused_at_once(bound, here):
         bound("--project-dir", "runs", "--project", "mine")
     taken = here / "runs" / "mine"
     assert refusal.value.lines == (
-        f"--project: {taken} exists already, and a run directory is never written over",
+        f"--project: '{taken}' already exists, and a run directory is never overwritten",
     )
 
 

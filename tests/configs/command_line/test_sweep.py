@@ -154,7 +154,7 @@ def test_a_changed_plan_is_another_experiment(ready, bound, here):
     ("files", "message"),
     [
         ([], "exists and holds no run; remove it, or name another --project"),
-        (["config.toml"], "has no checkpoint to go on from and is never written over"),
+        (["config.toml"], "has no checkpoint to go on from and is never overwritten"),
     ],
 )
 def test_a_directory_with_nothing_to_go_on_from_is_refused(ready, here, files, message):
@@ -196,7 +196,7 @@ def _in_background(here, words):
         "from configs.runtime import console, kinds\nfrom configs.command_line.cli import parse\n"
         f"words = ['train', 'opt_lora', 'mrpc', '--lora-config', 'lora.toml', *{words!r}]\n"
         f"try: code = sweep.run(parse(words), words, pathlib.Path('program.py'))\n"
-        f"except BaseException as error: code = console.tell(error)\nsys.exit(code)"
+        f"except BaseException as error: code = console.report(error)\nsys.exit(code)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=-1

@@ -76,7 +76,7 @@ def test_automatic_names_are_numbered(tmp_path):
 
 def test_a_given_name_that_is_taken_is_refused(tmp_path):
     create(tmp_path, "mine", "x").release()
-    message = f"--project: {tmp_path / 'mine'} exists already, and a run directory is never written over"
+    message = f"--project: '{tmp_path / 'mine'}' already exists, and a run directory is never overwritten"
     assert _refused(create, tmp_path, "mine", "x") == message
 
 
@@ -94,7 +94,7 @@ def test_a_parent_that_cannot_be_written_is_refused(tmp_path):
         message = _refused(create, tmp_path, None, "x")
     finally:
         tmp_path.chmod(0o755)
-    assert message == f"--project-dir: {tmp_path} cannot be written"
+    assert message == f"--project-dir: '{tmp_path}' is not writable"
 
 
 def test_permission_denied_is_worded(tmp_path, monkeypatch):
@@ -102,19 +102,19 @@ def test_permission_denied_is_worded(tmp_path, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(Path, "mkdir", deny)
-    assert _refused(create, tmp_path, None, "x") == f"--project-dir: {tmp_path} cannot be written"
+    assert _refused(create, tmp_path, None, "x") == f"--project-dir: '{tmp_path}' is not writable"
     monkeypatch.undo()
     monkeypatch.setattr(run_directory.os, "access", lambda path, mode: False)
-    assert _refused(reopen, tmp_path) == f"--load: {tmp_path} cannot be written"
+    assert _refused(reopen, tmp_path) == f"--load: '{tmp_path}' is not writable"
 
 
 def test_a_missing_directory_is_not_reopened(tmp_path):
-    assert _refused(reopen, tmp_path / "x") == f"--load: {tmp_path / 'x'} is no run directory"
+    assert _refused(reopen, tmp_path / "x") == f"--load: '{tmp_path / 'x'}' is not a run directory"
 
 
 def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
     run = create(tmp_path, "mine", "x")
-    assert _refused(reopen, run.path) == f"{run.path}: another run is writing this directory"
+    assert _refused(reopen, run.path) == f"{run.path}: another run is writing to this directory"
     run.release()
     run.release()
     reopen(run.path).release()
@@ -127,7 +127,7 @@ def test_kill_frees_the_lock_of_another_process(tmp_path, held, how):
     if how == "reopen":
         create(tmp_path, "mine", "x").release()
     process = held(how, path)
-    assert _refused(reopen, path) == f"{path}: another run is writing this directory"
+    assert _refused(reopen, path) == f"{path}: another run is writing to this directory"
     process.send_signal(signal.SIGKILL)
     process.wait()
     reopen(path).release()

@@ -315,7 +315,7 @@ def test_a_run_that_is_still_going_is_left_alone(ground, finished, tmp_path, cap
         fcntl.flock(handle, fcntl.LOCK_EX)
         last = directory / "checkpoints" / "last.ckpt"
         words = ["train", "--resume-training", "--load", last, "--load-type", "pl"]
-        assert _refused(capsys, *words) == f"error: {directory}: another run is writing this directory"
+        assert _refused(capsys, *words) == f"error: {directory}: another run is writing to this directory"
         new = ground.words(project_dir=tmp_path, project="going")
         assert str(directory) in _refused(capsys, *new)
     finally:

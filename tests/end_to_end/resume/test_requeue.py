@@ -75,7 +75,7 @@ def test_the_same_command_goes_on_where_slurm_ended_it(tmp_path, words, cluster,
     assert not list(directory.rglob("hpc_ckpt*"))
     code, _, faults = start(words)  # not started again by SLURM
     assert code == 2
-    assert "exists already" in faults[0]
+    assert "already exists" in faults[0]
     cluster(RESTART_COUNT="1")
     assert start(words)[0] == 0
     assert comparable(directory) == comparable(run(tmp_path / "whole", *words[:-1]))

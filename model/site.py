@@ -1,30 +1,30 @@
-"""Where an adapter can sit: a layer and a family-neutral role."""
+"""Sites: where an adapter can be attached, given by a layer and a role that all families share."""
 
 from dataclasses import dataclass
 
 from configs.runtime.faults import unknown
 
 LINEAR_ROLES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")
-"""Adaptable linear layers of a transformer layer, in the order files list them."""
+"""Linears of a transformer layer that can be adapted, in the order of files."""
 
 HEAD_ROLES = ("q_proj", "k_proj", "v_proj")
-"""Roles whose output rows belong to attention heads."""
+"""Roles whose outputs are divided among attention heads."""
 
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate", "w1"))
-"""Roles of one layer that read the same tensor in stock networks."""
+"""Groups of roles that read the same tensor in stock networks."""
 
 SHORTCUT_ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
 """Low-rank edits of the residual stream."""
 
 SHORTCUT = "shortcut"
-"""The kind of adapter that sits at the roles of the residual stream, and nowhere else."""
+"""The kind of adapter for the roles of the residual stream, and for no other role."""
 
-_ORDER = {role: place for place, role in enumerate(LINEAR_ROLES + SHORTCUT_ROLES)}
+_ORDER = {role: position for position, role in enumerate(LINEAR_ROLES + SHORTCUT_ROLES)}
 
 
 @dataclass(frozen=True)
 class SiteKey:
-    """A layer number (from 0) and a role; sorts by layer, then in the order of the role table."""
+    """A layer's number, from 0, and a role; ordered by layer, then as the roles are listed above."""
 
     layer: int
     role: str
@@ -38,13 +38,13 @@ class SiteKey:
 
 @dataclass(frozen=True)
 class Site:
-    """A site of a given network: its key, the host module's path and its widths.
+    """A site of a given network.
 
     Args:
         key: layer and role.
-        path: dotted module name in the host network, e.g. `model.layers.0.self_attn.q_proj`.
-        in_features: D_in.
-        out_features: D_out.
+        path: dotted path of the module in the network, e.g. `model.layers.0.self_attn.q_proj`.
+        in_features: D_in, the width of its input.
+        out_features: D_out, the width of its output.
     """
 
     key: SiteKey
@@ -65,14 +65,14 @@ EARLIER_NAMES = {
     "shortcut_sa": "shortcut1",
     "shortcut_ffn": "shortcut2",
 }
-"""Names of modules (OPT, LLaMA, shortcuts) in score and history files of the earlier implementation."""
+"""Module name in score and history files of the earlier implementation -> role."""
 
 
 def role_named(name: str) -> str:
-    """Return the role that a name in a score or history file stands for.
+    """Return the role of a name in a score or history file.
 
     Raises:
-        ValueError: with the words after `WHERE: `, for a name that is neither a role nor an earlier name.
+        ValueError: for a name that is neither a role nor an earlier name; its message lacks the place.
     """
     role = EARLIER_NAMES.get(name, name)
     if role not in _ORDER:
@@ -81,5 +81,5 @@ def role_named(name: str) -> str:
 
 
 def is_shortcut(key: SiteKey) -> bool:
-    """Tell whether a module edits the residual stream."""
+    """Tell whether a site is a low-rank edit of the residual stream."""
     return key.role in SHORTCUT_ROLES

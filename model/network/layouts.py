@@ -1,4 +1,4 @@
-"""Layouts that several families share: a family's file states what differs."""
+"""Layouts that several families share; the file of a family states what differs."""
 
 from model.network.family import Family
 
@@ -11,7 +11,7 @@ TINY = {
     "max_position_embeddings": 128,
     "initializer_range": 0.1,
 }
-"""A configuration small enough for offline tests, in the words most families use."""
+"""A configuration small enough for offline tests, with the keys that most families use."""
 
 GATED_DECODER = Family(
     name="",
@@ -31,12 +31,12 @@ GATED_DECODER = Family(
     ffn_norm="post_attention_layernorm",
     placement=lambda config: "pre",
     heads={"classification": ("score",), "regression": ("score",), "language_modeling": ()},
-    # Rotary positions never run out; past this length the network was never trained.
+    # Rotary positions have no limit, but the network was not trained beyond this length.
     positions=lambda config: config.max_position_embeddings,
     tiny={**TINY, "num_key_value_heads": 2},
     renorms=("post_attention_layernorm", "input_layernorm"),
 )
-"""LLaMA's layout: a pre-norm decoder with rotary positions, gated feed-forward part and grouped queries."""
+"""LLaMA's layout: a pre-norm decoder with rotary positions, gated feed-forward block and grouped queries."""
 
 ENCODER = Family(
     name="",
@@ -58,4 +58,4 @@ ENCODER = Family(
     positions=lambda config: config.max_position_embeddings,
     tiny=TINY,
 )
-"""BERT's layout: a post-norm encoder; each family's networks put their own prefix before the layers."""
+"""BERT's layout: a post-norm encoder; the path of a layer begins with a prefix of the family."""

@@ -1,9 +1,9 @@
 """Quantized frozen weights: a tensor subclass that holds codes and behaves as the values they encode.
 
-Source: Dettmers et al. 2023, arXiv 2305.14314, section 3: weights are stored in a low-precision type and made
-again in the computation type for each product, in the forward pass and once more in the backward pass.
-A linear keeps its class, its place and its parameter's name, shape and number format; only what its weight is
-made of changes. Whoever computes with the weight gets the values made anew, and they are not kept.
+Source: Dettmers et al. 2023, arXiv 2305.14314, section 3: weights are stored in a low-precision type and
+dequantized to the computation type for each product, in the forward and again in the backward pass.
+A linear keeps its class, its path and its parameter's name, shape and number format; only the representation
+of its weight changes. Every use of the weight dequantizes it, and the values are not kept.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 _aten = torch.ops.aten
 VALUE_DTYPE = torch.bfloat16
-"""What is encoded and what is decoded, whatever the number format of the network around."""
+"""Number format of the values that are encoded and decoded, whatever that of the network."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class QuantizerKind:
 class QuantizedWeight(Tensor):
     """A frozen weight held as the tensors of a quantizer.
 
-    `F.linear` keeps the codes alone for its backward pass. Any other operation sees the values; one that
-    would write into them is refused. Copies, moves to another device and casts keep the codes.
+    `F.linear` keeps only the codes for its backward pass. Any other operation gets the values; one that would
+    write into them is refused. Copies, moves to another device and casts keep the codes.
 
     Args:
-        parts: tensors by name, as the kind encodes.
-        kind: how they are read.
+        parts: tensors by name, as the quantizer encodes them.
+        kind: the quantizer.
         shape: (D_out, D_in).
         dtype: number format of the values.
     """
@@ -55,7 +55,7 @@ class QuantizedWeight(Tensor):
         shape: Sequence[int],
         dtype: torch.dtype,
     ) -> "QuantizedWeight":
-        """Make a tensor without memory of its own."""
+        """Make a tensor without storage of its own."""
         device = next(iter(parts.values())).device
         return Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
 
@@ -69,31 +69,31 @@ class QuantizedWeight(Tensor):
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """The tensors it is made of."""
+        """The tensors that the quantizer made, by name."""
         return {name: getattr(self, name) for name in self.names}
 
     def dequantize(self) -> Tensor:
-        """Return its values, a plain tensor: (D_out, D_in)."""
+        """Return the values as a plain tensor (D_out, D_in)."""
         return self.kind.decode(self.parts, self.shape).to(self.dtype)
 
     def __repr__(self) -> str:  # type: ignore[override]  # torch's own takes a private argument
         return f"QuantizedWeight({tuple(self.shape)}, {self.dtype}, {', '.join(self.names)})"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[QuantizerKind, torch.dtype]]:
-        """Name the tensors inside, so that moving a module swaps them all."""
+        """Name the inner tensors, so that moving a module moves them all."""
         return list(self.names), (self.kind, self.dtype)
 
     @classmethod
     def __tensor_unflatten__(
         cls, inner: Mapping[str, Tensor], rest: tuple[QuantizerKind, torch.dtype], size: Any, stride: Any
     ) -> "QuantizedWeight":
-        """Make it again from the tensors inside."""
+        """Make it again from the inner tensors."""
         kind, dtype = rest
         return cls(inner, kind, size, dtype)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute a linear with codes in its graph; leave everything else to the dispatcher."""
+        """Compute a linear with only codes in its graph; leave everything else to the dispatcher."""
         if func is F.linear:
             return _linear(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunctionSubclass():
@@ -103,7 +103,7 @@ class QuantizedWeight(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch declares a plain function
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Copy and move the codes; for any other operation make the values."""
+        """Copy and move the codes; dequantize for any other operation."""
         kwargs = kwargs or {}
         if func is _aten.detach.default:
             return args[0]._like(lambda part: part)
@@ -121,7 +121,7 @@ class QuantizedWeight(Tensor):
     def _like(
         self, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
     ) -> "QuantizedWeight":
-        """Return one of changed parts, which stands for the same values."""
+        """Return a weight of the changed parts."""
         parts = {name: change(part) for name, part in self.parts.items()}
         return QuantizedWeight(parts, self.kind, self.shape, dtype or self.dtype)
 
@@ -144,7 +144,7 @@ class _QuantizedLinear(torch.autograd.Function):
 
 
 def _linear(input: Tensor, weight: QuantizedWeight, bias: Tensor | None = None) -> Tensor:
-    """Stand in for `F.linear`, under its argument names; under autocast it computes in autocast's type."""
+    """Replace `F.linear`, with its argument names; under autocast it computes in autocast's type."""
     if torch.is_autocast_enabled(input.device.type):
         input = input.to(torch.get_autocast_dtype(input.device.type))
     with torch.autocast(input.device.type, enabled=False):

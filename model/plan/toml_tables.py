@@ -1,4 +1,4 @@
-"""The names of a plan's tables: which sites each one means and which granularity it belongs to."""
+"""The names of a plan's tables: the sites that a table is for, and the granularities that it belongs to."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,16 +21,16 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Form:
-    """What one kind of plan may say.
+    """The tables and keys that one kind of plan may have.
 
     Args:
-        method: the kind of adapter its tables mean; None where a key `method` says it.
-        granularities: words of `granularity`.
-        roles: role as it may be written -> role.
+        method: the kind of adapter that its tables configure; None where a key `method` names it.
+        granularities: allowed values of `granularity`.
+        roles: spelling of a role -> role.
         keys: key -> (field of `AdapterConfig`, its values).
-        required: keys that every table has.
-        aliases: other spelling of a key -> key.
-        strength: the key of the coefficient that multiplies the low-rank term.
+        required: keys that every table must have.
+        aliases: other names of keys -> key.
+        strength: the key of the factor that multiplies the delta.
     """
 
     method: str | None
@@ -43,12 +43,12 @@ class Form:
 
     @property
     def top_keys(self) -> tuple[str, ...]:
-        """Keys outside every table."""
+        """Keys outside all tables."""
         return ("granularity",) if self.method else ("granularity", "method", "modules_to_save", "freezing")
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """First parts of tables' names; `model_layer_0` stands for every layer."""
+        """First components of tables' names; `model_layer_0` represents every layer."""
         return tuple(name for name, ones in _GROUPS.items() if set(ones) & set(self.granularities))
 
 
@@ -57,10 +57,10 @@ class NamedTable:
     """A table of the file.
 
     Args:
-        name: full name, e.g. `model_layer_0.q_proj.head_1`; the role as the project spells it.
-        written: the name as it stands in the file.
-        granularities: those in which it counts.
-        keys: its own keys, without tables inside it.
+        name: full name with the project's name of the role, e.g. `model_layer_0.q_proj.head_1`.
+        written: the name in the file.
+        granularities: those in which it is used.
+        keys: its keys, without inner tables.
     """
 
     name: str
@@ -70,19 +70,19 @@ class NamedTable:
 
 
 def layer_of(name: str) -> int | None:
-    """Return the layer number in a table's name."""
+    """Return the layer's number in a table's name; None where it has none."""
     found = _LAYER.fullmatch(name.split(".")[0])
     return int(found[1]) if found else None
 
 
 def head_of(name: str) -> int | None:
-    """Return the head number in a table's name."""
+    """Return the head's number in a table's name; None where it has none."""
     found = _HEAD.fullmatch(name.split(".")[-1])
     return int(found[1]) if found else None
 
 
 def named_tables(document: Mapping[str, Any], form: Form, faults: list[str]) -> Iterator[NamedTable]:
-    """Yield every table that is named rightly; refusals, beginning with the name, go to `faults`."""
+    """Yield every table with a correct name; faults, which begin with the name, are appended to `faults`."""
     for group, content in document.items():
         if group in form.top_keys:
             continue

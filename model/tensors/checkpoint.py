@@ -1,6 +1,7 @@
-"""What a run saves to go on: one safetensors file, tensors as they are and everything else as JSON.
+"""Checkpoints: one safetensors file with tensors as they are and everything else as JSON.
 
-The trained tensors, optimiser, schedule, callbacks, random states and the position; never the frozen base.
+A checkpoint holds the trained tensors, optimiser, schedule, callbacks, random states and the position in the
+data, but not the frozen base.
 """
 
 import hashlib
@@ -19,23 +20,23 @@ from configs.runtime.files import write_bytes
 from model.tensors.safetensors_header import metadata as read_metadata
 from model.tensors.weights import load_tensors
 
-_ARCHIVE = b"PK\x03\x04"  # as the length of a tensor file's header it would be 67 MB
+_ARCHIVE = b"PK\x03\x04"  # first bytes of a PyTorch file; no length of a safetensors header
 FORMAT = 2
-_KEY = "run"  # one key: safetensors writes several in random order
+_KEY = "run"  # a single key, as safetensors writes several in random order
 _FINITE = ("state.state_dict.", "state.optimizer_states.")
 _BLANK = "0" * 64
-"""Stands for the digest while it is taken."""
+"""Placeholder for the digest while it is computed."""
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint whole or not at all; the old file goes only after the new one was read back.
+    """Write a checkpoint atomically: the old file is replaced once the new one was read back.
 
     Args:
         state: nested dicts, lists and tuples of plain values, tensors and numpy arrays.
-        path: where it goes.
+        path: the file to write.
 
     Raises:
-        NonFiniteFault: when a trained tensor or the optimiser's is not finite; nothing is written.
+        NonFiniteFault: when a tensor of the network or the optimiser is not finite; nothing is written.
     """
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "state", tensors)
@@ -50,10 +51,17 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
-    """Read a checkpoint of this project.
+    """Read a checkpoint.
+
+    Args:
+        path: the file.
+        flag: the option that named it, for messages.
+
+    Returns:
+        the state that was saved, tensors on the CPU.
 
     Raises:
-        InputFault: naming the file, when it is missing, cut, changed, or of another kind or format.
+        InputFault: naming the file, when it is missing, truncated, changed, or of another kind or format.
     """
     if not path.is_file():
         raise InputFault(f"{flag}: no file {path}")
@@ -65,21 +73,21 @@ def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
             )
     text = read_metadata(path).get(_KEY)
     if text is None:
-        raise InputFault(f"{path}: a tensor file, but no checkpoint of this project")
+        raise InputFault(f"{path}: is a safetensors file, but not a checkpoint of this project")
     try:
         content = json.loads(text)
         written, digest, tree = content["format"], content["sha256"], content["state"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputFault(f"{path}: its record cannot be read: {error}") from None
+        raise InputFault(f"{path}: its metadata cannot be read: {error}") from None
     if written != FORMAT:
         raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
     if _digest(path, str(digest)) != digest:
-        raise InputFault(f"{path}: its bytes are not those that were written")
+        raise InputFault(f"{path}: its content has changed since it was written")
     return _restore(tree, load_tensors(path, finite=False))
 
 
 def _digest(path: Path, written: str) -> str:
-    """Return the SHA-256 of the whole file as it was before its own digest was filled in."""
+    """Return the SHA-256 of the file with the placeholder for the digest."""
     with path.open("rb") as stream:
         length = stream.read(8)
         header = stream.read(int.from_bytes(length, "little"))
@@ -90,8 +98,8 @@ def _digest(path: Path, written: str) -> str:
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return the value as JSON and put its tensors aside under their place in the tree."""
-    while name in tensors:  # "a.b" of one dict and "b" of its inner dict "a" are different places
+    """Return the value as JSON; its tensors are put into `tensors`, named by their path in the tree."""
+    while name in tensors:  # key "a.b" of one dict and key "b" of its inner dict "a" differ
         name += "'"
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous().clone()
@@ -113,7 +121,7 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a checkpoint holds plain values and tensors, not {type(value).__name__}")
+    raise TypeError(f"a checkpoint can hold plain values and tensors, not {type(value).__name__}")
 
 
 def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -132,16 +140,16 @@ def _restore(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 class RunCheckpointIO(CheckpointIO):
-    """Lightning's way to files, through the one format above."""
+    """Lightning's reading and writing of checkpoints, in the format above."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write what Lightning collected."""
+        """Write a checkpoint that Lightning collected."""
         save_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: Any = None
     ) -> dict[str, Any]:
-        """Read it again, on the CPU."""
+        """Read a checkpoint, tensors on the CPU."""
         return load_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:

@@ -1,4 +1,7 @@
-"""Headers of GGUF files, read strictly and without torch."""
+"""Headers of GGUF files, read strictly and without torch.
+
+Source: ggml-org/ggml, its description of GGUF (versions 2 and 3) and the block sizes of its number formats.
+"""
 
 import math
 import mmap
@@ -13,7 +16,7 @@ from configs.runtime.faults import InputFault
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _LONGEST_KEPT_ARRAY = 64
-# type number -> (values in a block, bytes of a block), as ggml.h defines them
+# type number -> (values in a block, bytes of a block)
 _BLOCKS = {
     **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40)},
     **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
@@ -25,7 +28,7 @@ _BLOCKS = {
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a GGUF file says about itself.
+    """The header of a GGUF file.
 
     Args:
         fields: metadata; of long arrays only the length is kept.
@@ -37,16 +40,16 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Return a GGUF file's metadata and tensor names, after checking that every tensor lies inside the file.
+    """Return a GGUF file's metadata and tensors, after checking that every tensor lies within the file.
 
     Raises:
-        InputFault: naming the file and what is wrong with it.
+        InputFault: naming the file and its fault.
     """
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Reader(path, content).header()
     except (struct.error, UnicodeDecodeError, LookupError, ArithmeticError, TypeError, RecursionError):
-        raise InputFault(f"{path}: is cut off or damaged (its header does not parse)") from None
+        raise InputFault(f"{path}: is truncated or damaged (its header cannot be parsed)") from None
     except ValueError:
         raise InputFault(f"{path}: is empty") from None
     except OSError as error:
@@ -54,19 +57,19 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 class _Reader:
-    """A position in a GGUF file."""
+    """A GGUF file and the position up to which it was read."""
 
     def __init__(self, path: Path, content: mmap.mmap) -> None:
         self._path, self._content, self._at = path, content, 0
 
     def header(self) -> GgufHeader:
-        """Read everything before the tensors' bytes."""
+        """Read everything before the tensors' data."""
         if self._content[:4] != b"GGUF":
-            raise InputFault(f"{self._path}: is no GGUF file (its first bytes are {self._content[:4]!r})")
+            raise InputFault(f"{self._path}: is not a GGUF file (its first bytes are {self._content[:4]!r})")
         self._at = 4
         version = self._number("I")
         if version not in (2, 3):
-            raise InputFault(f"{self._path}: GGUF version {version} is not read, only 2 and 3")
+            raise InputFault(f"{self._path}: GGUF version {version} is not supported, only 2 and 3")
         tensor_count, field_count = self._number("Q"), self._number("Q")
         fields = {self._string(): self._value(self._number("I")) for _ in range(field_count)}
         infos = [self._info() for _ in range(tensor_count)]
@@ -97,7 +100,7 @@ class _Reader:
     def _string(self) -> str:
         length = self._number("Q")
         if length > len(self._content) - self._at:
-            raise InputFault(f"{self._path}: is cut off (a text of {length} bytes does not fit)")
+            raise InputFault(f"{self._path}: is truncated (a string of {length} bytes does not fit)")
         text = self._content[self._at : self._at + length]
         self._at += length
         return text.decode()
@@ -113,7 +116,7 @@ class _Reader:
         return [self._value(item) for _ in range(count)]
 
     def _skip(self, item: int, count: int) -> int:
-        """Step over a long array (a vocabulary) and return its length."""
+        """Skip a long array (a vocabulary) and return its length."""
         if item not in _SCALARS:
             for _ in range(count):
                 self._value(item)

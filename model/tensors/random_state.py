@@ -1,4 +1,4 @@
-"""Random states: generators that belong to one purpose of one run, and the global ones of a process."""
+"""Random states: generators for one purpose of a run, and the global generators of a process."""
 
 import random
 from typing import Any
@@ -10,12 +10,12 @@ from configs.runtime.seeds import derive
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a CPU generator seeded from the run seed and the purpose; the global ones stay untouched."""
+    """Return a CPU generator seeded from the run's seed and a purpose; global generators are not used."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
 def random_states() -> dict[str, Any]:
-    """Return the state of every global generator of this process."""
+    """Return the states of all global generators of this process: Python, NumPy, torch, CUDA devices."""
     version, words, position = random.getstate()
     return {
         "python": (version, tuple(words), position),
@@ -26,7 +26,11 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Set every global generator of this process."""
+    """Set all global generators of this process.
+
+    Args:
+        states: what `random_states` returned.
+    """
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])

@@ -1,4 +1,7 @@
-"""Headers of safetensors files, read strictly and without torch."""
+"""Headers of safetensors files, read strictly and without torch.
+
+Source: huggingface/safetensors, the format described in its README.
+"""
 
 import json
 import math
@@ -22,12 +25,12 @@ _BITS = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says about one tensor.
+    """The header's description of one tensor.
 
     Args:
-        dtype: word of the format, e.g. `F32`.
+        dtype: the format's name of the number format, e.g. `F32`.
         shape: sizes, outermost first.
-        offsets: first and last byte (exclusive), counted from the end of the header.
+        offsets: first byte and the byte after the last, counted from the end of the header.
     """
 
     dtype: str
@@ -36,10 +39,10 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Return what a safetensors file holds, after checking that its bytes are accounted for exactly.
+    """Return name -> description of the tensors, after checking that they fill the file exactly.
 
     Raises:
-        InputFault: naming the file and what is wrong with it.
+        InputFault: naming the file and its fault.
     """
     header, data_bytes = _parse(path)
     header.pop("__metadata__", None)
@@ -49,39 +52,39 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """Return the free text entries of a safetensors file.
+    """Return the metadata of a safetensors file.
 
     Raises:
-        InputFault: naming the file, when they are not a table of texts.
+        InputFault: naming the file, when it is no safetensors file or its metadata are not strings.
     """
     header, _ = _parse(path)
     return header.get("__metadata__", {})
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the header's table and the number of bytes after the header."""
+    """Return the header and the number of bytes after it."""
     text, data_bytes = _header_bytes(path)
     try:
         header = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise InputFault(f"{path}: its header is no valid JSON ({_first_line(error)})") from None
+        raise InputFault(f"{path}: its header is not valid JSON ({_first_line(error)})") from None
     if not isinstance(header, dict):
-        raise InputFault(f"{path}: its header is no table of tensors")
+        raise InputFault(f"{path}: its header is not a JSON object")
     notes = header.get("__metadata__", {})
     if not isinstance(notes, dict) or not all(type(value) is str for value in notes.values()):
-        raise InputFault(f"{path}: __metadata__: must be a table of texts")
+        raise InputFault(f"{path}: __metadata__: must be an object of strings")
     return header, data_bytes
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:
-    """Return the raw header and the number of bytes after it; a length that cannot be is refused unread."""
+    """Return the raw header and the number of bytes after it; an impossible length is refused unread."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
             prefix = stream.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if len(prefix) < 8 or length > min(size - 8, _LARGEST_HEADER):
-                raise InputFault(f"{path}: is cut off or no safetensors file ({size} bytes)")
+                raise InputFault(f"{path}: is truncated or not a safetensors file ({size} bytes)")
             return stream.read(length), size - 8 - length
     except OSError as error:
         raise InputFault(f"{path}: cannot be read ({error.strerror})") from None
@@ -89,12 +92,12 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
 
 def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise InputFault(f"{path}: {name}: its entry must hold dtype, shape and data_offsets")
+        raise InputFault(f"{path}: {name}: must have dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if type(dtype) is not str or dtype not in _BITS:
-        raise InputFault(f"{path}: {name}: no number format {dtype!r}")
+        raise InputFault(f"{path}: {name}: unknown number format {dtype!r}")
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise InputFault(f"{path}: {name}: shape {shape!r} or data_offsets {offsets!r} cannot be")
+        raise InputFault(f"{path}: {name}: invalid shape {shape!r} or data_offsets {offsets!r}")
     bits = _BITS[dtype] * math.prod(shape)
     if bits != 8 * (offsets[1] - offsets[0]):
         needed = -(-bits // 8)
@@ -106,12 +109,12 @@ def _tensor(path: Path, name: str, entry: Any) -> TensorInfo:
 
 
 def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_bytes: int) -> None:
-    """Refuse gaps, overlaps and a file that is longer or shorter than its tensors."""
+    """Refuse gaps, overlaps, and a file that is longer or shorter than its tensors."""
     end = 0
     for name, info in sorted(tensors.items(), key=lambda item: item[1].offsets):
         if info.offsets[0] != end:
-            manner = "overlaps" if info.offsets[0] < end else "leaves a gap after"
-            raise InputFault(f"{path}: {name}: {manner} the tensor before it")
+            fault = "overlaps" if info.offsets[0] < end else "leaves a gap after"
+            raise InputFault(f"{path}: {name}: {fault} the tensor before it")
         end = info.offsets[1]
     if end != data_bytes:
         raise InputFault(f"{path}: its header describes {end} bytes of tensors, the file has {data_bytes}")

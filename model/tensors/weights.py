@@ -1,4 +1,4 @@
-"""The one loader of tensors: safetensors first, plain state dicts second, nothing that could run code."""
+"""Loading tensors, from safetensors files and plain state dicts; nothing that could run code is read."""
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping
@@ -15,14 +15,17 @@ _NAMED_AT_MOST = 8
 
 
 def load_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
-    """Read a safetensors file into memory, header first.
+    """Read a safetensors file into memory, after checking its header.
 
     Args:
         path: the file.
-        finite: whether every value must be finite; a checkpoint's best score may still be infinite.
+        finite: whether to refuse values that are not finite.
+
+    Returns:
+        name -> tensor on the CPU.
 
     Raises:
-        InputFault: naming the file, and the tensor that holds a value which is not finite.
+        InputFault: naming the file and its fault, or the tensors with values that are not finite.
     """
     read_header(path)
     tensors = load_file(path)
@@ -32,10 +35,14 @@ def load_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
 
 
 def load_state_dict_file(path: Path) -> dict[str, Tensor]:
-    """Read a plain state dict as `torch.save` writes it; a file that holds anything but tensors is refused.
+    """Read a plain state dict, as `torch.save` writes it.
+
+    Returns:
+        name -> tensor on the CPU.
 
     Raises:
-        InputFault: naming the file, and the tensor that holds a value which is not finite.
+        InputFault: naming the file, when it contains anything but tensors, or tensors whose values are not
+            finite.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -43,14 +50,14 @@ def load_state_dict_file(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception:
-        # Damaged files raise anything; torch's own words advise the reader to trust the file.
+        # Damaged files raise any exception; torch's own message advises to trust the file.
         raise InputFault(
-            f"{path}: is damaged or holds more than tensors; only plain state dicts are read"
+            f"{path}: is damaged or contains more than tensors; only plain state dicts are read"
         ) from None
     if not isinstance(content, dict) or not all(
         type(name) is str and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise InputFault(f"{path}: is no state dict, a table of names and tensors")
+        raise InputFault(f"{path}: is not a state dict, a mapping of names to tensors")
     require_finite(content.items(), str(path))
     return dict(content)
 
@@ -58,16 +65,20 @@ def load_state_dict_file(path: Path) -> dict[str, Tensor]:
 def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
     """Refuse tensors with NaN or infinite values.
 
+    Args:
+        tensors: name and tensor.
+        where: the file or source, for the message.
+
     Raises:
-        InputFault: naming every such tensor.
+        InputFault: naming the tensors.
     """
-    broken = [name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)]
-    if broken:
-        raise InputFault(f"{where}: values that are not finite in {_listed(broken)}")
+    names = [name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)]
+    if names:
+        raise InputFault(f"{where}: values that are not finite in {_listed(names)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # A sum needs no mask of the tensor's size; it may overflow, so only its verdict "finite" counts.
+    # A sum needs no mask of the tensor's size. It may overflow, so only a finite sum is conclusive.
     if tensor.dtype.itemsize >= 2 and bool(tensor.sum(dtype=torch.float64).isfinite()):
         return True
     return bool(
@@ -78,16 +89,16 @@ def _is_finite(tensor: Tensor) -> bool:
 def assign(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, allow_missing: Collection[str] = ()
 ) -> None:
-    """Copy tensors into a module's parameters and buffers by name; nothing is copied unless everything fits.
+    """Copy tensors into a module's parameters and buffers by name, if all of them fit.
 
     Args:
-        module: takes the values; its types and devices stay.
+        module: gets the values; its number formats and devices are kept.
         tensors: state-dict name -> value.
-        where: names the origin in messages.
-        allow_missing: state-dict names that the tensors may lack (tied weights).
+        where: the file or source, for messages.
+        allow_missing: state-dict names that may be missing (tied weights).
 
     Raises:
-        InputFault: with a line each for missing, unexpected and wrongly shaped tensors.
+        InputFault: with one line each for missing, unexpected and wrongly shaped tensors.
     """
     targets = module.state_dict(keep_vars=True)
     missing = [name for name in targets if name not in tensors and name not in allow_missing]
@@ -101,7 +112,7 @@ def assign(
     lines = [f"{where}: {what}: {_listed(names)}" for what, names in found.items() if names]
     if lines:
         raise InputFault(*lines)
-    module.load_state_dict(tensors, strict=False)  # a module may take its tensors in a manner of its own
+    module.load_state_dict(tensors, strict=False)  # modules may override how they load their tensors
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""BERT: a post-norm encoder; its classification network reads the pooler, which some bases lack."""
+"""BERT: a post-norm encoder; its classification head reads the pooler, which some bases lack."""
 
 from dataclasses import replace
 

@@ -1,7 +1,7 @@
-"""DeBERTa-v2 and v3: a post-norm encoder with relative positions; a context pooler heads its classification.
+"""DeBERTa-v2 and v3: a post-norm encoder with relative positions; its head reads a context pooler.
 
 Where a network shares its attention keys (every published v3), the query and key linears project the relative
-positions too, so that an adapter there sees two inputs a forward pass.
+positions as well, so that an adapter there has two inputs in each forward pass.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ FAMILY = replace(
     name="deberta",
     model_types=("deberta-v2",),
     layer="deberta.encoder.layer.{layer}",
-    # Without shared keys there are `pos_key_proj` and `pos_query_proj` as well; they are no sites.
+    # Without shared keys there are also `pos_key_proj` and `pos_query_proj`; they are no sites.
     roles={
         **ENCODER.roles,
         "q_proj": "attention.self.query_proj",
@@ -21,7 +21,7 @@ FAMILY = replace(
         "v_proj": "attention.self.value_proj",
     },
     heads={"classification": ("pooler", "classifier"), "regression": ("pooler", "classifier")},
-    # Relative positions never run out; past this length the network was never trained.
+    # `positions` is that of the layout: relative positions have no limit, but training had one.
     tiny={
         **ENCODER.tiny,
         "type_vocab_size": 0,

@@ -1,4 +1,4 @@
-"""LLaMA: a pre-norm decoder with rotary positions, gated feed-forward part and grouped queries."""
+"""LLaMA: a pre-norm decoder with rotary positions, gated feed-forward block and grouped queries."""
 
 from dataclasses import replace
 

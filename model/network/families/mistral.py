@@ -1,4 +1,4 @@
-"""Mistral: a pre-norm decoder like LLaMA whose attention may see a sliding window alone."""
+"""Mistral: a pre-norm decoder like LLaMA whose attention may be limited to a sliding window."""
 
 from dataclasses import replace
 

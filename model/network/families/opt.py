@@ -16,11 +16,11 @@ FAMILY = Family(
     },
     attention="self_attn",
     attention_norm="self_attn_layer_norm",
-    # The decoder has another `final_layer_norm`, after its last layer; this one belongs to each layer.
+    # Each layer has a norm of this name; so has the decoder, after its last layer.
     ffn_norm="final_layer_norm",
     placement=lambda config: "pre" if config.do_layer_norm_before else "post",
     heads={"classification": ("score",), "regression": ("score",), "language_modeling": ()},
-    # The table has two rows more, but its offset of two makes them unreachable.
+    # The table has two rows more, which its offset of two makes unreachable.
     positions=lambda config: config.max_position_embeddings,
     tiny={
         "vocab_size": 300,

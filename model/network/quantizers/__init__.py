@@ -1,1 +1,1 @@
-"""One file per number format of frozen linears that needs fewer bits than bfloat16."""
+"""One file for each quantized number format of frozen linears, with fewer bits than bfloat16."""

@@ -1,9 +1,9 @@
-"""nf4: blocks of 64 weights as 4-bit codes of a normal distribution's quantiles and one factor a block.
+"""nf4: blocks of 64 weights as 4-bit codes, quantiles of a normal distribution, and one scale for each block.
 
-Source: Dettmers et al. 2023, arXiv 2305.14314 (QLoRA), section 3: 4-bit NormalFloat with double quantisation,
-where the factors themselves are 8-bit codes in blocks of 256 about their mean: 4.127 bits a weight. Codes and
+Source: Dettmers et al. 2023, arXiv 2305.14314 (QLoRA), section 3: 4-bit NormalFloat with double quantization:
+the scales are 8-bit codes in blocks of 256 about their mean, 4.127 bits per weight in all. Codes and
 values are those of bitsandbytes, `quantize_4bit(quant_type="nf4", compress_statistics=True)`.
-Differs: in nothing.
+Differs: not at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ def _decode(parts: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
 
 @cache
 def _maps(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the sixteen values of the weights' codes and the 256 of the factors' codes."""
+    """Return the 16 values of the weights' codes and the 256 values of the scales' codes."""
     return get_4bit_type("nf4", device=device), create_dynamic_map().to(device)
 
 

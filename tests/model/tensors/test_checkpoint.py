@@ -122,7 +122,7 @@ def test_a_pytorch_archive_is_refused_with_the_ways_that_there_are(tmp_path):
 def test_foreign_files_are_refused(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "plain.safetensors")
     with pytest.raises(
-        InputFault, match="plain.safetensors: a tensor file, but no checkpoint of this project"
+        InputFault, match="plain.safetensors: is a safetensors file, but not a checkpoint of this project"
     ):
         load_checkpoint(tmp_path / "plain.safetensors")
     for number, text in enumerate(("", "[]", "{}", "null", '{"format": 2, "sha256": null, "state": {}}')):

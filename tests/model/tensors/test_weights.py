@@ -68,7 +68,7 @@ def test_a_damaged_state_dict_file_is_refused(tmp_path, content):
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, {1: torch.ones(1)}])
 def test_only_a_table_of_tensors_is_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(InputFault, match="no state dict"):
+    with pytest.raises(InputFault, match="not a state dict"):
         load_state_dict_file(tmp_path / "x.pt")
 
 

@@ -1,0 +1,89 @@
+"""Networks have the weights of their files or repeatable random ones; weights that do not fit are refused."""
+
+import json
+import logging
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model.tensors.weights import load_tensors
+from tests.model.tensors.test_weights import Payload
+from tests.support.backbones import FAMILIES, batch, fine_tuned, load, refused, rewrite
+from tests.support.tiny import save_host
+
+
+def _save(host, tensors):
+    save_file(tensors, host / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_regression_has_one_output(hosts, family):
+    backbone = load(hosts[family], "regression")
+    assert backbone.network(**batch(backbone)).logits.shape == (2, 1)
+    assert backbone.network.config.problem_type == "regression"
+
+
+def test_a_head_of_another_size_is_made_anew_and_named(hosts, tmp_path, caplog):
+    fine_tuned(hosts["opt"], tmp_path, ("a", "b", "c"))
+    with caplog.at_level(logging.WARNING, "model.network.stock_network"):
+        backbone = load(tmp_path)
+    assert backbone.new_modules == ("score",)
+    assert "score.weight (3, 32) for (2, 32)" in caplog.text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_do_not_fit_the_config_are_refused(tmp_path, family):
+    host = save_host(family, tmp_path)
+    layers = json.loads((host / "config.json").read_text())["num_hidden_layers"]
+    assert "unexpected: " in refused(load, rewrite(host, num_hidden_layers=layers - 1))
+    assert "missing: " in refused(load, rewrite(host, num_hidden_layers=layers + 1))
+    wider = {"ffn_dim": 96} if family == "opt" else {"intermediate_size": 96}
+    assert "wrong shape: " in refused(load, rewrite(host, num_hidden_layers=layers, **wider))
+
+
+def test_a_base_with_an_infinite_value_is_refused(tmp_path):
+    host = save_host("opt", tmp_path)
+    tensors = load_tensors(host / "model.safetensors")
+    tensors["model.decoder.layers.1.fc1.weight"][0, 0] = float("inf")
+    _save(host, tensors)
+    assert "not finite in model.decoder.layers.1.fc1.weight" in refused(load, host)
+
+
+def test_a_config_the_host_refuses_is_named(tmp_path):
+    host = rewrite(save_host("opt", tmp_path), hidden_size="wide")
+    assert str(host) in refused(load, host)
+
+
+def test_pickle_based_weights_are_read_without_code(hosts, tmp_path):
+    host = save_host("opt", tmp_path / "host")
+    tensors = load_tensors(host / "model.safetensors")
+    (host / "model.safetensors").unlink()
+    torch.save(tensors, host / "pytorch_model.bin")
+    torch.testing.assert_close(load(host).network.state_dict(), load(hosts["opt"]).network.state_dict())
+    marker = tmp_path / "marker"
+    torch.save({**tensors, "more": Payload(marker)}, host / "pytorch_model.bin")
+    message = refused(load, host)
+    assert not marker.exists()
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_random_base_is_repeatable(hosts, family):
+    one, two = (load(hosts[family], pretrained=False, seed=3) for _ in range(2))
+    torch.testing.assert_close(one.network.state_dict(), two.network.state_dict(), rtol=0, atol=0)
+    other = load(hosts[family], pretrained=False, seed=4)
+    assert one.digest == two.digest
+    assert len({one.digest, other.digest, load(hosts[family]).digest}) == 3
+    assert one.new_modules == one.family.heads["classification"]
+
+
+def test_a_pooler_that_the_base_lacks_trains_and_travels(tmp_path):
+    host = save_host("bert", tmp_path)
+    tensors = load_tensors(host / "model.safetensors")
+    _save(host, {name: value for name, value in tensors.items() if "pooler" not in name})
+    backbone = load(host)
+    assert backbone.new_modules == backbone.trained_modules == ("classifier", "bert.pooler")
+    assert all(p.requires_grad for p in backbone.network.bert.pooler.parameters())
+    assert backbone.network.bert.pooler.dense.weight.std() > 0.05
+    assert backbone.network.bert.pooler.dense.bias.abs().sum() == 0

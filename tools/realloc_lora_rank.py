@@ -25,8 +25,8 @@ from model.network.source_files import saved_network
 from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import FORM
 from model.plan.toml_writer import plan_text
-from model.search.allocation import allocate, keep_within, tied_at_the_border
-from model.search.rank_distribution import spread
+from model.search.allocation import allocate, select_within_budget, ties_at_cutoff
+from model.search.rank_distribution import distribute_ranks
 from model.search.score_file import Scores, read_scores
 from model.site import SiteKey, is_shortcut
 
@@ -130,14 +130,16 @@ def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
             raise InputFault(f"{where}: one budget is not separated; give --ags-mode off or combined")
         costs = _costs(scores, where)
         sizes = {key: given.rank * costs[key] for key in ranked}
-        kept = sorted(keep_within(ranked, sizes, given.budget_params, lots))
+        kept = sorted(select_within_budget(ranked, sizes, given.budget_params, lots))
     if all(map(is_shortcut, kept)):
         raise InputFault(f"{where}: turns on no LoRA module, and a LoRA TOML needs one")
     ranks = dict.fromkeys(kept, given.rank)
     if given.spread:
         for group in _groups(kept, given.ags_mode):
             some = {key: ranked[key] for key in group}
-            ranks |= spread(some, _costs(scores, "--spread"), given.rank, given.max_rank or 4 * given.rank)
+            ranks |= distribute_ranks(
+                some, _costs(scores, "--spread"), given.rank, given.max_rank or 4 * given.rank
+            )
     return Choosing(ranked, ranks, scores.costs())
 
 
@@ -195,7 +197,7 @@ def show(chosen: Choosing, given: SimpleNamespace, files: Sequence[Path]) -> Non
     )
     if given.budget_params is None:
         for group in _groups(chosen.ranked, given.ags_mode):
-            tied, drawn = tied_at_the_border({key: chosen.ranked[key] for key in group}, chosen.ranks)
+            tied, drawn = ties_at_cutoff({key: chosen.ranked[key] for key in group}, chosen.ranks)
             if tied:
                 console.say(
                     f"ties: {tied} modules share the last score; {drawn} drawn with seed {given.seed}"

@@ -1,7 +1,8 @@
 """What freezing did in a run: its decisions, the counts that follow from them, `search/freezing.toml`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from configs.toml.writer import toml_text
 from model.figures.heat_maps import Panel
@@ -9,7 +10,7 @@ from model.site import SiteKey
 
 
 class Matrix(NamedTuple):
-    """A matrix that may stop training: a site and the name of its factor."""
+    """A matrix that may be frozen: a site and the name of its factor."""
 
     site: SiteKey
     factor: str
@@ -19,83 +20,83 @@ class Matrix(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A step at which matrices stopped.
+    """A step at which matrices were frozen.
 
     Args:
-        step: the optimiser step, counted from 0; its update they no longer take part in.
-        share: r(t).
-        threshold: what their scores lie below; None where the rule asks for no score.
-        stopped: the matrices.
-        trainable: parameters that train from then on, the head left out.
+        step: the optimiser step, counted from 0; they take no part in its update.
+        share: r(t), the share that may train.
+        threshold: their scores are below it; None where the rule uses no scores.
+        frozen: the matrices.
+        trainable: parameters that train from then on, without the head.
     """
 
     step: int
     share: float
     threshold: float | None
-    stopped: tuple[Matrix, ...]
+    frozen: tuple[Matrix, ...]
     trainable: int
 
 
 @dataclass(frozen=True)
-class Course:
-    """The course of a run's freezing.
+class FreezingHistory:
+    """All decisions of a run.
 
     Args:
-        total: planned optimiser steps.
-        start: parameters that train at the beginning, the head left out.
-        still: matrices that never train.
-        moving: matrices that train at the beginning.
-        elements: how many numbers those hold.
+        total_steps: planned optimiser steps.
+        trainable_start: parameters that train at the beginning, without the head.
+        never_trained: matrices that are frozen from the beginning.
+        freezable: matrices that train at the beginning.
+        freezable_elements: how many numbers those have together.
         decisions: in order.
     """
 
-    total: int
-    start: int
-    still: tuple[Matrix, ...]
-    moving: tuple[Matrix, ...]
-    elements: int
+    total_steps: int
+    trainable_start: int
+    never_trained: tuple[Matrix, ...]
+    freezable: tuple[Matrix, ...]
+    freezable_elements: int
     decisions: tuple[Decision, ...]
 
     @property
-    def end(self) -> int:
+    def trainable_end(self) -> int:
         """Parameters that train after the last decision."""
-        return self.decisions[-1].trainable if self.decisions else self.start
+        return self.decisions[-1].trainable if self.decisions else self.trainable_start
 
     @property
-    def stops(self) -> dict[Matrix, int]:
-        """Matrix -> the first step it takes no part in; 0 for one that never trains."""
-        stopped = {matrix: one.step for one in self.decisions for matrix in one.stopped}
-        return dict.fromkeys(self.still, 0) | stopped
+    def frozen_at(self) -> dict[Matrix, int]:
+        """Matrix -> the first step it takes no part in; 0 for one that never trained."""
+        frozen = {matrix: one.step for one in self.decisions for matrix in one.frozen}
+        return dict.fromkeys(self.never_trained, 0) | frozen
 
     def counts(self, steps: int) -> list[int]:
-        """Return the parameters that train in each of the first steps: the count after its decision."""
-        counts = [self.start] * steps
+        """Return the parameters that train in each of the first steps, after the step's decision."""
+        counts = [self.trainable_start] * steps
         for one in self.decisions:
             counts[one.step :] = [one.trainable] * len(counts[one.step :])
         return counts
 
     def average(self, steps: int) -> float:
         """Return the mean of that count over so many steps."""
-        return sum(self.counts(steps)) / steps if steps else float(self.start)
+        return sum(self.counts(steps)) / steps if steps else float(self.trainable_start)
 
     def summary(self, steps: int) -> dict[str, float]:
-        """Return the numbers for scripts: counts without the head, and how many matrices stopped."""
-        counts = {"start": self.start, "end": self.end, "average": self.average(steps)}
-        stopped = sum(len(one.stopped) for one in self.decisions)
-        return {**counts, "matrices": len(self.moving), "frozen": stopped}
+        """Return the numbers for scripts: counts without the head, and how many matrices were frozen."""
+        counts = {"start": self.trainable_start, "end": self.trainable_end, "average": self.average(steps)}
+        frozen = sum(len(one.frozen) for one in self.decisions)
+        return {**counts, "matrices": len(self.freezable), "frozen": frozen}
 
 
-def freezing_text(course: Course) -> str:
-    """Return `freezing.toml`: a table for each decision, then for each module when its matrices stopped."""
+def freezing_text(history: FreezingHistory) -> str:
+    """Return `freezing.toml`: a table for each decision, then for each module when each matrix was frozen."""
     layers: dict[str, dict[str, dict[str, int]]] = {}
-    for matrix, step in sorted(course.stops.items(), key=lambda item: (item[0].site, item[0].factor)):
+    for matrix, step in sorted(history.frozen_at.items(), key=lambda item: (item[0].site, item[0].factor)):
         modules = layers.setdefault(f"layer_{matrix.site.layer}", {})
         modules.setdefault(matrix.site.role, {})[matrix.factor] = step
     return toml_text(
         {
-            "total_steps": course.total,
-            "trainable_start": course.start,
-            "decisions": [_decision(one) for one in course.decisions],
+            "total_steps": history.total_steps,
+            "trainable_start": history.trainable_start,
+            "decisions": [_decision(one) for one in history.decisions],
             **layers,
         }
     )
@@ -103,41 +104,44 @@ def freezing_text(course: Course) -> str:
 
 def _decision(one: Decision) -> dict[str, object]:
     threshold = {} if one.threshold is None else {"threshold": one.threshold}
-    names = [str(matrix) for matrix in one.stopped]
+    names = [str(matrix) for matrix in one.frozen]
     return {"step": one.step, "share": one.share, **threshold, "stopped": names, "trainable": one.trainable}
 
 
-def freezing_panels(course: Course) -> list[Panel]:
-    """Return a map for each factor: the step from which a module's matrix stood still, or T."""
-    panels, stops = [], course.stops
-    for factor in sorted({matrix.factor for matrix in (*course.still, *course.moving)}):
-        own = [matrix for matrix in (*course.still, *course.moving) if matrix.factor == factor]
-        values = {matrix.site: stops.get(matrix, course.total) for matrix in own}
-        never, always = (sum(one in group for one in own) for group in (course.still, course.moving))
-        rest = sum(matrix not in stops for matrix in own)
-        facts = [f"{always} matrices", f"{never} still from the start" if never else ""]
-        facts.append(f"{rest} train to the end" if rest else "")
-        panels.append(Panel(factor, values, ", ".join(filter(None, facts)), (0, course.total)))
+def freezing_panels(history: FreezingHistory) -> list[Panel]:
+    """Return a map for each factor: the step at which a module's matrix was frozen, or T if it never was."""
+    panels, frozen_at = [], history.frozen_at
+    everything = (*history.never_trained, *history.freezable)
+    for factor in sorted({matrix.factor for matrix in everything}):
+        values = {
+            one.site: frozen_at.get(one, history.total_steps) for one in everything if one.factor == factor
+        }
+        fixed = sum(matrix.factor == factor for matrix in history.never_trained)
+        trained = [matrix for matrix in history.freezable if matrix.factor == factor]
+        rest = sum(matrix not in frozen_at for matrix in trained)
+        facts = [f"{len(trained)} matrices", f"{fixed} never trained" if fixed else ""]
+        facts.append(f"{rest} never frozen" if rest else "")
+        panels.append(Panel(factor, values, ", ".join(filter(None, facts)), (0, history.total_steps)))
     return panels
 
 
-def plain(course: Course) -> list[list[object]]:
-    """Return the decisions as plain lists, for a checkpoint."""
+def decisions_to_lists(decisions: Sequence[Decision]) -> list[list[Any]]:
+    """Return the decisions as plain values, for a checkpoint."""
     return [
-        [*one[:3], [[m.site.layer, m.site.role, m.factor] for m in one.stopped], one.trainable]
-        for one in course.decisions
+        [*one[:3], [[m.site.layer, m.site.role, m.factor] for m in one.frozen], one.trainable]
+        for one in decisions
     ]
 
 
-def decisions_of(state: list[list[object]]) -> tuple[Decision, ...]:
-    """Return the decisions that `plain` gave."""
+def decisions_from_lists(state: Sequence[Sequence[Any]]) -> tuple[Decision, ...]:
+    """Return the decisions that `decisions_to_lists` stored."""
     return tuple(
         Decision(
             step,
             share,
             threshold,
-            tuple(Matrix(SiteKey(layer, role), factor) for layer, role, factor in stopped),
+            tuple(Matrix(SiteKey(layer, role), factor) for layer, role, factor in frozen),
             trainable,
         )
-        for step, share, threshold, stopped, trainable in state
+        for step, share, threshold, frozen, trainable in state
     )

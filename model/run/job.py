@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from configs.runs.run_directory import RunDirectory
 from configs.runtime.faults import InputFault
 from model.assembly.assembly import Assembled, require_base
-from model.freezing.record import Course
+from model.freezing.record import FreezingHistory
 from model.run.report import Summary
 from model.run.task_facts import TaskFacts
 from model.site import SiteKey
@@ -30,13 +30,13 @@ class Steps(NamedTuple):
 class Searched(NamedTuple):
     """What a search did: decisions, the modules it switched (None: all), heading -> picture.
 
-    Or what freezing did: its course.
+    Or what freezing did: its history.
     """
 
     decisions: int = 0
     eligible: Collection[SiteKey] | None = None
     pictures: Mapping[str, Path] = {}
-    course: Course | None = None
+    freezing: FreezingHistory | None = None
 
 
 NOTHING_SEARCHED = Searched()
@@ -189,7 +189,7 @@ class Job:
             "enabled": sum(modules[key].active for key in eligible),
             "eligible": len(eligible),
         }
-        freezing = None if searched.course is None else searched.course.summary(steps.taken)
+        freezing = None if searched.freezing is None else searched.freezing.summary(steps.taken)
         counts = groups | {"total": sum(groups.values())}
         return Summary(metric, metrics, counts, steps.taken, self.rows, search, freezing)
 

@@ -41,7 +41,7 @@ def batches_read(job: Job, kind: HeuristicKind, whole: int | None = None) -> Cal
 
     def limit(total: int) -> int:
         asked = min(job.options.imp_limit_test_batches.of(total if whole is None else whole), total)
-        return asked if kind.most_batches is None else min(asked, kind.most_batches)
+        return asked if kind.max_batches is None else min(asked, kind.max_batches)
 
     return limit
 
@@ -92,5 +92,5 @@ def probe_of(
         known=hooks.known,
         found=hooks.found,
         note=hooks.note,
-        watch=lambda items, what: items if is_quiet() else console.progress(items, what),
+        progress=lambda items, what: items if is_quiet() else console.progress(items, what),
     )

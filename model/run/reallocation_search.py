@@ -12,7 +12,7 @@ from model.run.probe import batches_read, probe_of
 from model.search.budget import Budget, eligible
 from model.search.heuristic import HeuristicKind
 from model.search.reallocation_callback import Search
-from model.search.saliency import measure, tie
+from model.search.saliency import all_equal, measure
 from model.site import SiteKey
 from model.training.learners.finetune import FineTuner
 from model.training.objective import Batch
@@ -93,12 +93,12 @@ class _Scores:
         probe = probe_of(self.job, trainer, learner, kind, batches, keys=self.keys)
         seed = options.seed if options.score_init == "random_b" else None
         scores = measure(kind, probe, seed)
-        if is_warm and options.importance_test_name != "constant" and tie(list(scores.values())):
+        if is_warm and options.importance_test_name != "constant" and all_equal(list(scores.values())):
             console.say(f"note: reallocation {number}: all scores are equal, the choice is random")
         return scores
 
     def _batches(self, kind: HeuristicKind, number: int) -> Sequence[Batch]:
-        if kind.most_batches == 0:
+        if kind.max_batches == 0:
             return ()
         limit = batches_read(self.job, kind, whole=_batches(self.job))
         if kind.mixes_validation:

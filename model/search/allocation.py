@@ -1,11 +1,16 @@
-"""Which modules are on: budgets, rankings, ties; numbers in, decisions out.
+"""Which modules are on: budgets, rankings, ties; pure functions of scores.
+
+    LoRA modules on = floor(p n_lora),  shortcuts on = round(p n_shortcut), halves to even
+    off:       the largest scores of LoRA modules; shortcuts are not ranked
+    combined:  the largest scores of both together, under the sum of both budgets
+    separated: the largest scores of each kind, under its own budget
 
 Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), section 3.
-Differs: a share of a number of modules is taken as it is written in decimals (0.29 of 100 modules is 29), not
-as the product of binary numbers happens to fall; scores are rounded to 9 significant digits first, so that
-processes which add gradients in another order agree; a budget of 0 is refused.
+Differs: the share p counts as the decimal it is written as (0.29 of 100 modules is 29), not as its binary
+approximation; scores are rounded to 9 significant digits first, so that processes which add gradients in
+another order decide the same; a budget of 0 is refused; ties are drawn at random from a seed.
 
-Nothing here depends on the order in which modules come: they are sorted before anything is drawn.
+Results do not depend on the order in which modules are given: they are sorted before anything is drawn.
 """
 
 import math
@@ -22,7 +27,7 @@ _DIGITS = 9
 
 
 def rounded(score: float) -> float:
-    """Return a score with the 9 significant digits that count; zero comes out without a sign."""
+    """Return a score rounded to 9 significant digits; zero has no sign."""
     return float(f"{score:.{_DIGITS - 1}e}") + 0.0
 
 
@@ -36,19 +41,18 @@ def shortcut_budget(share: float, count: int) -> int:
     return round(_product(share, count))
 
 
-def groups(
+def ranked_groups(
     keys: Collection[SiteKey], share: float, mode: Mode, where: str = "--turn-on-percentile"
 ) -> list[tuple[tuple[SiteKey, ...], int]]:
-    """Return the rankings that are made: the modules of each, in order, and how many of them are on.
+    """Return the groups that are ranked: the modules of each, in order, and how many of them are on.
 
-    `off` ranks the LoRA modules and says nothing about shortcuts; `combined` ranks both together under the
-    sum of their budgets; `separated` ranks each under its own budget, which may be 0 for one of them.
+    In mode `separated` one of the two budgets may be 0.
 
     Args:
         keys: the eligible modules.
-        share: part of them that is on, in (0, 1].
-        mode: how shortcuts take part.
-        where: what the share is called in a refusal.
+        share: p, the share of them that is on, in (0, 1].
+        mode: how shortcuts are ranked.
+        where: the option that gives the share, named in a refusal.
 
     Raises:
         InputFault: when nothing would be on.
@@ -71,57 +75,63 @@ def allocate(
     draws: Random,
     where: str = "--turn-on-percentile",
 ) -> dict[SiteKey, bool]:
-    """Decide for every ranked module whether it is on; in mode `off` shortcuts are not among them.
+    """Decide for every ranked module whether it is on; in mode `off` shortcuts are not ranked.
 
     Args:
         scores: module -> score.
-        share: part of the modules that is on, in (0, 1].
-        mode: how shortcuts take part.
-        draws: generator of this decision alone, which breaks ties.
-        where: what the share is called in a refusal.
+        share: p, the share of the modules that is on, in (0, 1].
+        mode: how shortcuts are ranked.
+        draws: generator of this decision only, which breaks ties.
+        where: the option that gives the share, named in a refusal.
 
     Raises:
         InputFault: when nothing would be on.
-        NonFiniteFault: when a score is no finite number.
+        NonFiniteFault: when a score is NaN or infinite.
     """
-    decided = {}
-    for group, budget in groups(scores, share, mode, where):
-        kept = keep({key: scores[key] for key in group}, budget, draws)
+    decided: dict[SiteKey, bool] = {}
+    for group, budget in ranked_groups(scores, share, mode, where):
+        kept = select_top({key: scores[key] for key in group}, budget, draws)
         decided |= {key: key in kept for key in group}
     return dict(sorted(decided.items()))
 
 
-def keep(scores: Mapping[SiteKey, float], budget: int, draws: Random) -> frozenset[SiteKey]:
+def select_top(scores: Mapping[SiteKey, float], budget: int, draws: Random) -> frozenset[SiteKey]:
     """Return the `budget` modules with the largest scores.
 
-    Every module above the score of the last place is kept; the places that remain are drawn uniformly,
-    without replacement, among those that share that score.
+    Every module above the last selected score is selected; the remaining places are drawn uniformly, without
+    replacement, among the modules with that score.
+
+    Args:
+        scores: module -> score.
+        budget: number of modules.
+        draws: generator of this decision only.
 
     Raises:
-        NonFiniteFault: when a score is no finite number.
+        NonFiniteFault: when a score is NaN or infinite.
     """
     return frozenset(_ranking(scores, draws)[:budget])
 
 
-def keep_within(
+def select_within_budget(
     scores: Mapping[SiteKey, float], sizes: Mapping[SiteKey, int], budget: int, draws: Random
 ) -> frozenset[SiteKey]:
-    """Return the modules that a budget of parameters pays for, the largest scores first.
+    """Return the modules that fit into a budget of parameters, selected greedily by falling score.
 
-    Down the ranking every module is kept that fits into what is left; one that does not fit is passed over,
-    so that at the end no module that is off would still fit. Modules of one score come in drawn order.
+    A module that does not fit into the rest of the budget is skipped, so that in the end none that is off
+    would still fit. Modules of equal score are taken in random order.
 
     Args:
         scores: module -> score.
-        sizes: module -> its parameters.
-        budget: parameters.
-        draws: generator of this decision alone.
+        sizes: module -> its number of parameters.
+        budget: number of parameters.
+        draws: generator of this decision only.
 
     Raises:
         InputFault: when no module fits.
-        NonFiniteFault: when a score is no finite number.
+        NonFiniteFault: when a score is NaN or infinite.
     """
-    kept, left = set(), budget
+    kept: set[SiteKey] = set()
+    left = budget
     for key in _ranking(scores, draws):
         if sizes[key] <= left:
             kept.add(key)
@@ -133,8 +143,8 @@ def keep_within(
     return frozenset(kept)
 
 
-def tied_at_the_border(scores: Mapping[SiteKey, float], kept: Collection[SiteKey]) -> tuple[int, int]:
-    """Return how many modules share the score of the last place and how many of them were drawn, or 0, 0."""
+def ties_at_cutoff(scores: Mapping[SiteKey, float], kept: Collection[SiteKey]) -> tuple[int, int]:
+    """Return how many modules have the last selected score and how many of them were drawn; 0, 0 if all."""
     last = min((rounded(scores[key]) for key in scores if key in kept), default=None)
     tied = [key for key in scores if rounded(scores[key]) == last]
     drawn = sum(key in kept for key in tied)
@@ -142,29 +152,29 @@ def tied_at_the_border(scores: Mapping[SiteKey, float], kept: Collection[SiteKey
 
 
 def _ranking(scores: Mapping[SiteKey, float], draws: Random) -> list[SiteKey]:
-    """Return the modules by falling score, those of one score in drawn order."""
+    """Return the modules by falling score, those of equal score in random order."""
     bad = [key for key in sorted(scores) if not math.isfinite(scores[key])]
     if bad:
         shown = ", ".join(f"{key} has {scores[key]}" for key in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise NonFiniteFault(f"scores: not finite: {shown}{more}")
-    lots = {key: draws.random() for key in sorted(scores)}
-    return sorted(lots, key=lambda key: (-rounded(scores[key]), lots[key]))
+    order = {key: draws.random() for key in sorted(scores)}
+    return sorted(order, key=lambda key: (-rounded(scores[key]), order[key]))
 
 
 def _product(share: float, count: int) -> float:
-    # 0.29 x 100 is 28.999999999999996 in binary; its digits beyond the ninth decimal place mean nothing.
+    # 0.29 x 100 is 28.999999999999996 in binary; digits beyond the ninth decimal place are rounding error.
     return round(share * count, 9)
 
 
 def _nothing_on(share: float, lora: int, shortcuts: int) -> str:
     also = f" and {shortcuts} shortcuts" if shortcuts else ""
     what = f"{share:g} of {lora} modules{also} turns on none"
-    least = least_share(lora, shortcuts)
+    least = smallest_share(lora, shortcuts)
     return f"{what}; the smallest that turns one on is {least:g}" if least else f"{what}, there are none"
 
 
-def least_share(lora: int, shortcuts: int = 0) -> float | None:
+def smallest_share(lora: int, shortcuts: int = 0) -> float | None:
     """Return the smallest share, to its fourth digit, that turns a module on; None without modules."""
     counts = [count for count, budget in ((lora, lora_budget), (2 * shortcuts, shortcut_budget)) if count]
     if not counts:

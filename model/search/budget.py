@@ -1,8 +1,8 @@
-"""Which modules a search may switch, how many of them are on, and which: decisions without a network.
+"""The budget of a search: which modules it may switch, how many of them are on, and which.
 
-Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), dynamic reallocation; the rule is in
+Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), dynamic reallocation; the formulas are in
 `model.search.allocation`.
-Differs: a budget in parameters may take the place of a share of the modules, since modules differ in size.
+Differs: a budget in parameters may replace the share of modules, since modules differ in size.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from configs.runtime.faults import InputFault
-from model.search.allocation import Mode, allocate, groups, keep_within
+from model.search.allocation import Mode, allocate, ranked_groups, select_within_budget
 from model.site import SiteKey, is_shortcut
 
 
@@ -24,10 +24,10 @@ class Budget:
     """How many of the eligible modules are on.
 
     Args:
-        sizes: eligible module -> its parameters.
-        share: part of the modules that is on.
+        sizes: eligible module -> its number of parameters.
+        share: share of the modules that is on, in (0, 1].
         mode: whether shortcuts have a ranking of their own.
-        parameters: what all modules that are on may have together; None to count modules.
+        parameters: most parameters of all modules that are on together; None to count modules.
     """
 
     sizes: Mapping[SiteKey, int]
@@ -36,13 +36,13 @@ class Budget:
     parameters: int | None = None
 
     def check(self) -> None:
-        """Refuse a budget that turns nothing on.
+        """Refuse a budget under which no module would be on.
 
         Raises:
             InputFault: naming the flag, and the smallest value that would.
         """
         if self.parameters is None:
-            groups(list(self.sizes), self.share, self.mode)
+            ranked_groups(list(self.sizes), self.share, self.mode)
         elif self.parameters < (least := min(self.sizes.values(), default=0)):
             what = f"{self.parameters} parameters turn on none of {len(self.sizes)} modules"
             raise InputFault(f"--budget-params: {what}; the smallest has {least}")
@@ -52,18 +52,22 @@ class Budget:
 
         Args:
             scores: eligible module -> score.
-            draws: generator of this decision alone, which breaks ties.
+            draws: generator of this decision only, which breaks ties.
+
+        Raises:
+            InputFault: when no module fits into the budget of parameters.
+            NonFiniteFault: when a score is NaN or infinite.
         """
         if self.parameters is not None:
-            return keep_within(scores, self.sizes, self.parameters, draws)
+            return select_within_budget(scores, self.sizes, self.parameters, draws)
         decided = allocate(scores, self.share, self.mode, draws)
         return frozenset(key for key, is_on in decided.items() if is_on)
 
-    def words(self) -> str:
-        """Return what is on, for people: modules of each ranking, and the parameters that are active."""
+    def description(self) -> str:
+        """Return the budget in words: modules on in each ranking, and the active parameters."""
         if self.parameters is not None:
             return f"at most {self.parameters:,} parameters in {len(self.sizes)} modules"
-        rankings = groups(list(self.sizes), self.share, self.mode)
+        rankings = ranked_groups(list(self.sizes), self.share, self.mode)
         parts = [f"{budget} of {len(group)} {_name(group)}" for group, budget in rankings]
         ranked = [(sorted(self.sizes[key] for key in group), budget) for group, budget in rankings]
         least = sum(sum(sizes[:budget]) for sizes, budget in ranked)

@@ -1,12 +1,12 @@
-"""What a dynamic search decided: its history, and how often each module was on.
+"""The history of a dynamic search, and how often each module was on.
 
     [dyrealloc_0]
     epoch = 0
     step = 0
     turn_on = [["0", "q_proj", "0.25", "False"], ["0", "v_proj", "1.5", "True"]]
 
-An item is layer, module, score and whether the module is on; all are written as strings. Typed items
-(`[0, "q_proj", 0.25, false]`) and the module names of the earlier implementation are read as well.
+An item is [layer, module, score, whether the module is on], all written as strings. Typed items
+(`[0, "q_proj", 0.25, false]`) and the module names of the earlier implementation are also read.
 """
 
 import re
@@ -49,7 +49,7 @@ class Reallocation:
 
     @property
     def lora_share(self) -> float | None:
-        """The share of LoRA modules among those that are on; None when none is."""
+        """The share of LoRA modules among those that are on, in [0, 1]; None when none is on."""
         return sum(not is_shortcut(key) for key in self.on) / len(self.on) if self.on else None
 
 
@@ -59,7 +59,7 @@ class History:
 
     Args:
         reallocations: in order.
-        metadata: facts at the top of the file, for example `max_alpha`; they are no decisions.
+        metadata: facts at the top of the file, for example `max_alpha`.
     """
 
     reallocations: Sequence[Reallocation]
@@ -72,7 +72,7 @@ class Frequency:
 
     Args:
         total: number of reallocations.
-        counts: module -> number of those in which it was on; 0 for one that never was.
+        counts: module -> number of reallocations in which it was on.
     """
 
     total: int
@@ -108,7 +108,7 @@ def read_history(path: Path, where: str = "HISTORY") -> History:
 
     Args:
         path: the file.
-        where: what named it, for the case that there is no such file.
+        where: the argument that named it, for a refusal when there is no such file.
 
     Raises:
         InputFault: a line for each faulty table, naming file, table and item.
@@ -126,7 +126,7 @@ def read_frequency(path: Path, where: str = "FREQUENCY") -> Frequency:
 
 
 def read_either(path: Path, where: str = "FILE") -> tuple[Frequency, History]:
-    """Read a history or a frequency file, whichever it is; a frequency file has an empty history.
+    """Read a history or a frequency file, whichever it is; a frequency file gives an empty history.
 
     Raises:
         InputFault: a line for each fault.
@@ -154,13 +154,17 @@ def _history(table: Mapping[str, Any], faults: list[str]) -> History:
         except ValueError as refusal:
             faults.append(f"[{numbered[number]}] {refusal}")
     if not numbered:
-        faults.append("no table [dyrealloc_0]; this is no history")
+        faults.append("no table [dyrealloc_0]; this is not a history file")
     others = {name: value for name, value in table.items() if name not in numbered.values()}
     return History(tuple(found), others)
 
 
 def _reallocation(content: Any) -> Reallocation:
-    """Check one table; a refusal is a ValueError that begins with the key."""
+    """Return the decision of one table.
+
+    Raises:
+        ValueError: for a wrong value; the message begins with its key.
+    """
     if not isinstance(content, dict) or not isinstance(content.get("turn_on"), list):
         raise ValueError("turn_on: must be a list of [layer, module, score, enabled]")
     numbers = {}
@@ -176,7 +180,7 @@ def _reallocation(content: Any) -> Reallocation:
         except ValueError as refusal:
             raise ValueError(f"turn_on[{place}]: {refusal}") from None
         if key in scores:
-            raise ValueError(f"turn_on[{place}]: {key} is there twice")
+            raise ValueError(f"turn_on[{place}]: {key} appears twice")
         scores[key] = score
         on |= {key} if is_on else set()
     return Reallocation(numbers["epoch"], numbers["step"], dict(sorted(scores.items())), frozenset(on))
@@ -187,7 +191,7 @@ def _item(item: Any) -> tuple[SiteKey, float, bool]:
         raise ValueError("must be [layer, module, score, enabled]")
     layer, name, score, enabled = item
     key = SiteKey(_typed(Whole(0), layer), role_named(str(name)))
-    # "False" is a string that is not empty: never ask for its truth.
+    # The string "False" is true, as it is not empty: look its meaning up.
     is_on = _FLAGS.get(enabled) if isinstance(enabled, str) else enabled
     if not isinstance(is_on, bool):
         raise ValueError(f'enabled must be "True" or "False", got {enabled!r}')
@@ -195,7 +199,7 @@ def _item(item: Any) -> tuple[SiteKey, float, bool]:
 
 
 def _typed(kind: Whole | Real, value: Any) -> Any:
-    """Take a number that is typed or spelled."""
+    """Return a number that is given as a number or as a string."""
     return kind.read(value) if isinstance(value, str) else kind.take(value)
 
 

@@ -12,19 +12,19 @@ _LAYER = re.compile(r"layer_(0|[1-9][0-9]{0,5})")
 
 
 def is_layer(name: str, content: Any) -> bool:
-    """Tell whether a key of a file means a layer, well written or not."""
+    """Return whether a key of a file names a layer, also if its form is wrong."""
     return _LAYER.fullmatch(name) is not None or (name.startswith("layer_") and isinstance(content, dict))
 
 
 def read_layers(
     table: Mapping[str, Any], take: Callable[[Any], Value], faults: list[str]
 ) -> dict[SiteKey, Value]:
-    """Return module -> value, in order; refusals go to `faults`, beginning with table and key.
+    """Return module -> value, in order; faults are appended, each beginning with table and key.
 
     Args:
-        table: the file; what is no layer is passed over.
-        take: checks a value; its ValueError holds the words after `WHERE: `.
-        faults: where refusals go.
+        table: the file's content; keys that name no layer are skipped.
+        take: checks a value and returns it; its ValueError has the words after `WHERE: `.
+        faults: receives the lines.
     """
     values: dict[SiteKey, Value] = {}
     for name, content in table.items():
@@ -32,7 +32,7 @@ def read_layers(
         if found and isinstance(content, dict):
             _read_layer(values, int(found[1]), content, take, faults)
         elif is_layer(name, content):
-            faults.append(f"{name}: must be a table [layer_i], i a layer's number")
+            faults.append(f"{name}: must be a table [layer_i], i the number of a layer")
     return dict(sorted(values.items()))
 
 
@@ -60,5 +60,5 @@ def _read_layer(
             faults.append(f"{where}: {refusal}")
             continue
         if key in values:
-            faults.append(f"{where}: given twice, under two names of {key.role}")
+            faults.append(f"{where}: is given twice, under two names of {key.role}")
         values[key] = value

@@ -1,6 +1,9 @@
-"""Ranks in proportion to scores, at the parameters that one rank for all would cost.
+"""Ranks in proportion to scores, with as many parameters as one rank for all modules would have.
 
-Differs from HeteroLoRA, which gives every kept module the same rank; an option, not the default.
+    t_i = min(max(f s_i, 1), max_rank), with f such that sum_i c_i t_i = P = rank x sum_i c_i
+
+for scores s_i and costs c_i = D_in + D_out, the parameters of one rank.
+Differs from HeteroLoRA, which gives every selected module the same rank; an option, not the default.
 """
 
 import heapq
@@ -15,26 +18,24 @@ from model.site import SiteKey
 _LEAST_SHARE = 1e-300
 
 
-def spread(
+def distribute_ranks(
     scores: Mapping[SiteKey, float], costs: Mapping[SiteKey, int], rank: int, max_rank: int
 ) -> dict[SiteKey, int]:
     """Return a rank from 1 to `max_rank` for each module.
 
-    The total P = rank x sum of costs is what the modules would cost at `rank` each. The exact ranks are
-    t = min(max(f x score, 1), max_rank), with f such that sum of cost x t = P; each module gets t cut to a
-    whole number. What is left of P is given out one rank at a time to the module that lacks most of its t and
-    whose cost still fits (of equal ones the first by layer and role), until none fits. So P is never
-    exceeded, and it is met exactly where all costs are equal. A score below 0 counts as 0; equal scores get
-    equal ranks but for that remainder.
+    Each module gets floor(t). The rest of P is distributed one rank at a time to the module furthest below
+    its t whose cost still fits (of equal ones the first by layer and role), until none fits. So P is never
+    exceeded, and it is met exactly if all costs are equal. A score below 0 counts as 0; equal scores get
+    equal ranks except for that rest.
 
     Args:
-        scores: kept module -> score.
-        costs: kept module -> parameters of one rank, D_in + D_out.
-        rank: the rank that fixes the total.
-        max_rank: the largest rank a module gets.
+        scores: selected module -> score.
+        costs: selected module -> parameters of one rank, D_in + D_out.
+        rank: the rank that fixes the total P.
+        max_rank: the largest rank of a module.
 
     Raises:
-        InputFault: when `max_rank` is below `rank`, so that the total cannot be spent.
+        InputFault: when `max_rank` is below `rank`, so that P cannot be reached.
     """
     if max_rank < rank:
         raise InputFault(f"--max-rank: must be at least --rank, {rank}, got {max_rank}")
@@ -47,7 +48,7 @@ def spread(
     heapq.heapify(waiting)
     while waiting:
         lack, key = heapq.heappop(waiting)
-        # What does not fit now never will: the remainder only shrinks.
+        # What does not fit now never will: the rest only shrinks.
         if ranks[key] < max_rank and costs[key] <= left:
             ranks[key] += 1
             left -= costs[key]
@@ -58,7 +59,7 @@ def spread(
 def _exact_ranks(
     scores: Mapping[SiteKey, float], costs: Mapping[SiteKey, int], total: int, max_rank: int
 ) -> dict[SiteKey, float]:
-    """Return t of each module: between the factors at which one meets a bound the cost is a line."""
+    """Return t of each module: the cost is linear in f between the values at which a t reaches a bound."""
     top = max(scores.values(), default=0.0)
     if top == 0.0:
         scores, top = dict.fromkeys(scores, 1.0), 1.0
@@ -73,7 +74,7 @@ def _exact_ranks(
 
     counted = {share for share in shares.values() if share > _LEAST_SHARE}
     bounds = sorted({bound / share for share in counted for bound in (1, max_rank)})
-    after = bisect_right(bounds, total, key=cost)
+    after = bisect_right([cost(bound) for bound in bounds], total)
     if after == len(bounds):
         return at(bounds[-1])
     low, high = bounds[after - 1], bounds[after]

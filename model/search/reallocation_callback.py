@@ -1,8 +1,9 @@
-"""Decide anew, every so many batches, which modules are on; what was decided is written at once.
+"""Dynamic reallocation: every N batches choose again which modules are on; each decision is written at once.
 
 Source: HeteroLoRA (Zhang et al. 2024, arXiv 2406.14956), dynamic reallocation.
 Differs: modules are scored in evaluation mode, on the same batches by all processes; ties are broken by a
-generator of the decision's own; a module that goes off within an accumulation window drops what it gathered.
+generator of the decision's own; a module that is switched off within an accumulation window loses its
+accumulated gradient.
 """
 
 import time
@@ -21,7 +22,7 @@ from model.search.budget import Budget
 from model.search.history import History, Reallocation, frequency, frequency_text, history_text
 from model.site import SiteKey
 from model.training.distributed.agreement import require_agreement
-from model.training.learners.finetune import FineTuner
+from model.training.learners.finetune import FineTuner, fine_tuner
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Search:
         modules: the eligible attachments, in order.
         score: (trainer, learner, number of the decision) -> the score of every eligible module.
         budget: which of them are on, given the scores.
-        every: batches of a process between two decisions.
+        every: batches of a process from one decision to the next.
         seed: the run's seed.
         metadata: facts at the top of the history.
     """
@@ -46,11 +47,15 @@ class Search:
 
 
 class ReallocationCallback(L.Callback):
-    """Act at the start of every batch whose number within its epoch is a multiple of `search.every`.
+    """Reallocate at the start of every batch whose number within its epoch is a multiple of `search.every`.
 
     Args:
         search: what is decided, and how.
-        folder: where `history.toml` and `frequency.toml` go.
+        folder: where `history.toml` and `frequency.toml` are written.
+
+    Attributes:
+        decided: the decisions so far.
+        seconds: time that they took.
     """
 
     def __init__(self, search: Search, folder: Path) -> None:
@@ -70,15 +75,15 @@ class ReallocationCallback(L.Callback):
         return "Reallocations"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all decisions; their number is the tie generator's state too."""
+        """Return all decisions; the tie generator's state is their number."""
         return {"reallocations": [_plain(one) for one in self.decided]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the decisions over."""
+        """Restore the decisions."""
         self.decided = [_reallocation(one) for one in state_dict["reallocations"]]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: FineTuner) -> None:
-        """Cut the files back to the checkpoint."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the files as the checkpoint knows them."""
         if self.decided:
             self._write(trainer)
         elif trainer.is_global_zero:
@@ -86,19 +91,24 @@ class ReallocationCallback(L.Callback):
                 (self.folder / name).unlink(missing_ok=True)
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: FineTuner, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Decide when it is time."""
+        """Decide when it is due.
+
+        Raises:
+            NonFiniteFault: when a score is NaN or infinite, naming the decision.
+            SystemFault: when processes decide differently.
+        """
         if batch_idx % self.search.every == 0:
             begin = time.perf_counter()
-            self._decide(trainer, pl_module, batch_idx)
+            self._decide(trainer, fine_tuner(pl_module), batch_idx)
             self.seconds += time.perf_counter() - begin
 
     def _decide(self, trainer: L.Trainer, learner: FineTuner, batch_idx: int) -> None:
         number, modules = len(self.decided), self.search.modules
         before = {key: attachment.enabled for key, attachment in modules.items()}
         for key in modules:
-            _turn(modules[key], True)
+            _switch(modules[key], True)
         try:
             scores = dict(self.search.score(trainer, learner, number))
         except NonFiniteFault as fault:
@@ -107,8 +117,8 @@ class ReallocationCallback(L.Callback):
         on = self.search.budget.choose(scores, draws(self.search.seed, "ties", number))
         require_agreement(trainer, [key in on for key in modules], f"reallocation {number}")
         for key, attachment in modules.items():
-            _turn(attachment, key in on)
-            if before[key] and key not in on:  # what an accumulation window has gathered is dropped
+            _switch(attachment, key in on)
+            if before[key] and key not in on:  # drop the gradient of an accumulation window
                 for parameter in attachment.adapter.parameters():
                     parameter.grad = None
         self.decided.append(Reallocation(trainer.current_epoch, batch_idx, scores, on))
@@ -121,7 +131,7 @@ class ReallocationCallback(L.Callback):
             write_text(self.folder / "frequency.toml", frequency_text(frequency(self.history)))
 
 
-def _turn(attachment: Attachment, on: bool) -> None:
+def _switch(attachment: Attachment, on: bool) -> None:
     if attachment.enabled != on:
         attachment.enabled = on
 

@@ -1,4 +1,4 @@
-"""Score modules by a heuristic and leave the network, its gradients and all randomness as they were."""
+"""Score modules by a heuristic; the network, its gradients and all random states stay as they were."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,25 +14,26 @@ from model.search.heuristic import HeuristicKind, Probe
 from model.site import SiteKey
 from model.tensors.random_state import generator, random_states, restore_random_states
 
-_SPREAD_OF_B = 0.02
+_STD_OF_B = 0.02
+"""Standard deviation of a random B."""
 
 
 def measure(kind: HeuristicKind, probe: Probe, random_b_seed: int | None = None) -> dict[SiteKey, float]:
-    """Return every attachment's score, rounded to nine digits.
+    """Return every attachment's score, rounded to nine significant digits.
 
-    In exact arithmetic scores do not depend on the number of processes; the rounding takes away the
-    differences that the order of additions makes.
+    In exact arithmetic scores do not depend on the number of processes; rounding removes the differences
+    that the order of additions makes.
 
     Args:
         kind: the heuristic.
-        probe: what it looks at.
-        random_b_seed: score with B ~ N(0, 0.02) drawn from this seed; None scores the weights as they are.
+        probe: what it uses.
+        random_b_seed: score with B ~ N(0, 0.02^2) drawn from this seed; None scores the weights as they are.
 
     Raises:
         NonFiniteFault: naming the modules whose score is not finite.
     """
     start = nullcontext() if random_b_seed is None else random_b(probe.attachments, random_b_seed)
-    with untouched(probe.network, probe.attachments), start:
+    with preserved_state(probe.network, probe.attachments), start:
         for module in (probe.network, *probe.attachments.values()):
             module.eval()
         found = kind.score(probe)
@@ -44,8 +45,8 @@ def measure(kind: HeuristicKind, probe: Probe, random_b_seed: int | None = None)
 
 
 @contextmanager
-def untouched(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> Iterator[None]:
-    """Give modes, switches, strengths and the state of every global generator back, whatever happens."""
+def preserved_state(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> Iterator[None]:
+    """Restore modes, switches, strengths and the state of every global generator, also after an error."""
     modes = [
         (module, module.training) for root in (network, *attachments.values()) for module in root.modules()
     ]
@@ -57,7 +58,7 @@ def untouched(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> 
         for module, training in modes:
             module.training = training
         for attachment, enabled, strength in switches:
-            # Setting forgets outputs in flight and unmerges, so it happens only where something changed.
+            # Setting them drops shared outputs and unmerges, so they are set only where they changed.
             if attachment.strength != strength:
                 attachment.strength = strength
             if attachment.enabled != enabled:
@@ -67,27 +68,27 @@ def untouched(network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> 
 
 @contextmanager
 def random_b(attachments: Mapping[SiteKey, Attachment], seed: int) -> Iterator[None]:
-    """Put random numbers in the place of what starts at zero: several scores vanish identically there.
+    """Replace factors that start at zero by N(0, 0.02^2), since several scores are identically zero there.
 
     Args:
         attachments: by site; of their factors it is those that their kind declares as zero at the start and
             that train; those that do not train were loaded.
-        seed: the run's seed; a module's numbers depend on it and the site alone.
+        seed: the run's seed; a module's numbers depend only on it, the site and the factor's name.
     """
-    held = [
+    saved = [
         (key, name, b, b.detach().clone())
         for key, a in attachments.items()
         for name, b in _zero_initialised(a)
     ]
     try:
         with torch.no_grad():
-            for key, name, b, _ in held:
+            for key, name, b, _ in saved:
                 source = generator(seed, "score_init", str(key), name)
-                b.copy_(_SPREAD_OF_B * torch.randn(b.shape, generator=source))
+                b.copy_(_STD_OF_B * torch.randn(b.shape, generator=source))
         yield
     finally:
         with torch.no_grad():
-            for _, _, b, before in held:
+            for _, _, b, before in saved:
                 b.copy_(before)
 
 
@@ -100,6 +101,6 @@ def _zero_initialised(attachment: Attachment) -> list[tuple[str, torch.Tensor]]:
     return [(name, t) for name, t in found if t.untyped_storage().data_ptr() in trained]
 
 
-def tie(scores: Sequence[float]) -> bool:
-    """Tell whether several modules were scored and none differs from another."""
+def all_equal(scores: Sequence[float]) -> bool:
+    """Return whether several modules were scored and all scores are equal."""
     return len(scores) > 1 and len(set(scores)) == 1

@@ -1,4 +1,4 @@
-"""Score files: importance of modules, a table `[layer_i]` for each layer, and what they were made from.
+"""Score files: saliencies of modules, a table `[layer_i]` for each layer, and how they were computed.
 
     method = "snip"
     dataset = "sst2"
@@ -8,8 +8,8 @@
     q_proj = 0.0030639404
     v_proj = 0.281633764
 
-Files of the earlier implementation have the same tables under the modules' own names (`out_proj`, `fc1`,
-`residual_1`, …); they are read as they are, whatever else stands in them.
+Files of the earlier implementation have the same tables under other names of the modules (`out_proj`, `fc1`,
+`residual_1`, …) and are also read; their further keys become metadata.
 """
 
 import math
@@ -34,13 +34,13 @@ _WIDTHS = "widths"
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of modules and the facts that belong to them.
+    """Scores of modules and facts about them.
 
     Args:
-        values: module -> score; the higher, the more important.
-        metadata: what the scores were made from: method, dataset, task, seed, limit_test_num, …
-        widths: role -> (D_in, D_out) of its modules, where they are known; a LoRA module of rank r has
-            r x (D_in + D_out) parameters.
+        values: module -> score; larger is more important.
+        metadata: how the scores were computed: method, dataset, task, seed, limit_test_num, …
+        widths: role -> (D_in, D_out) of its modules, where known; a LoRA module of rank R has
+            R x (D_in + D_out) parameters.
     """
 
     values: Mapping[SiteKey, float]
@@ -48,7 +48,7 @@ class Scores:
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def costs(self) -> dict[SiteKey, int] | None:
-        """Return the parameters of one rank of each module, or None when a width is not known."""
+        """Return the parameters of one rank of each module, or None when a width is unknown."""
         if not {key.role for key in self.values} <= set(self.widths):
             return None
         return {key: sum(self.widths[key.role]) for key in self.values}
@@ -58,7 +58,7 @@ def score_text(scores: Scores) -> str:
     """Return the text of a score file: role names, 9 significant digits, modules in order.
 
     Raises:
-        NonFiniteFault: when a score is no finite number.
+        NonFiniteFault: when a score is NaN or infinite.
     """
     for key in sorted(scores.values):
         if not math.isfinite(scores.values[key]):
@@ -74,7 +74,7 @@ def write_scores(path: Path, scores: Scores) -> None:
     """Write a score file; equal scores and metadata give equal bytes.
 
     Raises:
-        NonFiniteFault: when a score is no finite number; nothing is written then.
+        NonFiniteFault: when a score is NaN or infinite; nothing is written then.
     """
     write_text(path, score_text(scores))
 
@@ -84,7 +84,7 @@ def read_scores(path: Path, where: str = "FILE") -> Scores:
 
     Args:
         path: the file.
-        where: what named it, for the case that there is no such file.
+        where: the argument that named it, for a refusal when there is no such file.
 
     Raises:
         InputFault: a line for each fault, naming file, table and key.
@@ -94,7 +94,7 @@ def read_scores(path: Path, where: str = "FILE") -> Scores:
     values = read_layers(table, Real().take, faults)
     layers = {name for name, content in table.items() if is_layer(name, content)}
     if not layers:
-        faults.append("no table [layer_0] or of another layer; this is no score file")
+        faults.append("no table [layer_0] or of another layer; this is not a score file")
     widths = _take_widths(table.get(_WIDTHS, []), faults)
     if faults:
         raise InputFault(*(f"{path}: {fault}" for fault in faults))
@@ -117,7 +117,7 @@ def score_panel(scores: Scores, name: str) -> Panel:
 
     Args:
         scores: the file's content.
-        name: the heading where the file names no method.
+        name: the title if the file names no method.
     """
     words = [str(scores.metadata.get("method", name)), str(scores.metadata.get("dataset", ""))]
     times = Counter(map(rounded, scores.values.values()))

@@ -188,7 +188,7 @@ def test_shards_of_the_batches_summed_are_the_whole(name, parts):
 
 def _shard(scored, kind, rank, parts, **changes):
     part = copy.copy(scored)
-    part.batches = scored.batches[: kind.most_batches][rank::parts]
+    part.batches = scored.batches[: kind.max_batches][rank::parts]
     return part.probe(kind, **changes)
 
 

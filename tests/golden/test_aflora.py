@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.freezing.sensitivity import Sensitivity, decide, matrix_score
+from model.freezing.sensitivity import Sensitivity, matrix_score, select_frozen
 from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import ByScore, RunLength
 from tests.support.golden import LinearCase, case_paths, cases, described, every_dtype, every_way
@@ -62,14 +62,16 @@ def _freezing_rule(meta):
 
 def _freezing_steps(rule, length, tensors, names, magnitude):
     """Yield (step, remembered, means before the decision, decision or None) as a run takes the steps."""
-    remembered = {name: Sensitivity.of(tensors[f"param.{name}"]) for name in names}
+    remembered = {name: Sensitivity.zeros_like(tensors[f"param.{name}"]) for name in names}
     for step in range(length.steps):
         for name, one in remembered.items():
             place = step % rule.window_steps
             one.observe(magnitude(name, step), place, rule.sensitivity_decay, rule.uncertainty_decay)
         scores = {name: one.score() for name, one in remembered.items()}
         means = {name: matrix_score(score) for name, score in scores.items()}
-        stop = decide(scores, rule.share(step, length)) if rule.decides(step, length) and scores else None
+        stop = (
+            select_frozen(scores, rule.share(step, length)) if rule.decides(step, length) and scores else None
+        )
         yield step, dict(remembered), means, stop
         for name in stop.names if stop else ():
             del remembered[name]

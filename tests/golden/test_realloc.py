@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs.runtime.seeds import draws
-from model.search.allocation import allocate, groups, rounded
+from model.search.allocation import allocate, ranked_groups, rounded
 from model.search.score_file import read_scores
 from model.site import SiteKey, role_named
 from tests.support.golden import case_paths, cases
@@ -53,7 +53,7 @@ def test_realloc_dynamic(case, seed):
     }
     share, mode = case["turn_on_percentile"], case["mode"]
     budgets = [expected["budget"] for expected in case["expected"].values()]
-    assert sum(budget for _, budget in groups(scores, share, mode)) == sum(budgets)
+    assert sum(budget for _, budget in ranked_groups(scores, share, mode)) == sum(budgets)
     decided = allocate(scores, share, mode, draws(seed, "ties"))
     kept = {key for key, is_on in decided.items() if is_on}
     for group, expected in case["expected"].items():

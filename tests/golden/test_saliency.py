@@ -101,7 +101,7 @@ def test_saliency_scores(case, adapter, start, name, dtype):
         whole.network,
         objective,
         whole.attachments,
-        batches(case)[: kind.most_batches],
+        batches(case)[: kind.max_batches],
         options=kind.options(**options),
     )
     scores = measure(kind, probe)

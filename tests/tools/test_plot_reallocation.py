@@ -59,6 +59,6 @@ def test_bad_words_are_told_at_once(history, tmp_path):
     (tmp_path / "bad.toml").write_text("")
     words = [history, tmp_path / "bad.toml", "--output", tmp_path / "f.png"]
     assert refused("tools.plot_reallocation", *words) == [
-        f"error: {tmp_path / 'bad.toml'}: no table [dyrealloc_0]; this is no history",
+        f"error: {tmp_path / 'bad.toml'}: no table [dyrealloc_0]; this is not a history file",
         f"error: --trend-output: '{tmp_path / 'lora_share.png'}' already exists and is not overwritten",
     ]

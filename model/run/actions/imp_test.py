@@ -17,7 +17,7 @@ from model.run.probe import Hooks, batches_read, probe_of, random_b_seed
 from model.run.report import write_report
 from model.run.start import begin
 from model.search.heuristic import HeuristicKind
-from model.search.saliency import measure, tie
+from model.search.saliency import all_equal, measure
 from model.search.score_file import Scores, read_scores, score_panel, write_scores
 from model.site import SiteKey
 from model.training.callbacks.instead_of_training import InsteadOfTraining
@@ -132,7 +132,7 @@ def _finish(job: Job, learner: FineTuner, record: ScoreRecord) -> None:
     rows = [(place + 1, key, f"{scores[key]:.6g}") for place, key in enumerate(ranked)]
     shown = rows if len(rows) <= 2 * _SHOWN else [*rows[:_SHOWN], ("", "…", ""), *rows[-_SHOWN:]]
     console.table(f"Scores by {method}", ("place", "module", "score"), shown)
-    if tie(list(scores.values())) and method != "constant":
+    if all_equal(list(scores.values())) and method != "constant":
         console.say(f"note: all {len(scores)} scores are equal: a choice is random; see --score-init")
     summary = job.summary(learner, {}, split="train", value=None, steps=Steps())
     picture = record.path.with_suffix(".png")

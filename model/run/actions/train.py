@@ -6,7 +6,7 @@ from configs.runtime.files import write_bytes
 from configs.schema.options import DEEPSPEED
 from model.figures.charts import trained_counts
 from model.figures.heat_maps import heat_map
-from model.freezing.callback import FreezingCallback, Held
+from model.freezing.callback import FreezableParameter, FreezingCallback
 from model.freezing.record import Matrix, freezing_panels
 from model.run.action import Action
 from model.run.finish import finish
@@ -30,46 +30,47 @@ def run(job: Job) -> int:
     return 0
 
 
-def _matrices(job: Job) -> tuple[dict[Matrix, Held], list[Matrix]]:
-    """Return what may stop training, and what never trains, by module and factor."""
-    matrices, still = {}, []
+def _matrices(job: Job) -> tuple[dict[Matrix, FreezableParameter], list[Matrix]]:
+    """Return the matrices that may be frozen, and those that never train, by module and factor."""
+    matrices, never_trained = {}, []
     for key, attachment in job.assembled.attachments.items():
         kind = kinds.load(kinds.ADAPTERS, job.assembled.methods[key])
         for name in kind.freezable if attachment.active else ():
-            held = Held(attachment.adapter, getattr(attachment.adapter, name))
-            if held.parameter.requires_grad:
-                matrices[Matrix(key, name)] = held
+            owned = FreezableParameter(attachment.adapter, getattr(attachment.adapter, name))
+            if owned.parameter.requires_grad:
+                matrices[Matrix(key, name)] = owned
             else:
-                still.append(Matrix(key, name))
-    return matrices, still
+                never_trained.append(Matrix(key, name))
+    return matrices, never_trained
 
 
 def _freezings(job: Job, learner: FineTuner) -> FreezingCallback:
-    matrices, still = _matrices(job)
+    matrices, never_trained = _matrices(job)
     groups = learner.trainable_counts()
     return FreezingCallback(
         job.assembled.freezing,
         matrices,
-        still=still,
-        start=sum(groups.values()) - groups["head"],
+        never_trained=never_trained,
+        trainable_start=sum(groups.values()) - groups["head"],
         folder=job.directory.path / "search",
     )
 
 
 def _drawn(job: Job, freezings: FreezingCallback, steps: int) -> Searched:
-    """Draw when matrices stopped and how many parameters trained; return both."""
-    course, folder, rule = freezings.course, freezings.folder, freezings.rule
+    """Draw when matrices were frozen and how many parameters trained; return the history and the pictures."""
+    history, folder = freezings.history, freezings.folder
     pictures = {
-        "The step from which matrices stood still": folder / "freezing.png",
+        "The step at which each matrix was frozen": folder / "freezing.png",
         "Parameters that train": folder / "trainable.png",
     }
     if console.rank() == 0:
         maps, trend = pictures.values()
-        write_bytes(maps, heat_map(freezing_panels(course), "optimiser step"))
-        counts, least = course.counts(steps), course.start - course.elements
-        expected = [least + course.elements * rule.share(step, freezings.length) for step in range(steps)]
-        write_bytes(trend, trained_counts(counts, expected))
-    return Searched(pictures=pictures, course=course)
+        write_bytes(maps, heat_map(freezing_panels(history), "optimiser step"))
+        elements = history.freezable_elements
+        least = history.trainable_start - elements
+        expected = [least + elements * freezings.expected_share(step) for step in range(steps)]
+        write_bytes(trend, trained_counts(history.counts(steps), expected))
+    return Searched(pictures=pictures, freezing=history)
 
 
 def check(job: Job) -> None:

@@ -29,7 +29,7 @@ def run(job: Job) -> int:
     search = search_of(job, budget)
     rows = [
         ("search", f"{job.options.importance_test_name}, every {search.every} batches"),
-        ("budget", budget.words()),
+        ("budget", budget.description()),
     ]
     if not begin(job, learner, rows):
         return 0

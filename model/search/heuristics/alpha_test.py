@@ -1,10 +1,11 @@
-"""ALPHA-TEST: how far a trained module can be turned down before the metric suffers.
+"""ALPHA-TEST: how far a trained module's importance coefficient can be lowered within a metric's tolerance.
 
-Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2406.14956: for each module the smallest importance coefficient
-on the grid 0, 0.1, ..., 1.0 that keeps the metric within tolerance while the others stay at 1; its place on
-the grid, 0 to 10, is the score.
-Differs: the bound of a metric to minimise is p0 + tolerance * p0 in static and dynamic tests alike; the
-authors' dynamic code has p0 + tolerance / p0. The grid is searched by halving, which takes the metric for
+    S = min { k in 0..10 : the metric with coefficient k / 10 at the module, 1 at all others, is within
+              tolerance * |p0| of the reference p0, the metric with all coefficients at 1 }
+
+Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2406.14956.
+Differs: the bound of a metric to minimise is p0 + tolerance * |p0| in static and dynamic tests; the authors'
+dynamic code has p0 + tolerance / p0. The grid is searched by bisection, which assumes that the metric is
 monotone in the coefficient; a coefficient of 1 is never measured.
 """
 
@@ -34,16 +35,23 @@ class AlphaTestOptions:
 
 
 def is_violated(value: float, reference: float, tolerance: float, *, maximise: bool) -> bool:
-    """Tell whether a metric is worse than the reference by more than the tolerated share of it."""
+    """Return whether a metric is worse than the reference by more than a share of it.
+
+    Args:
+        value: the metric.
+        reference: p0.
+        tolerance: the share of |p0| that may be lost.
+        maximise: the metric's direction.
+    """
     slack = tolerance * abs(reference)
     return value < reference - slack if maximise else value > reference + slack
 
 
 def smallest_place(violates: Callable[[int], bool]) -> int:
-    """Return the smallest place 0..GRID that does not violate, by halving; GRID itself is not asked.
+    """Return the smallest place 0..GRID that does not violate the bound, by bisection; GRID is not measured.
 
     Args:
-        violates: place -> whether the metric suffers at coefficient place / GRID.
+        violates: place -> whether the metric violates its bound at coefficient place / GRID.
     """
     low, high = 0, GRID
     while low < high:
@@ -64,7 +72,7 @@ def _score(probe: Probe) -> Mapping[SiteKey, float]:
     scores = dict(probe.known)
     # The last layer first; within a layer in the order of the role table.
     order = sorted(probe.attachments, key=lambda key: (-key.layer, key))
-    for key in probe.watch([key for key in order if key not in scores], "scoring modules"):
+    for key in probe.progress([key for key in order if key not in scores], "scoring modules"):
         scores[key] = float(smallest_place(_violation(probe, key, reference)))
         probe.attachments[key].strength = 1.0
         probe.found(key, scores[key])
@@ -81,7 +89,11 @@ def _violation(probe: Probe, key: SiteKey, reference: float) -> Callable[[int], 
 
 
 def _measured(probe: Probe) -> float:
-    """Return the metric over the batches of all processes, to nine digits: their number is no matter."""
+    """Return the metric over the batches of all processes, to nine digits, whatever their number.
+
+    Raises:
+        NonFiniteFault: when it is NaN or infinite.
+    """
     evaluation = probe.objective.evaluation(probe.device)
     with torch.no_grad(), probe.precision():
         for batch in probe.batches:

@@ -1,4 +1,6 @@
-"""CONSTANT: every module counts the same, so that a search chooses among them at random.
+"""CONSTANT: every module has the same score, so that a search chooses among them at random.
+
+    S = 1
 
 Source: Zhang et al. 2024 (HeteroLoRA), arXiv 2406.14956: the baseline of its saliency proxies.
 Differs: nothing.
@@ -14,4 +16,4 @@ def _score(probe: Probe) -> Mapping[SiteKey, float]:
     return dict.fromkeys(probe.attachments, 1.0)
 
 
-HEURISTIC = HeuristicKind(_score, most_batches=0)
+HEURISTIC = HeuristicKind(_score, max_batches=0)

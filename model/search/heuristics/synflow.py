@@ -1,26 +1,29 @@
-"""SYNFLOW: how much of the flow through the network passes a module, without looking at data.
+"""SYNFLOW: how much of the synaptic flow through the network passes a module, independent of data.
 
-Source: Tanaka et al. 2020, arXiv 2006.05467, equations 1 and 3: under R = the network's output for an input
-of ones with every weight replaced by its size, a weight's score is w * dR/dw; here summed over a module,
-S = sum |A * dR/dA| + sum |B * dR/dB|.
-Differs: the input of ones stands at the embeddings' output, under the attention mask of the first batch; R is
-the sum of all outputs, or with `synflow_objective = "loss"` the task's loss on that batch's labels, as the
-HeteroLoRA code has it. It is computed on a copy in double precision, since a product of many layers leaves
-single precision's range; a copy also needs no restoring, while abs and sign would not give -0.0 back. With
-equal embeddings everywhere attention weights cannot matter where positions are not added to them: q and k of
-such decoders score 0 up to rounding. It is exactly zero where B = 0, so a static test draws B at random.
+    S = sum |A * dR/dA| + sum |B * dR/dB|
+    R = the network's output for an input of ones, every weight replaced by its absolute value
+
+Source: Tanaka et al. 2020, arXiv 2006.05467, equations 1 and 3, summed over a module.
+Differs: the input of ones replaces the embeddings' output, under the attention mask of the first batch; R is
+the sum of all outputs, or with `synflow_objective = "loss"` the task's loss on that batch's labels, as in the
+HeteroLoRA code. It is computed on a copy in double precision, since a product of many layers leaves the range
+of single precision; a copy also needs no restoring, where abs and sign would lose -0.0. With equal embeddings
+at all positions attention weights cannot matter in decoders that do not add positions to them: their q and k
+score 0 up to rounding. S is exactly zero where B = 0, so a static test draws B at random for it.
 """
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from model.network.quantization import dequantize
-from model.search.eval_checkpointing import recomputed
-from model.search.gradients import slopes, trained_factors
+from model.search.eval_checkpointing import checkpointing_in_eval
+from model.search.gradients import factor_gradients, trained_factors
 from model.search.heuristic import HeuristicKind, Probe
 from model.site import SiteKey
 from model.training.objective import Batch, inputs, is_frozen_linear
@@ -38,39 +41,41 @@ class SynflowOptions:
 
 
 def _score(probe: Probe) -> Mapping[SiteKey, float]:
-    # Whoever holds the first batch computes; the sum over processes tells the others.
+    # The process that has the first batch computes; the sum over processes gives all of them the scores.
     scores = torch.zeros(len(probe.attachments), dtype=torch.float64, device=probe.device)
-    for batch in probe.watch(probe.batches[:1], "scoring"):
+    for batch in probe.progress(probe.batches[:1], "scoring"):
         scores += _scores(probe, batch)
     return dict(zip(probe.attachments, probe.reduce(scores).tolist()))
 
 
 def _scores(probe: Probe, batch: Batch) -> Tensor:
-    """Return the score of every attachment in order, in float64."""
+    """Return the score of every attachment in order: (attachments,), in float64."""
     network, attachments = copy.deepcopy((probe.network, dict(probe.attachments)))
     dequantize(network)
     for module in (network, *attachments.values()):
         module.double()
         for parameter in module.parameters():
             parameter.data.abs_()
-    width = network.get_input_embeddings().weight.shape[1]
-    shape = (*batch["input_ids"].shape, width)
+    embeddings: Any = network.get_input_embeddings()  # typed as a module; it has a weight (vocabulary, D)
+    shape = (*batch["input_ids"].shape, embeddings.weight.shape[1])
     ones = {"inputs_embeds": torch.ones(shape, dtype=torch.float64, device=probe.device)}
     ones |= {name: tensor for name, tensor in batch.items() if name != "input_ids"}
-    with torch.autocast(probe.device.type, enabled=False), recomputed(network):
+    with torch.autocast(probe.device.type, enabled=False), checkpointing_in_eval(network):
         if probe.options.synflow_objective == "loss":
             flow = probe.objective.loss(network, ones)
         else:
             _collapse_head(network)
             flow = network(**inputs(ones)).logits.sum()
-    found = slopes(flow, trained_factors(attachments)).values()
-    return torch.stack([sum((s.weight * s.gradient).abs().sum() for s in group) for group in found]).detach()
+    zero = torch.zeros((), dtype=torch.float64, device=probe.device)
+    found = factor_gradients(flow, trained_factors(attachments)).values()
+    scores = [sum(((one.weight * one.gradient).abs().sum() for one in group), start=zero) for group in found]
+    return torch.stack(scores).detach()
 
 
-def _collapse_head(network: nn.Module) -> None:
-    """Let a plain language-model head put out the sum over its vocabulary at once: it is linear."""
+def _collapse_head(network: PreTrainedModel) -> None:
+    """Replace a linear language-model head by one that outputs the sum over its vocabulary."""
     head = network.get_output_embeddings()
-    if head is None or not is_frozen_linear(head, network.config):
+    if not is_frozen_linear(head, network.config):
         return
     total = nn.Linear(head.in_features, 1, bias=head.bias is not None, dtype=torch.float64)
     total.requires_grad_(False).to(head.weight.device)
@@ -80,4 +85,4 @@ def _collapse_head(network: nn.Module) -> None:
     network.set_output_embeddings(total)
 
 
-HEURISTIC = HeuristicKind(_score, SynflowOptions, most_batches=1, random_b=True)
+HEURISTIC = HeuristicKind(_score, SynflowOptions, max_batches=1, random_b=True)

@@ -1,40 +1,40 @@
-"""Counts of a course of freezing, its file and its maps."""
+"""Counts of freezing in a run, its file and its maps."""
 
 import tomllib
 
 from model.freezing.record import (
-    Course,
     Decision,
+    FreezingHistory,
     Matrix,
-    decisions_of,
+    decisions_from_lists,
+    decisions_to_lists,
     freezing_panels,
     freezing_text,
-    plain,
 )
 from model.site import SiteKey
 
 A0, B0 = (Matrix(SiteKey(0, "w1"), factor) for factor in "AB")
 A1, B1 = (Matrix(SiteKey(1, "w1"), factor) for factor in "AB")
-STILL = Matrix(SiteKey(0, "q_proj"), "A")
-COURSE = Course(
-    total=10,
-    start=100,
-    still=(STILL,),
-    moving=(A0, B0, A1, B1),
-    elements=80,
+FIXED = Matrix(SiteKey(0, "q_proj"), "A")
+HISTORY = FreezingHistory(
+    total_steps=10,
+    trainable_start=100,
+    never_trained=(FIXED,),
+    freezable=(A0, B0, A1, B1),
+    freezable_elements=80,
     decisions=(Decision(3, 0.5, 0.25, (B0, A1), 60), Decision(6, 0.0, 1.5, (A0,), 30)),
 )
 
 
 def test_counts_follow_from_the_decisions():
-    assert COURSE.counts(8) == [100, 100, 100, 60, 60, 60, 30, 30]
-    assert COURSE.average(8) == (3 * 100 + 3 * 60 + 2 * 30) / 8
-    assert COURSE.average(2) == 100  # a run that ended early
-    assert COURSE.summary(8) == {"start": 100, "end": 30, "average": 67.5, "matrices": 4, "frozen": 3}
+    assert HISTORY.counts(8) == [100, 100, 100, 60, 60, 60, 30, 30]
+    assert HISTORY.average(8) == (3 * 100 + 3 * 60 + 2 * 30) / 8
+    assert HISTORY.average(2) == 100  # a run that ended early
+    assert HISTORY.summary(8) == {"start": 100, "end": 30, "average": 67.5, "matrices": 4, "frozen": 3}
 
 
 def test_its_file():
-    table = tomllib.loads(freezing_text(COURSE))
+    table = tomllib.loads(freezing_text(HISTORY))
     assert table["total_steps"] == 10
     assert table["decisions"] == [
         {
@@ -51,13 +51,13 @@ def test_its_file():
 
 
 def test_a_checkpoint_holds_the_decisions():
-    assert decisions_of(plain(COURSE)) == COURSE.decisions
+    assert decisions_from_lists(decisions_to_lists(HISTORY.decisions)) == HISTORY.decisions
 
 
 def test_its_maps():
-    first, second = freezing_panels(COURSE)
+    first, second = freezing_panels(HISTORY)
     assert (first.title, first.limits) == ("A", (0, 10))
-    assert first.values == {STILL.site: 0, A0.site: 6, A1.site: 3}
-    assert first.note == "2 matrices, 1 still from the start"
+    assert first.values == {FIXED.site: 0, A0.site: 6, A1.site: 3}
+    assert first.note == "2 matrices, 1 never trained"
     assert second.values == {B0.site: 3, B1.site: 10}
-    assert second.note == "2 matrices, 1 train to the end"
+    assert second.note == "2 matrices, 1 never frozen"

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from model.freezing.sensitivity import Sensitivity, decide, matrix_score
+from model.freezing.sensitivity import Sensitivity, matrix_score, select_frozen
 
 
 def test_averages_move_once_a_window_and_see_the_window_before():
     draws = torch.rand(35, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    one = Sensitivity.of(torch.zeros(2, 3, dtype=torch.float64))
+    one = Sensitivity.zeros_like(torch.zeros(2, 3, dtype=torch.float64))
     average = deviation = torch.zeros(2, 3, dtype=torch.float64)
     for step, magnitude in enumerate(draws):
         one.observe(magnitude, step % 10, 0.85, 0.95)
@@ -43,20 +43,23 @@ SCORES = {
     ],
 )
 def test_the_threshold_is_an_element_and_means_lie_below_it(share, names, threshold):
-    assert decide(SCORES, share) == (names, threshold)
+    assert select_frozen(SCORES, share) == (names, threshold)
 
 
 def test_frozen_elements_of_the_first_pool_count_as_the_smallest():
     rest = {name: score for name, score in SCORES.items() if name != "low"}
-    assert decide(rest, 0.5).names == ()  # the second smallest of five is 4
+    assert select_frozen(rest, 0.5).names == ()  # the second smallest of five is 4
     # Of the eight elements of the beginning half may train: the fourth smallest is the first that remains.
-    assert decide(rest, 0.5, gone=3) == ((), 2.0)
-    assert decide(rest, 0.25, gone=3) == (("mid",), 8.0)
-    assert decide(rest, 0.7, gone=3) == ((), None)  # more are frozen than the schedule asks for
+    assert select_frozen(rest, 0.5, already_frozen=3) == ((), 2.0)
+    assert select_frozen(rest, 0.25, already_frozen=3) == (("mid",), 8.0)
+    assert select_frozen(rest, 0.7, already_frozen=3) == (
+        (),
+        None,
+    )  # more are frozen than the schedule asks for
 
 
 def test_at_the_end_a_matrix_without_any_gradient_stops_too():
     alike = {"dead": torch.zeros(2, 2), "too": torch.zeros(3)}
-    assert decide(alike, 0.1).names == ()
-    assert decide(alike, 0.0).names == ("dead", "too")
-    assert decide({}, 0.0) == ((), None)
+    assert select_frozen(alike, 0.1).names == ()
+    assert select_frozen(alike, 0.0).names == ("dead", "too")
+    assert select_frozen({}, 0.0) == ((), None)

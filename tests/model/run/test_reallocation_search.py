@@ -143,7 +143,7 @@ def test_the_first_epochs_choose_at_random(make, measured, capsys, epoch, batche
     _score(make(constant_warmup_epochs=2), 0, epoch=epoch)
     ((kind, held, _),) = measured
     assert len(held) == batches
-    assert (kind.most_batches == 0) == (epoch < 2)
+    assert (kind.max_batches == 0) == (epoch < 2)
     said = capsys.readouterr().out
     assert ("all scores are equal" in said) == (epoch == 2)  # the warm-up needs no note
 

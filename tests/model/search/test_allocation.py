@@ -11,14 +11,14 @@ from configs.runtime.faults import InputFault, NonFiniteFault
 from configs.runtime.seeds import draws
 from model.search.allocation import (
     allocate,
-    groups,
-    keep,
-    keep_within,
-    least_share,
     lora_budget,
+    ranked_groups,
     rounded,
+    select_top,
+    select_within_budget,
     shortcut_budget,
-    tied_at_the_border,
+    smallest_share,
+    ties_at_cutoff,
 )
 from model.site import LINEAR_ROLES, SHORTCUT_ROLES, SiteKey, is_shortcut
 
@@ -82,7 +82,7 @@ def test_ties_are_drawn_uniformly():
     scores = _lora(5) | {SiteKey(9, "w1"): 2.0, SiteKey(9, "w2"): 0.5}
     pairs, trials = {}, 4000
     for seed in range(trials):
-        kept = keep(scores, 3, draws(seed, "ties"))
+        kept = select_top(scores, 3, draws(seed, "ties"))
         assert SiteKey(9, "w1") in kept
         assert SiteKey(9, "w2") not in kept
         tied = tuple(sorted(key.layer for key in kept if key.role == "q_proj"))
@@ -94,17 +94,17 @@ def test_ties_are_drawn_uniformly():
 
 def test_a_seed_gives_one_choice_and_other_purposes_another():
     scores = _lora(40)
-    first = keep(scores, 20, draws(0, "ties", 0))
-    assert keep(scores, 20, draws(0, "ties", 0)) == first
-    assert keep(scores, 20, draws(0, "ties", 1)) != first
-    assert keep(scores, 20, draws(1, "ties", 0)) != first
+    first = select_top(scores, 20, draws(0, "ties", 0))
+    assert select_top(scores, 20, draws(0, "ties", 0)) == first
+    assert select_top(scores, 20, draws(0, "ties", 1)) != first
+    assert select_top(scores, 20, draws(1, "ties", 0)) != first
 
 
 def test_scores_that_differ_beyond_nine_digits_tie():
     near = {SiteKey(0, "q_proj"): 1.0 + 1e-12, SiteKey(1, "q_proj"): 1.0}
-    assert len({keep(near, 1, draws(seed)) for seed in range(20)}) == 2
+    assert len({select_top(near, 1, draws(seed)) for seed in range(20)}) == 2
     apart = {SiteKey(0, "q_proj"): 1.0 + 1e-7, SiteKey(1, "q_proj"): 1.0}
-    assert {keep(apart, 1, draws(seed)) for seed in range(20)} == {frozenset([SiteKey(0, "q_proj")])}
+    assert {select_top(apart, 1, draws(seed)) for seed in range(20)} == {frozenset([SiteKey(0, "q_proj")])}
     assert rounded(1.234567890123e-28) == 1.23456789e-28
     assert math.copysign(1, rounded(-0.0)) == 1
 
@@ -115,25 +115,25 @@ def test_a_score_that_is_not_finite_is_refused_also_where_it_would_not_matter(ba
     with pytest.raises(NonFiniteFault, match=f"layer_2/v_proj has {bad}"):
         allocate(scores, 0.25, "off", draws(0))
     with pytest.raises(NonFiniteFault, match="layer_2/v_proj"):
-        keep_within(scores, dict.fromkeys(scores, 1), 2, draws(0))
+        select_within_budget(scores, dict.fromkeys(scores, 1), 2, draws(0))
 
 
 def test_a_budget_of_nothing_is_refused_and_the_smallest_share_named():
     with pytest.raises(InputFault) as refusal:
-        groups(_lora(48), 0.02, "off")
+        ranked_groups(_lora(48), 0.02, "off")
     assert refusal.value.lines == (
         "--turn-on-percentile: 0.02 of 48 modules turns on none; the smallest that turns one on is 0.02084",
     )
     shortcuts = {SiteKey(layer, "residual1"): 1.0 for layer in range(3)}
     with pytest.raises(InputFault, match=r"^--percentile: 0.1 of 4 modules and 3 shortcuts .* is 0.1667$"):
-        groups(_lora(4) | shortcuts, 0.1, "combined", "--percentile")
+        ranked_groups(_lora(4) | shortcuts, 0.1, "combined", "--percentile")
     with pytest.raises(InputFault, match="there are none"):
-        groups(shortcuts, 0.5, "off")
+        ranked_groups(shortcuts, 0.5, "off")
 
 
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_the_smallest_share_turns_one_on_and_less_does_not(lora, shortcuts):
-    least = least_share(lora, shortcuts)
+    least = smallest_share(lora, shortcuts)
     if lora + shortcuts == 0:
         assert least is None
         return
@@ -159,9 +159,9 @@ def test_a_budget_of_parameters_is_never_exceeded_and_leaves_nothing_that_fits(s
     budget = data.draw(st.integers(0, sum(sizes.values())))
     if budget < min(sizes.values()):
         with pytest.raises(InputFault, match=f"the smallest has {min(sizes.values())}"):
-            keep_within(scores, sizes, budget, draws(seed))
+            select_within_budget(scores, sizes, budget, draws(seed))
         return
-    kept = keep_within(scores, sizes, budget, draws(seed))
+    kept = select_within_budget(scores, sizes, budget, draws(seed))
     left = budget - sum(sizes[key] for key in kept)
     assert left >= 0
     for key in set(scores) - kept:
@@ -174,10 +174,10 @@ def test_a_budget_of_parameters_is_never_exceeded_and_leaves_nothing_that_fits(s
 def test_with_equal_sizes_parameters_are_a_count():
     scores = {SiteKey(layer, "q_proj"): float(layer % 7) for layer in range(20)}
     sizes = dict.fromkeys(scores, 10)
-    assert keep_within(scores, sizes, 69, draws(4)) == keep(scores, 6, draws(4))
+    assert select_within_budget(scores, sizes, 69, draws(4)) == select_top(scores, 6, draws(4))
 
 
 def test_a_border_without_ties_that_were_drawn_is_told_apart():
     scores = _lora(4) | {SiteKey(9, "w1"): 2.0, SiteKey(9, "w2"): 0.5}
     for budget, told in ((1, (0, 0)), (2, (4, 1)), (4, (4, 3)), (5, (0, 0)), (6, (0, 0))):
-        assert tied_at_the_border(scores, keep(scores, budget, draws(0))) == told
+        assert ties_at_cutoff(scores, select_top(scores, budget, draws(0))) == told

@@ -59,7 +59,7 @@ def test_a_group_with_a_budget_of_none_is_off():
     on = budget.choose(dict.fromkeys(budget.sizes, 1.0), draws(0, "ties", 0))
     assert len(on) == 2
     assert not on & set(SHORTCUTS)
-    assert budget.words() == "2 of 9 LoRA modules, 0 of 2 shortcuts, 20 parameters active"
+    assert budget.description() == "2 of 9 LoRA modules, 0 of 2 shortcuts, 20 parameters active"
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_a_group_with_a_budget_of_none_is_off():
     ],
 )
 def test_the_words_say_what_is_on(changes, words):
-    assert _budget(**changes).words() == words
+    assert _budget(**changes).description() == words
 
 
 def test_the_words_tell_the_parameters_of_the_smallest_and_the_largest_choice():
     sizes = {key: 100 * (key.layer + 1) for key in LORA}
-    assert Budget(sizes, 0.5, "off").words() == "4 of 9 LoRA modules, 500 to 1,100 parameters active"
+    assert Budget(sizes, 0.5, "off").description() == "4 of 9 LoRA modules, 500 to 1,100 parameters active"
 
 
 @given(st.floats(0.05, 1.0), st.sampled_from(MODES), st.integers(0, 2**40), st.data())

@@ -117,7 +117,7 @@ FORM = "must be [layer, module, score, enabled]"
         ('[["0", "w1", "1", "no"]]', """turn_on[0]: enabled must be "True" or "False", got 'no'"""),
         ('[["0", "w1", "1", 1]]', 'turn_on[0]: enabled must be "True" or "False", got 1'),
         ('[["-1", "w1", "1", true]]', f"turn_on[0]: {LEAST} -1"),
-        ('[["0", "fc1", "1", true], [0, "w1", 1, true]]', "turn_on[1]: layer_0/w1 is there twice"),
+        ('[["0", "fc1", "1", true], [0, "w1", 1, true]]', "turn_on[1]: layer_0/w1 appears twice"),
         ("[]\nstep = -1", f"step: {LEAST} -1"),
         ('[]\nstep = "x"', f"step: {LEAST} x"),
         ("[]\n", f"step: {LEAST} None"),
@@ -134,7 +134,7 @@ def test_what_is_wrong_with_a_reallocation_is_named(path, items, line):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("a = 1", "no table [dyrealloc_0]; this is no history"),
+        ("a = 1", "no table [dyrealloc_0]; this is not a history file"),
         ("total_reallocation_number = -1", f"total_reallocation_number: {LEAST} -1"),
         (
             "total_reallocation_number = 2\n[layer_0]\nq_proj = 3",
@@ -151,7 +151,7 @@ def test_what_is_wrong_with_a_file_is_named(path, text, line):
 
 def test_a_frequency_file_is_no_history(path):
     path.write_text(frequency_text(Frequency(3, {SiteKey(0, "w1"): 2})))
-    with pytest.raises(InputFault, match=r"no table \[dyrealloc_0\]; this is no history"):
+    with pytest.raises(InputFault, match=r"no table \[dyrealloc_0\]; this is not a history file"):
         read_history(path)
     path.write_text("[layer_0]\nw1 = 2\n")
     with pytest.raises(InputFault, match=f"total_reallocation_number: {LEAST} None"):

@@ -1,6 +1,7 @@
 """The callback carries decisions to the trainer and to the files, and all of it through a checkpoint."""
 
 import json
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -43,9 +44,14 @@ scene_keys = [SiteKey(layer, role) for layer in range(3)
               for role in ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "gate", "w2")]  # fmt: skip
 
 
+@cache
+def _learner():
+    return scene()[1]
+
+
 def _act(callback, *batches, epoch=0):
     for batch in batches:
-        callback.on_train_batch_start(_trainer(epoch=epoch), None, None, batch)
+        callback.on_train_batch_start(_trainer(epoch=epoch), _learner(), None, batch)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5, 9])
@@ -105,7 +111,7 @@ def test_another_process_than_the_first_writes_nothing(scored, tmp_path):
     trainer = _trainer()
     trainer.is_global_zero = False
     callback.on_train_start(trainer, None)
-    callback.on_train_batch_start(trainer, None, None, 0)
+    callback.on_train_batch_start(trainer, _learner(), None, 0)
     assert len(callback.decided) == 1
     assert not (tmp_path / "search").exists()
 
@@ -148,7 +154,7 @@ def test_a_score_that_is_not_finite_names_decision_and_step(scored, tmp_path):
 
     callback = ReallocationCallback(_search(scored, score), tmp_path)
     with pytest.raises(NonFiniteFault) as fault:
-        callback.on_train_batch_start(_trainer(step=11), None, None, 0)
+        callback.on_train_batch_start(_trainer(step=11), _learner(), None, 0)
     assert fault.value.lines == ("reallocation 0, after step 11: layer_0/q_proj: the score is nan",)
     assert list(tmp_path.iterdir()) == []
 
@@ -160,11 +166,11 @@ def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch,
     callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     trainer = _trainer(world=4)
     if not differing:
-        callback.on_train_batch_start(trainer, None, None, 0)
+        callback.on_train_batch_start(trainer, _learner(), None, 0)
         assert len(callback.decided) == 1
         return
     with pytest.raises(SystemFault) as fault:
-        callback.on_train_batch_start(trainer, None, None, 0)
+        callback.on_train_batch_start(trainer, _learner(), None, 0)
     assert fault.value.lines == (
         f"reallocation 0: {differing} of 4 processes decided differently from the first",
     )
@@ -180,10 +186,10 @@ def test_the_own_choice_is_compared_with_the_first_ones(scored, tmp_path, monkey
     trainer.strategy.broadcast = lambda tensor: tensor if same else ~tensor
     callback = ReallocationCallback(_search(scored, _tied), tmp_path)
     if same:
-        callback.on_train_batch_start(trainer, None, None, 0)
+        callback.on_train_batch_start(trainer, _learner(), None, 0)
     else:
         with pytest.raises(SystemFault):
-            callback.on_train_batch_start(trainer, None, None, 0)
+            callback.on_train_batch_start(trainer, _learner(), None, 0)
     assert told == [int(not same)]
 
 

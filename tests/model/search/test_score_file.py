@@ -92,15 +92,17 @@ def test_every_fault_of_a_file_is_told(path):
     assert lines[1:] == [
         '[layer_0] v_proj: must be a finite number, got "1"',
         "[layer_0] k_proj: must be a finite number, got nan",
-        "[layer_0] w1: given twice, under two names of w1",
-        "layer_x: must be a table [layer_i], i a layer's number",
+        "[layer_0] w1: is given twice, under two names of w1",
+        "layer_x: must be a table [layer_i], i the number of a layer",
         "widths: must be a list of [role, D_in, D_out]",
     ]
 
 
 def test_what_is_no_score_file_is_refused(path):
     path.write_text("[default]\nr = 0\n")
-    with pytest.raises(InputFault, match=r"no table \[layer_0\] or of another layer; this is no score file"):
+    with pytest.raises(
+        InputFault, match=r"no table \[layer_0\] or of another layer; this is not a score file"
+    ):
         read_scores(path)
     with pytest.raises(InputFault, match=r"^SCORES: cannot read '.*gone.toml'"):
         read_scores(path.with_name("gone.toml"), "SCORES")

@@ -8,4 +8,4 @@ from tests.model.search.heuristics.scene import FIRST, SECOND, scene
 def test_every_module_counts_one():
     kind = kinds.load(kinds.HEURISTICS, "constant")
     assert measure(kind, scene()) == {FIRST: 1.0, SECOND: 1.0}
-    assert kind.most_batches == 0
+    assert kind.max_batches == 0

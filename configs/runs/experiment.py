@@ -23,7 +23,7 @@ def recorded(run: Path) -> dict[str, Any] | None:
     """
     path = run / "config.toml"
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
+        return tomli.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -34,7 +34,7 @@ class Document:
 
 
 def read_document(path: Path, where: str) -> Document:
-    """Read a TOML file.
+    """Read a TOML file; a byte-order mark, as editors on Windows write it, is skipped.
 
     Args:
         path: the file.
@@ -52,7 +52,7 @@ def read_document(path: Path, where: str) -> Document:
     if len(content) > _LARGEST_BYTES:
         raise InputFault(f"{where}: '{path}' is larger than {_LARGEST_BYTES} bytes")
     try:
-        text = content.decode()
+        text = content.decode("utf-8-sig")
         return Document(path, tomli.loads(text), text)
     except UnicodeDecodeError as failure:
         line = content[: failure.start].count(b"\n") + 1

@@ -1,7 +1,8 @@
 """Read delimited and JSON-lines files by strict rules: no line is lost, no value is guessed.
 
 Strict UTF-8; a byte-order mark is dropped; only LF and CRLF end a line, so that a lone CR, U+2028 or U+001C
-inside a sentence is text. In TSV a quotation mark is text, `NA` is a word, spaces are kept.
+inside a sentence is text. In TSV a quotation mark is text, `NA` is a word, spaces are kept. Blank lines
+hold no row in JSON lines and at the end of a table; inside a table they are refused: a record may be broken.
 """
 
 import re
@@ -17,6 +18,7 @@ from dataset.task import Numbered, Refused, RowFault, Rows
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_JSON_SPACE = " \t\r"
 _CSV_FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(?:,|\Z)')
 
 Line = tuple[int, str | None, str]
@@ -78,13 +80,15 @@ def read_csv_without_header(path: Path, columns: Mapping[str, int], width: int) 
 
 
 def read_jsonl(path: Path) -> Rows:
-    """Read a file with one JSON object per line.
+    """Read a file with one JSON object per line; blank lines are skipped and not counted.
 
     Raises:
         InputFault: when the file cannot be read.
     """
     found = Rows()
     for number, text, reason in _lines(path):
+        if text is not None and not text.strip(_JSON_SPACE):
+            continue
         try:
             if text is None:
                 raise RowFault(reason)
@@ -192,7 +196,7 @@ def _records(
     lines: Iterator[Line], columns: dict[str, int], width: int, split: Callable[[str], list[str]]
 ) -> Rows:
     found = Rows()
-    for number, text, reason in lines:
+    for number, text, reason in _without_blank_end(lines):
         try:
             if text is None:
                 raise RowFault(reason)
@@ -204,6 +208,16 @@ def _records(
         except RowFault as fault:
             found.refused.append(Refused(number, str(fault)))
     return found
+
+
+def _without_blank_end(lines: Iterator[Line]) -> Iterator[Line]:
+    """Yield all lines up to the last one that is not empty."""
+    held: list[Line] = []
+    for line in lines:
+        held.append(line)
+        if line[1] != "":
+            yield from held
+            held.clear()
 
 
 def _csv_records(lines: list[Line]) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, suggestion, unknown
 from configs.schema.number_values import Whole
-from dataset.rows.fields import label_field, number_field, text_field, type_field, word_field
+from dataset.rows.fields import class_field, number_field, text_field, type_field, word_field
 from dataset.rows.readers import read_by_ending
 from dataset.suites.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.suites.prompt_template import ends_with_eos, fill, required_fields, template_faults
@@ -236,16 +236,17 @@ def _labelled_task(options: LocalOptions) -> Task:
 
 
 def _complete(options: LocalOptions, rows: list[Row]) -> Task:
-    found = set()
+    found, reasons = set(), []
     for row in rows:
         # A row without a label is refused later, by `_labelled`.
         try:
             found.add(word_field(row, options.label))
-        except RowFault:
-            continue
+        except RowFault as fault:
+            reasons.append(f": {fault}")
     if len(found) < 2:
         raise InputFault(
             f"{options.train}: column '{options.label}' must hold at least 2 labels, got {len(found)}"
+            + "".join(reasons[:1])
         )
     is_numbered = all(word.isascii() and word.isdecimal() and len(word) < 19 for word in found)
     labels = sorted(found, key=lambda word: (int(word), word)) if is_numbered else sorted(found)
@@ -256,8 +257,7 @@ def _labelled(options: LocalOptions, is_regression: bool, row: Row) -> Example:
     texts = tuple(text_field(row, name) for name in _columns(options)[:-1])
     if is_regression:
         return Example(texts, label=number_field(row, options.label))
-    word = word_field(row, options.label)
-    return Example(texts, label=label_field({options.label: word}, options.label, options.labels))
+    return Example(texts, label=class_field(row, options.label, options.labels))
 
 
 def _pair(template: str, response: str, row: Row) -> Example:

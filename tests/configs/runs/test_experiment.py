@@ -32,6 +32,8 @@ def test_a_missing_record_is_none_and_a_broken_one_is_named(tmp_path):
     assert recorded(tmp_path) is None
     (tmp_path / "config.toml").write_text("seed = 3  # default\n")
     assert recorded(tmp_path) == {"seed": 3}
+    (tmp_path / "config.toml").write_text("\ufeffseed = 3\n")
+    assert recorded(tmp_path) == {"seed": 3}
     (tmp_path / "config.toml").write_text("seed = \n")
     with pytest.raises(InputFault, match="config.toml: not valid TOML"):
         recorded(tmp_path)

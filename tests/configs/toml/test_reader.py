@@ -60,6 +60,14 @@ def test_bytes_that_are_not_text_are_refused(bound, here):
         bound("--config", "run.toml")
 
 
+def test_a_byte_order_mark_is_no_text(bound, here):
+    (here / "run.toml").write_bytes(b"\xef\xbb\xbfseed = 3\r\nmax_epochs = 2\r\n")
+    assert bound("--config", "run.toml").options.seed == 3
+    (here / "run.toml").write_bytes(b"\xef\xbb\xbfsed = 3\n")
+    with pytest.raises(InputFault, match=r"run\.toml:1: unknown key 'sed'"):
+        bound("--config", "run.toml")
+
+
 def test_one_key_under_two_names_is_refused(bound, here):
     (here / "run.toml").write_text('load = "a"\nload_name = "b"\n')
     with pytest.raises(InputFault, match=r"run\.toml:2: load_name: given twice"):

@@ -1,8 +1,10 @@
 """A field is what it should be, or the reason says what it is."""
 
+import math
+
 import pytest
 
-from dataset.rows.fields import label_field, number_field, printable, text_field, word_field
+from dataset.rows.fields import class_field, label_field, number_field, printable, text_field, word_field
 from dataset.task import LabelFault, RowFault
 
 
@@ -42,9 +44,52 @@ def test_numbers_are_finite_and_within_limits():
 
 def test_words_may_be_whole_numbers():
     assert word_field({"a": 3}, "a") == "3"
-    for value in (True, 0.5, []):
-        with pytest.raises(RowFault):
+    assert [word_field({"a": value}, "a") for value in (1.0, -0.0, 1e3)] == ["1", "0", "1000"]
+    assert [word_field({"a": value}, "a") for value in (True, False)] == ["true", "false"]
+    for value, written in ((0.5, "0.5"), ([1], r"\[1\]"), (math.inf, "Infinity"), (math.nan, "NaN")):
+        with pytest.raises(RowFault, match=f"field 'a' must be a word or a whole number, got {written}"):
             word_field({"a": value}, "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "expected"),
+    [
+        (1.0, ("yes", "no"), 1),
+        (True, ("false", "true"), 1),
+        (True, ("True", "False"), 0),
+        (False, ("0", "1"), 0),
+        (True, ("1", "0"), 0),
+    ],
+)
+def test_labels_may_be_booleans_and_whole_floats(value, words, expected):
+    assert label_field({"a": value}, "a", words) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "written"),
+    [
+        (True, ("good", "bad"), "true"),
+        (False, ("0", "1", "2"), "false"),
+        (0.5, ("0", "1"), "0.5"),
+        (2.0, ("0", "1"), "2.0"),
+        (math.nan, ("0", "1"), "NaN"),
+        ([True], ("0", "1"), "[true]"),
+    ],
+)
+def test_other_labels_are_named_as_they_are_written(value, words, written):
+    with pytest.raises(LabelFault) as caught:
+        label_field({"a": value}, "a", words)
+    assert (caught.value.value, caught.value.allowed) == (written, ", ".join(words))
+
+
+def test_class_names_of_a_file_are_words_not_numbers_of_classes():
+    words = ("2", "9", "10")
+    assert [class_field({"a": value}, "a", words) for value in (2, "9", 10.0)] == [0, 1, 2]
+    with pytest.raises(LabelFault, match="label '1' is not allowed"):
+        class_field({"a": 1}, "a", words)
+    assert class_field({"a": True}, "a", ("0", "1")) == 1
+    with pytest.raises(LabelFault, match="label 'true' is not allowed"):
+        class_field({"a": True}, "a", ("bad", "good"))
 
 
 def test_shown_is_one_short_line():

@@ -109,7 +109,7 @@ def test_csv_refuses_stray_and_unclosed_quotes_line_by_line(tmp_path):
     [
         ('{"a": 1', "invalid JSON: Expecting ',' delimiter at character 8"),
         ("[1]", "expected a JSON object, got list"),
-        ("", "invalid JSON"),
+        ("\u00a0", "invalid JSON"),
         ('{"a": 1, "a": 2}', "key 'a' appears twice"),
         ('{"a": NaN}', "NaN is not a JSON number"),
         ('{"a": ' + "9" * 5000 + "}", "invalid JSON: Exceeds the limit"),
@@ -122,6 +122,25 @@ def test_jsonl_refuses_what_is_no_object(tmp_path, line, reason):
     assert texts(rows, "a") == ["x", "\u2028"]
     assert rows.refused[0].line == 2
     assert reason in rows.refused[0].reason
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_of_jsonl_hold_no_row(tmp_path, mark, end):
+    lines = [mark, '{"a": "x"}', "", " \t", '{"a": "y"', '{"a": "z"}', "", "  ", ""]
+    rows = read_jsonl(write(tmp_path / "a.jsonl", end.join(lines)))
+    assert [(line, row["a"]) for line, row in rows.rows] == [(2, "x"), (6, "z")]
+    assert [line for line, _ in rows.refused] == [5]
+    assert rows.read == 3
+
+
+@pytest.mark.parametrize("read", [read_csv, read_tsv])
+def test_blank_lines_at_the_end_of_a_table_hold_no_row(tmp_path, read):
+    mark = "," if read is read_csv else "\t"
+    lines = ["a,b", "x,y", "", "z,w", ",", "", "", ""]
+    rows = read(write(tmp_path / "a.table", "\r\n".join(lines).replace(",", mark)))
+    assert [tuple(row.values()) for _, row in rows.rows] == [("x", "y"), ("z", "w"), ("", "")]
+    assert [tuple(refused) for refused in rows.refused] == [(3, "the line is empty")]
 
 
 def test_cut_off_last_line_is_named(tmp_path):

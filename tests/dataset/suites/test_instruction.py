@@ -71,7 +71,7 @@ def test_the_type_of_task_is_kept_and_no_loss_sees_it(value, kind):
 
 def test_a_type_of_task_is_a_word_or_a_whole_number():
     row = {"instruction": "Go.", "output": "Gone.", "task_type": [1]}
-    with pytest.raises(RowFault, match="field 'task_type' must be text, got list"):
+    with pytest.raises(RowFault, match="field 'task_type' must be a word or a whole number, got"):
         instruction_example(TEMPLATE, Columns(), row)
 
 

@@ -39,6 +39,43 @@ def test_numbers_sort_as_numbers(tmp_path):
     assert [example.label for example in rows.splits["train"].examples] == [2, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("values", "labels", "ids"),
+    [
+        ((True, False, True), ("false", "true"), [1, 0, 1]),
+        ((1.0, 0.0, 1), ("0", "1"), [1, 0, 1]),
+        ((3.0, 1.0, 20.0), ("1", "3", "20"), [1, 0, 2]),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_labels_may_be_booleans_or_whole_floats(tmp_path, values, labels, ids, ending):
+    rows = [{"text": "x", "label": value} for value in values]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write(tmp_path, {f"a.{ending}": lines if ending == "jsonl" else json.dumps(rows)})
+    found = gather(TASK.build(LocalOptions(train=f"a.{ending}")), NeededSplits(("train",)), tmp_path)
+    assert found.task.labels == labels
+    assert [example.label for example in found.splits["train"].examples] == ids
+
+
+def test_floats_of_parquet_are_labels(tmp_path):
+    parquet.write_table(pyarrow.table({"text": ["x", "y"], "label": [1.0, 0.0]}), tmp_path / "a.parquet")
+    found = gather(TASK.build(LocalOptions(train="a.parquet")), NeededSplits(("train",)), tmp_path)
+    assert [example.label for example in found.splits["train"].examples] == [1, 0]
+
+
+def test_labels_that_cannot_be_read_are_named_as_written(tmp_path):
+    lines = "".join(json.dumps({"text": "x", "label": value}) + "\n" for value in (0.25, [1]))
+    write(tmp_path, {"a.jsonl": lines})
+    fault = "field 'label' must be a word or a whole number, got 0.25"
+    for labels, where in (
+        ((), r"a.jsonl: column 'label' must hold at least 2 labels, got 0: "),
+        (("0", "1"), "1: "),
+    ):
+        with pytest.raises(InputFault, match=where + fault):
+            task = TASK.build(LocalOptions(train="a.jsonl", labels=labels))
+            gather(task, NeededSplits(("train",)), tmp_path)
+
+
 def test_test_action_takes_labels_from_the_training_file(tmp_path):
     write(tmp_path, FILES | {"c.csv": "words,kind\nz,good\n"})
     task = TASK.build(LocalOptions(train="a.csv", test="c.csv", text="words", label="kind"))

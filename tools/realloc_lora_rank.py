@@ -23,7 +23,7 @@ from configs.schema.values import Choice, PathText, Switch, Word
 from model.network.family import Family
 from model.network.source_files import saved_network
 from model.plan.adapter_config import AdapterConfig
-from model.plan.shortcut_toml import FORM
+from model.plan.shortcut_toml import SHORTCUT_FORM
 from model.plan.toml_writer import plan_text
 from model.search.allocation import allocate, select_within_budget, ties_at_cutoff
 from model.search.rank_distribution import distribute_ranks
@@ -182,7 +182,7 @@ def contents(chosen: Choosing, given: SimpleNamespace, lora: Path, shortcuts: Pa
     }
     texts = {lora: plan_text({key: config for key, config in configs.items() if not is_shortcut(key)})}
     edits = {key: config for key, config in configs.items() if is_shortcut(key)}
-    return texts | ({shortcuts: plan_text(edits, form=FORM)} if edits else {})
+    return texts | ({shortcuts: plan_text(edits, form=SHORTCUT_FORM)} if edits else {})
 
 
 def show(chosen: Choosing, given: SimpleNamespace, files: Sequence[Path]) -> None:

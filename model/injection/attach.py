@@ -14,7 +14,7 @@ from model.injection.residual_stream import Stream
 from model.injection.shortcut_attachment import StreamAttachment
 from model.network.family import Family
 from model.plan.adapter_config import AdapterConfig
-from model.plan.shortcut_toml import exists
+from model.plan.shortcut_toml import site_exists
 from model.site import SHARED_INPUT, SHORTCUT_ROLES, Site, SiteKey
 
 
@@ -32,7 +32,7 @@ def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Sit
 def locate_stream(stream: Stream) -> dict[SiteKey, Site]:
     """Return every place of the residual stream, in order: 4 L - 1 of them."""
     keys = (SiteKey(layer, role) for layer in range(len(stream.layers)) for role in SHORTCUT_ROLES)
-    return {key: stream.site(key) for key in keys if exists(key)}
+    return {key: stream.site(key) for key in keys if site_exists(key)}
 
 
 def attach(

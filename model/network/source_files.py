@@ -188,7 +188,7 @@ def digest_of(source: LocalSource, *, pretrained: bool = True) -> str:
     files = weight_files(source) if pretrained or source.kind == "gguf" else ()
     if source.kind == "directory":
         files = (_config_path(source), *files)
-    # A GGUF file's name says nothing about the network, those in a directory are fixed.
+    # A GGUF file may have any name; the names of files in a directory are fixed.
     names = [path.name if source.kind == "directory" else "gguf" for path in files]
     lines = [f"{name} {sha256(path)}\n" for name, path in zip(names, files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

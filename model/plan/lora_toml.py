@@ -23,7 +23,7 @@ from model.site import LINEAR_ROLES, SHORTCUT
 
 Granularity = Literal["network", "layer", "head"]
 
-LORA = Form(
+LORA_FORM = Form(
     method=None,
     granularities=("network", "layer", "head"),
     roles={role: role for role in LINEAR_ROLES},
@@ -86,7 +86,7 @@ class Plan:
         return replace(self, default=replaced(self.default), tables=tables)
 
 
-def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA) -> Plan:
+def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA_FORM) -> Plan:
     """Read a plan and check everything that can be checked without a model.
 
     Args:

@@ -16,7 +16,7 @@ from model.plan.resolution import Resolution, lookup, range_faults
 from model.plan.toml_tables import Form
 from model.site import EARLIER_NAMES, SHORTCUT, SHORTCUT_ROLES, SiteKey
 
-FORM = Form(
+SHORTCUT_FORM = Form(
     method=SHORTCUT,
     granularities=("network", "layer"),
     roles={
@@ -47,10 +47,10 @@ def read_shortcuts(path: Path, where: str = "--shortcut-config") -> Plan:
     Raises:
         InputFault: with one line for each fault, naming file, table and key.
     """
-    return read_plan(path, where, FORM)
+    return read_plan(path, where, SHORTCUT_FORM)
 
 
-def exists(key: SiteKey) -> bool:
+def site_exists(key: SiteKey) -> bool:
     """Tell whether a network has this site: no layer precedes layer 0, so it has no shortcut2."""
     return key.role != "shortcut2" or key.layer > 0
 
@@ -71,10 +71,10 @@ def resolve_shortcuts(plan: Plan, dimensions: Dimensions) -> Resolution:
     sites: dict[SiteKey, AdapterConfig] = {}
     for key in (SiteKey(layer, role) for layer in range(dimensions.layers) for role in SHORTCUT_ROLES):
         config = lookup(plan, key)[1]
-        if exists(key) and config.rank:
+        if site_exists(key) and config.rank:
             sites[key] = config
     if not faults and not any(config.is_on for config in sites.values()):
-        what = f"every one is disabled, or has r = 0 or {FORM.strength} = 0"
+        what = f"every one is disabled, or has r = 0 or {SHORTCUT_FORM.strength} = 0"
         faults.append(f"{plan.path}: turns on no shortcut: {what}")
     if faults:
         raise InputFault(*faults)

@@ -6,13 +6,13 @@ from typing import Any
 from configs.toml.writer import toml_text
 from model.plan.adapter_config import AdapterConfig
 from model.plan.attention_heads import head_configs
-from model.plan.lora_toml import LORA
+from model.plan.lora_toml import LORA_FORM
 from model.plan.toml_tables import Form
 from model.site import HEAD_ROLES, SiteKey
 
 
 def plan_text(
-    sites: Mapping[SiteKey, AdapterConfig], adapter_name: str = "default", form: Form = LORA
+    sites: Mapping[SiteKey, AdapterConfig], adapter_name: str = "default", form: Form = LORA_FORM
 ) -> str:
     """Return the text of a plan: the given sites; r = 0 and disabled everywhere else.
 

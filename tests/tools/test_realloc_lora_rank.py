@@ -8,7 +8,7 @@ from configs.runtime import kinds
 from model.network.family import Dimensions
 from model.plan.lora_toml import read_plan
 from model.plan.resolution import resolve
-from model.plan.shortcut_toml import exists, read_shortcuts, resolve_shortcuts
+from model.plan.shortcut_toml import read_shortcuts, resolve_shortcuts, site_exists
 from model.search.allocation import rounded
 from model.search.score_file import Scores, read_scores, write_scores
 from model.site import SHORTCUT_ROLES, SiteKey
@@ -41,7 +41,7 @@ def shortened(place):
     """Return a score file of 12 LoRA modules and 23 shortcuts; every shortcut is above every LoRA module."""
     values = {SiteKey(layer, role): 1.0 + layer for layer in range(6) for role in ("q_proj", "v_proj")}
     keys = [SiteKey(layer, role) for layer in range(6) for role in SHORTCUT_ROLES]
-    values |= {key: 10.0 + number for number, key in enumerate(keys) if exists(key)}
+    values |= {key: 10.0 + number for number, key in enumerate(keys) if site_exists(key)}
     write_scores(place / "shortened.toml", Scores(values, {"method": "snip"}))
     return place / "shortened.toml"
 

@@ -16,12 +16,16 @@ from typing import Any
 import torch
 
 import main as program
+from configs.runs.run_directory import HANDED_DOWN
 from model.run import finish
 from model.search.budget import Budget
 from model.search.reallocation_callback import ReallocationCallback
 from model.training.callbacks.checkpoints import Checkpoints
 from model.training.callbacks.metrics_record import MetricsRecord
 from model.training.learners.finetune import FineTuner
+from tests.support.pictures import blank_pictures
+
+Driver = tuple[()] | tuple[str, int, str, str]
 
 POINTS: dict[str, tuple[Any, str]] = {
     "choice": (Budget, "choose"),
@@ -83,11 +87,33 @@ def child(point: str | None, step: int, name: str, words: Sequence[str], log: Pa
     torch.set_num_threads(1)
     if point is not None:
         arm(point, step, name)
-    sys.exit(program.main(list(words)))
+    with blank_pictures():
+        sys.exit(program.main(list(words)))
+
+
+def member(number: int, port: int, directory: Path, driver: Driver, words: Sequence[str]) -> None:
+    """Be one of two processes that torchrun would start: as `child`, with its variables set.
+
+    Args:
+        number: the rank.
+        port: where the processes meet.
+        directory: of the run; what is printed goes beside it.
+        driver: point, step, rank that is hit or "all", signal; empty to hit none.
+        words: the command line.
+    """
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
+    values = (number, number, 2, 2, 0, port)
+    os.environ |= {name: str(value) for name, value in zip(names, values)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "tests", HANDED_DOWN: str(directory)}
+    log = directory.with_name(f"{directory.name}-{number}.log")
+    is_hit = driver and driver[2] in ("all", str(number))
+    place, step, kind = (driver[0], driver[1], driver[3]) if is_hit else (None, 0, "")
+    child(place, step, kind, words, log)
 
 
 if __name__ == "__main__":
     place, at, rank, kind = sys.argv[1:5]
     if rank in ("all", os.environ.get("LOCAL_RANK", "0")):
         arm(place, int(at), kind)
-    sys.exit(program.main(sys.argv[5:]))
+    with blank_pictures():
+        sys.exit(program.main(sys.argv[5:]))

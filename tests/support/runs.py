@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -159,6 +160,13 @@ def program(
     )
 
 
+def _context() -> Any:
+    """Return a context whose processes have the libraries but have run nothing yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.killed"])
+    return context
+
+
 def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
     """Call a function of `tests.support.killed` in a process that has the libraries but has run nothing yet.
 
@@ -170,9 +178,7 @@ def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
     Returns:
         The exit code; minus the signal's number where a signal ended the process.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.killed"])
-    process = context.Process(target=target, args=arguments)
+    process = _context().Process(target=target, args=arguments)
     process.start()
     process.join(120 if after is None else after)
     if process.is_alive() and after is not None:
@@ -182,6 +188,38 @@ def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
         process.kill()
         raise AssertionError("the process did not end within 120 s")
     return process.exitcode
+
+
+def pair(directory: Path, *words: Any, driver: tuple = ()) -> str:
+    """Run to the end in two processes, started as torchrun starts them, and return what they printed.
+
+    The libraries are imported once for all pairs. `tests/end_to_end/processes/test_ddp.py` starts processes as
+    users do.
+
+    Args:
+        directory: the run's.
+        words: the command line.
+        driver: point, step, rank and signal of `tests.support.killed`.
+    """
+    from tests.support.killed import member
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    named = [*words, "--project-dir", directory.parent, "--project", directory.name]
+    line = [str(word) for word in (*named, "--num-devices", 2, "--accelerator", "cpu")]
+    processes = [
+        _context().Process(target=member, args=(number, port, directory, driver, line)) for number in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+        process.kill()
+    logs = (directory.with_name(f"{directory.name}-{number}.log").read_text() for number in (0, 1))
+    text = "".join(logs)
+    assert [process.exitcode for process in processes] == [0, 0], text
+    return text
 
 
 def comparable(directory: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from model.run.actions.train import check
 from model.tensors.checkpoint import load_checkpoint
 from model.training.callbacks.checkpoints import Checkpoints
 from tests.support.killed import child
-from tests.support.runs import ENTRY, comparable, fork, launch, program, rows, run, summary
+from tests.support.runs import ENTRY, comparable, fork, launch, pair, program, rows, run, summary
 
 SCORE = {"initial_warmup_epochs": 1, "final_warmup_epochs": 1, "window_steps": 2}
 STEPS, EPOCH = 16, 4
@@ -303,12 +303,8 @@ def two(place, words, ground):
     plan = ground.plan("two-plain", {"freezing": SCORE}, method="aflora")
     line[line.index("--lora-config") + 1] = str(plan)
     one = run(place / "one", *line, "--batch-size", 8)
-    both = ("--batch-size", 4, "--num-devices", 2, "--accelerator", "cpu", "--strategy", "ddp")
-    driver = ("epoch", STEPS, "all", "digest")
-    line = [*driver, *line, *both, "--project-dir", place, "--project", "two"]
-    done = program(*line, module="tests.support.killed", timeout=200)
-    assert done.returncode == 0, done.stderr
-    return place / "two", one, done.stdout
+    both = ("--batch-size", 4, "--strategy", "ddp")
+    return place / "two", one, pair(place / "two", *line, *both, driver=("epoch", STEPS, "all", "digest"))
 
 
 def test_two_processes_freeze_what_one_does(two):

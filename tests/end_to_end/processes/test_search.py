@@ -5,7 +5,7 @@ import torch
 
 from model.search.history import read_history
 from model.tensors.checkpoint import load_checkpoint
-from tests.support.runs import comparable, program, rows, run, summary
+from tests.support.runs import comparable, pair, program, rows, run, summary
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +45,15 @@ def _both(directory, words, code=0, driver=("epoch", 4, "all", "digest")):
     return done
 
 
-def _digests(done):
+def _digests(printed):
     """Return the digest of weights, switches and optimiser that each process printed at its end."""
-    return dict(line.split()[1:] for line in done.stdout.splitlines() if line.startswith("digest "))
+    return dict(line.split()[1:] for line in printed.splitlines() if line.startswith("digest "))
 
 
 @pytest.fixture(scope="module")
 def two(place, words):
     """A search of two processes with batches of four each, under the strategy `auto`, and what it printed."""
-    done = _both(place / "two", words(4))
-    return place / "two", done
+    return place / "two", pair(place / "two", *words(4), driver=("epoch", 4, "all", "digest"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_a_process_that_decides_otherwise_stops_all(place, words):
 def test_the_strategy_is_no_matter(place, words, two, strategy):
     done = _both(place / strategy, words(4, strategy=strategy))
     assert comparable(place / strategy) == comparable(two[0])
-    assert _digests(done) == _digests(two[1])
+    assert _digests(done.stdout) == _digests(two[1])
 
 
 @pytest.mark.slow
@@ -121,7 +120,7 @@ def test_every_heuristic_decides_alike(place, words, method):
     mine, theirs = (_history(place / f"{number}-{method}") for number in ("two", "one"))
     assert [d.on for d in mine] == [d.on for d in theirs]
     assert mine[0].scores == theirs[0].scores
-    assert len(set(_digests(done).values())) == 1
+    assert len(set(_digests(done.stdout).values())) == 1
 
 
 @pytest.mark.slow

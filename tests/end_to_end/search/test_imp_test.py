@@ -11,7 +11,7 @@ from model.search.heuristics import alpha_test
 from model.search.score_file import read_scores
 from model.site import SiteKey
 from tests.support.killed import child
-from tests.support.runs import files, fork, launch, program, run, summary
+from tests.support.runs import files, fork, launch, pair, run, summary
 
 TRAINING = {"alpha_limit_zptrain_batches": 2, "max_epochs": 2, "learning_rate": 0.2}
 HEURISTICS = kinds.names(kinds.HEURISTICS)
@@ -213,9 +213,7 @@ def test_two_processes_find_the_scores_of_one(place, words, method):
     options |= {"max_epochs": 1, "dataset_dir": _folder(words), "learning_rate": 0.2}
     one = run(place / f"one_{method}", *words(method, batch_size=8, **options))
     two = place / f"two_{method}"
-    made = [*words(method, batch_size=4, **options), "--project-dir", place, "--project", two.name]
-    done = program(*made, "--num-devices", 2, "--accelerator", "cpu")
-    assert done.returncode == 0, done.stderr
+    pair(two, *words(method, batch_size=4, **options))
     if method == "alpha_test":  # trained weights agree to rounding alone; places on the grid mostly
         pairs = zip(scores(one, method).values.values(), scores(two, method).values.values())
         assert sum(abs(a - b) for a, b in pairs) <= 2

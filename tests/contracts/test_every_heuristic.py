@@ -22,17 +22,24 @@ from tests.support.tiny import tiny_network
 HEURISTICS = kinds.names(kinds.HEURISTICS)
 PLANTED = SiteKey(1, "w2")
 of_every_kind = pytest.mark.parametrize("name", HEURISTICS)
+MANY_PASSES = ("alpha_test",)
+"""Heuristics that run every batch many times for each site; few sites show as much of them as many."""
 HOSTS = ("opt", "roberta", "llama", "gemma3_text", "deberta-v2")
 
 
 class Scored:
-    """A tiny host with LoRA at every site, B away from zero, and three batches."""
+    """A tiny host with LoRA at every site, B away from zero, and three batches.
 
-    def __init__(self, host="llama", *, causal=False, dropout=0.2, dtype=torch.float32):
+    With the name of a heuristic of many passes it is one batch, and LoRA in the layer of `PLANTED` alone.
+    """
+
+    def __init__(self, host="llama", *, causal=False, dropout=0.2, dtype=torch.float32, name=None):
         row = model_types()[host]
         auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
         self.network = tiny_network(row, auto, model_type=host).requires_grad_(False).to(dtype)
         sites = locate(self.network, row, dimensions(self.network.config).layers)
+        if name in MANY_PASSES:
+            sites = {key: site for key, site in sites.items() if key.layer == PLANTED.layer}
         config = AdapterConfig(
             rank=3, alpha=6.0, dropout=dropout, adapter_name="default", disabled=False, method="lora"
         )
@@ -44,7 +51,7 @@ class Scored:
                 b = attachment.adapter.factors()["B"]
                 b.copy_(0.1 * torch.randn(b.shape, generator=draw))
         self.objective = LanguageModeling() if causal else Classification(("accuracy",), 2)
-        self.batches = [self._batch(draw, causal) for _ in range(3)]
+        self.batches = [self._batch(draw, causal) for _ in range(1 if name in MANY_PASSES else 3)]
         self.network.train()
 
     @staticmethod
@@ -112,7 +119,7 @@ def test_the_digest_notices_a_change_of_each_item(item):
 @pytest.mark.parametrize("host", HOSTS)
 @of_every_kind
 def test_it_leaves_no_trace(name, host):
-    scored = Scored(host)
+    scored = Scored(host, name=name)
     scored.attachments[PLANTED].strength = 0.5
     next(iter(scored.modules.parameters())).grad = torch.ones(3, 32)
     before = scored.traces()
@@ -136,18 +143,18 @@ def test_it_leaves_no_trace_after_a_fault(name):
 @pytest.mark.parametrize("causal", [False, True], ids=["classification", "language"])
 @of_every_kind
 def test_it_is_finite_and_repeatable_and_scores_every_site(name, causal):
-    scored = Scored(causal=causal)
+    scored = Scored(causal=causal, name=name)
     first = scored.scores(name)
     assert list(first) == sorted(scored.attachments)
     assert all(score >= 0 for score in first.values())
     assert scored.scores(name) == first
-    assert Scored(causal=causal).scores(name) == first
+    assert Scored(causal=causal, name=name).scores(name) == first
 
 
 @pytest.mark.parametrize("name", [name for name in HEURISTICS if name != "constant"])
 def test_it_finds_a_planted_site(name):
     """All modules but one add nothing and cannot matter: their A and B are next to zero."""
-    scored = Scored(causal=True)
+    scored = Scored(causal=True, name=name)
     with torch.no_grad():
         for key, attachment in scored.attachments.items():
             for factor in attachment.adapter.parameters():
@@ -172,11 +179,11 @@ def _learn(scored):
 @of_every_kind
 def test_shards_of_the_batches_summed_are_the_whole(name, parts):
     """Processes share batches out; what one reduction adds up is what one process finds."""
+    if name == "alpha_test":
+        pytest.skip("its metric is summed by torchmetrics, which needs the processes themselves")
     scored = Scored(causal=True)
     kind = kinds.load(kinds.HEURISTICS, name)
     whole = measure(kind, scored.probe(kind))
-    if name == "alpha_test":
-        pytest.skip("its metric is summed by torchmetrics, which needs the processes themselves")
     sums = []
     for rank in range(parts):
         changes = {"reduce": lambda value: sums.append(value.clone()) or value}

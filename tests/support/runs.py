@@ -193,8 +193,8 @@ def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
 def pair(directory: Path, *words: Any, driver: tuple = ()) -> str:
     """Run to the end in two processes, started as torchrun starts them, and return what they printed.
 
-    The libraries are imported once for all pairs. `tests/end_to_end/processes/test_ddp.py` starts processes as
-    users do.
+    The libraries are imported once for all pairs. Processes start as they do for users in
+    `tests/end_to_end/processes/test_ddp.py`.
 
     Args:
         directory: the run's.

@@ -20,7 +20,8 @@ from transformers import (
 from configs.runtime import kinds
 from model.adapters.methods.lora import ADAPTER, Lora
 from model.injection.attach import attach, locate
-from model.injection.attachment import Attachment, join
+from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.network.backbone import load_backbone
 from model.network.family import Family, dimensions
 from model.network.source import resolve
@@ -261,8 +262,8 @@ def block_steps(
         site = Site(SiteKey(0, role), role, width, out)
         adapter = Lora(width, out, rank=rank, alpha=2.0 * rank, dropout=0.0)
         adapter.reset(torch.Generator().manual_seed(0))
-        attachments[site.key] = Attachment(site, getattr(ours, role), adapter, ADAPTER.fused_forward)
-    join(attachments, SHARED_INPUT)
+        attachments[site.key] = LinearAttachment(site, getattr(ours, role), adapter, ADAPTER.fused_forward)
+    share_inputs(attachments, SHARED_INPUT)
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(BLOCK))
     model = peft.get_peft_model(theirs, config)
     x = torch.randn(tokens, 576)

@@ -9,7 +9,7 @@ from benchmarks.hosts import LR
 from benchmarks.measure import Report, compare, pin, ratios
 from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
-from model.injection.attachment import Attachment, join
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 
@@ -57,8 +57,8 @@ def _step(manner: str, heads: int, rank: int, autocast: bool) -> Callable[[], No
         if manner != "floor":
             site = Site(SiteKey(0, role), role, d_in, d_out)
             adapter, fused = _adapter(site, manner, heads, rank)
-            attachments[site.key] = Attachment(site, linears[role], adapter, fused)
-    join(attachments, SHARED_INPUT)
+            attachments[site.key] = LinearAttachment(site, linears[role], adapter, fused)
+    share_inputs(attachments, SHARED_INPUT)
     parameters = [p for one in attachments.values() for p in one.adapter.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None
     x = torch.randn(TOKENS, WIDTH, requires_grad=True)

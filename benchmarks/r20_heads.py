@@ -10,7 +10,7 @@ from benchmarks.hosts import LR
 from benchmarks.measure import Report, compare, pin, ratios
 from model.adapters.lora_by_head import HeadConfig, LoraByHead
 from model.adapters.methods.lora import ADAPTER, Lora
-from model.injection.attachment import Attachment, join
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.site import HEAD_ROLES, SHARED_INPUT, Site, SiteKey
 
 
@@ -58,8 +58,8 @@ def _step(shape: Shape, manner: str, autocast: bool) -> Callable[[], None]:
         linears.append(nn.Linear(shape.width, outputs, bias=False).requires_grad_(False))
         site = Site(SiteKey(0, role), role, shape.width, outputs)
         adapter = _adapter(shape, count, manner)
-        attachments[site.key] = Attachment(site, linears[-1], adapter, ADAPTER.fused_forward)
-    join(attachments, SHARED_INPUT)
+        attachments[site.key] = LinearAttachment(site, linears[-1], adapter, ADAPTER.fused_forward)
+    share_inputs(attachments, SHARED_INPUT)
     parameters = [p for one in attachments.values() for p in one.adapter.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True)
     x = torch.randn(shape.tokens, shape.width, requires_grad=True)

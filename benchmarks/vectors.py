@@ -10,7 +10,7 @@ from benchmarks.hosts import BLOCK, Block, block_step, trained
 from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
 from model.adapters.vector_scaled import MATRICES
-from model.injection.attachment import Attachment, join
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.plan.adapter_config import AdapterConfig
 from model.site import SHARED_INPUT, Site, SiteKey
 
@@ -49,10 +49,10 @@ def ours(
         if still:
             adapter.frozen.update(MATRICES)
         site = next(one.site for one in planned if one.site.key == key)
-        attachments[key] = Attachment(
+        attachments[key] = LinearAttachment(
             site, getattr(block, key.role), adapter, None if plain else kind.fused_forward
         )
-    join(attachments, SHARED_INPUT)
+    share_inputs(attachments, SHARED_INPUT)
     return block_step(block, trained(block, attachments), torch.randn(TOKENS, 576), autocast)
 
 

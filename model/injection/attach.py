@@ -9,9 +9,10 @@ from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.rematerialisation import NormEpsilons
-from model.injection.attachment import Attachment, join
+from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.injection.residual_stream import Stream
-from model.injection.shortcut_attachment import StreamAttachment
+from model.injection.shortcut_attachment import ShortcutAttachment
 from model.network.family import Family
 from model.plan.adapter_config import AdapterConfig
 from model.plan.shortcut_toml import site_exists
@@ -24,7 +25,7 @@ def locate(network: nn.Module, family: Family, layers: int) -> dict[SiteKey, Sit
     for layer in range(layers):
         for role in family.roles:
             key = SiteKey(layer, role)
-            linear = network.get_submodule(family.path(key))
+            linear = _linear(network, family.path(key))
             sites[key] = Site(key, family.path(key), linear.in_features, linear.out_features)
     return {key: sites[key] for key in sorted(sites)}
 
@@ -42,7 +43,7 @@ def attach(
     seed: int,
     where: str,
     stream: Stream | None = None,
-) -> dict[SiteKey, Attachment | StreamAttachment]:
+) -> dict[SiteKey, Attachment]:
     """Build one adapter for each planned site and put it there, switched as the plan says.
 
     Args:
@@ -56,7 +57,8 @@ def attach(
     Raises:
         InputFault: when a kind refuses its keys, or B is asked for in a layout the host does not have.
     """
-    attachments: dict[SiteKey, Attachment | StreamAttachment] = {}
+    attachments: dict[SiteKey, Attachment] = {}
+    linears: dict[SiteKey, LinearAttachment] = {}
     epsilons = NormEpsilons(network)
     for method in sorted({config.method for config in configs.values()}):
         kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
@@ -64,16 +66,28 @@ def attach(
         planned = [_planned(sites[key], config, kind, where) for key, config in chosen.items()]
         for key, adapter in kind.build(planned, seed).items():
             if kind.place == "stream":
-                attachment = StreamAttachment(sites[key], stream.layers[key.layer], adapter)
+                assert stream is not None, "shortcuts sit in the network's layers"
+                attachments[key] = ShortcutAttachment(sites[key], stream.layers[key.layer], adapter)
             else:
-                linear = network.get_submodule(sites[key].path)
-                attachment = Attachment(sites[key], linear, adapter, kind.fused_forward, epsilons)
-            attachment.enabled = not chosen[key].disabled
-            attachment.strength = chosen[key].importance
-            attachments[key] = attachment
-    attachments = {key: attachments[key] for key in sorted(attachments)}
-    join(attachments, SHARED_INPUT)
-    return attachments
+                linear = _linear(network, sites[key].path)
+                linears[key] = LinearAttachment(sites[key], linear, adapter, kind.fused_forward, epsilons)
+                attachments[key] = linears[key]
+            attachments[key].enabled = not chosen[key].disabled
+            attachments[key].strength = chosen[key].importance
+    share_inputs(linears, SHARED_INPUT)
+    return {key: attachments[key] for key in sorted(attachments)}
+
+
+def _linear(network: nn.Module, path: str) -> nn.Linear:
+    """Return the linear layer at a dotted path.
+
+    Raises:
+        TypeError: for a module of another kind.
+    """
+    module = network.get_submodule(path)
+    if not isinstance(module, nn.Linear):
+        raise TypeError(f"{path}: adapters sit at linear layers, this is a {type(module).__name__}")
+    return module
 
 
 def check_keys(configs: Mapping[SiteKey, AdapterConfig], where: str) -> None:

@@ -6,29 +6,30 @@ its sum after the feed-forward part, u' the u of the layer before, and low(h) = 
     pre-norm:   u = x + attn(norm1(x)) + res1(x) + cut2(u')     v = u + mlp(norm2(u)) + res2(u) + cut1(x)
     post-norm:  u = norm1(x + attn(x) + res1(x) + cut2(u'))     v = norm2(u + mlp(u) + res2(u) + cut1(x))
 
-where res1, res2, cut1, cut2 are the low of residual1, residual2, shortcut1, shortcut2.
+where res1, res2, cut1, cut2 are the low of residual1, residual2, shortcut1, shortcut2; all are (B, T, D).
 Differs: this is the norm mode `exact`, in which a term joins the sum before the norm that follows it anyway.
-The published wiring, `renorm`, puts one more norm on the sum, u = N2(... + cut2(u')), v = N1(... + cut1(x)),
-which changes the network also where the shortcuts are zero.
+The published wiring, `renorm`, applies one more norm to the sum, u = N2(... + cut2(u')), v = N1(... +
+cut1(x)), which changes the network also where the shortcuts are zero.
 """
 
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault
-from model.injection.stream_sums import Carried
+from model.injection.stream_sums import StreamSums
 from model.network.family import Family
 from model.site import Site, SiteKey
 
 NormMode = Literal["exact", "renorm"]
 _CROSS = ("shortcut1", "shortcut2")
 _UNFIT = {
-    "layerdrop": "layers that are left out at random have no sum to pass on",
+    "layerdrop": "layers that are skipped at random have no sum to pass on",
     "chunk_size_feed_forward": "a feed-forward part that runs in chunks has no one sum to add to",
 }
 
@@ -38,8 +39,8 @@ class Wiring:
     """How shortcuts join the stream.
 
     Args:
-        norm: where their terms stand to the norms.
-        renormed: the sites, as text, that the published wiring puts one more norm after.
+        norm: whether one more norm follows a cross-layer shortcut's term.
+        renormed: the sites, as text, whose sum gets one more norm in the published wiring.
     """
 
     norm: NormMode
@@ -51,13 +52,13 @@ class Wiring:
             raise ValueError("renormed: 'exact' has no such norms")
 
 
-class Guest(Protocol):
+class StreamTerm(Protocol):
     """What a layer needs of an attachment."""
 
     site: Site
 
     def term(self, h: Tensor) -> Tensor:
-        """Return what is added at its place. h: (..., D) -> (..., D)."""
+        """Return the term that is added at its place. h: (..., D) -> (..., D)."""
         ...
 
 
@@ -71,24 +72,27 @@ class Stream:
         network: the host; its classes, places and state-dict keys do not change.
         family: its family.
         layers: their number.
-        norm: how terms join the sums; `wire` says after which sites `renorm` puts its norms.
+        norm: how terms join the sums; `wire` tells after which sites `renorm` applies its norms.
 
     Raises:
         InputFault: when the network's configuration runs its layers in a way that has no such sums.
     """
 
-    def __init__(self, network: nn.Module, family: Family, layers: int, norm: NormMode = "exact") -> None:
+    def __init__(
+        self, network: PreTrainedModel, family: Family, layers: int, norm: NormMode = "exact"
+    ) -> None:
+        config: Any = network.config  # its attributes depend on the architecture
         for name, reason in _UNFIT.items():
-            if getattr(network.config, name, 0):
+            if getattr(config, name, 0):
                 raise InputFault(f"config.json: {name}: must be 0 for shortcuts: {reason}")
-        self.width = network.config.hidden_size
+        self.width: int = config.hidden_size
         self.norm = norm
         self.renormed: frozenset[SiteKey] = frozenset()
-        self.carried = Carried()
+        self.sums = StreamSums()
         self.layers = [LayerStream(self, network, family, number) for number in range(layers)]
 
     def site(self, key: SiteKey) -> Site:
-        """Return a place of the stream as a site; its host is the layer."""
+        """Return a place of the stream as a site; its host module is the layer."""
         return Site(key, self.layers[key.layer].path, self.width, self.width)
 
     @property
@@ -97,27 +101,27 @@ class Stream:
         return Wiring(self.norm, tuple(map(str, sorted(self.renormed))))
 
     def wire(self, sites: Collection[SiteKey]) -> None:
-        """Say where shortcuts are planned, on or off: `renorm` has its norms there, `exact` has none."""
+        """Set the sites where shortcuts are planned, on or off: `renorm` applies its norms there."""
         self.renormed = frozenset(key for key in sites if self.norm == "renorm" and key.role in _CROSS)
         for layer in self.layers:
             layer.install()
 
     def refresh(self, number: int) -> None:
-        """Edit a layer as its attachments now say, and the one before it, which passes its sum on."""
+        """Edit a layer, and the one before it, which passes its sum on, as the attachments now are."""
         for layer in self.layers[max(number - 1, 0) : number + 1]:
             layer.install()
 
 
-# Compiled code is broken here and begins again in the stock code inside: it cannot carry sums between layers.
-_by_itself = torch.compiler.disable(recursive=False)
+# Not compiled, while the stock code that they call is: compiled code cannot pass sums between layers.
+_uncompiled = torch.compiler.disable(recursive=False)
 
 
 class LayerStream:
     """The edits of one layer.
 
-    Checkpointing recomputes a layer's `forward`: what stands inside it (attention's entry, both norms) runs
-    again, what stands around it does not. So the inside takes all it needs from its own inputs, and keeps a
-    sum for the outside only while the outside runs.
+    Gradient checkpointing recomputes a layer's `forward`: the methods inside it (attention's entry, both
+    norms) run again, the one around it does not. So those inside take all they need from their own inputs,
+    and keep a sum for the one around only while it runs.
 
     Args:
         stream: all layers.
@@ -126,7 +130,11 @@ class LayerStream:
         number: of the layer.
     """
 
-    def __init__(self, stream: Stream, network: nn.Module, family: Family, number: int) -> None:
+    _x: "weakref.ref[Tensor] | None"
+    _u: Tensor | None
+    _is_open: bool
+
+    def __init__(self, stream: Stream, network: PreTrainedModel, family: Family, number: int) -> None:
         self.stream, self.number = stream, number
         self.path = family.layer.format(layer=number)
         self.layer = network.get_submodule(self.path)
@@ -140,11 +148,11 @@ class LayerStream:
             "shortcut2": self.layer.get_submodule(after2),
             "shortcut1": self.layer.get_submodule(after1),
         }
-        self.on: dict[str, Guest] = {}
+        self.on: dict[str, StreamTerm] = {}
         self.__setstate__({})
 
-    def switch(self, attachment: Guest, on: bool) -> None:
-        """Let an attachment of this layer take part, or no more."""
+    def switch(self, attachment: StreamTerm, on: bool) -> None:
+        """Add an attachment of this layer to those that take part, or remove it."""
         role = attachment.site.key.role
         if on and self.on.get(role) is not attachment:
             self.on[role] = attachment
@@ -155,7 +163,7 @@ class LayerStream:
         self.stream.refresh(self.number)
 
     def install(self) -> None:
-        """Edit the layer when something is on that concerns it; else give it its stock code back."""
+        """Edit the layer if any term that concerns it is on; otherwise restore its stock code."""
         edits = {self.layer: self._around_layer, self.entry: self._at_entry}
         if self.is_pre:
             edits[self.ffn_norm] = self._at_attention_sum
@@ -177,32 +185,32 @@ class LayerStream:
     def _renorms(self, role: str) -> bool:
         return SiteKey(self.number, role) in self.stream.renormed
 
-    @_by_itself
+    @_uncompiled
     def _around_layer(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer; where norms come first, its output is the sum that ends it. x: (B, T, D)."""
         x = _first(args, kwargs)
-        self.stream.carried.enter(self.number, x)
+        self.stream.sums.bind(self.number, x)
         self._is_open = True
         try:
             v = _stock(self.layer, *args, **kwargs)
-            u = self._u
+            u = self._attention_sum()
         finally:
             self._is_open, self._u = False, None
         if self._passes:
-            self.stream.carried.leave(self.number, u)
+            self.stream.sums.put(self.number, u)
         if self.is_pre:
-            v = self._plus(v, "residual2", u)
-            v = self._plus(v, "shortcut1", x)
+            v = self._plus(v, "residual2", lambda: u)
+            v = self._plus(v, "shortcut1", lambda: x)
             v = self._normed(v, "shortcut1")
         return v
 
-    @_by_itself
+    @_uncompiled
     def _at_entry(self, *args: Any, **kwargs: Any) -> Any:
-        """Note the layer's input where attention begins; whoever called the layer keeps it alive."""
+        """Remember the layer's input where attention begins; the layer's caller keeps it alive."""
         self._x = weakref.ref(_first(args, kwargs))
         return _stock(self.entry, *args, **kwargs)
 
-    @_by_itself
+    @_uncompiled
     def _at_attention_sum(self, u: Tensor) -> Tensor:
         """Edit the sum after attention on its way into the next norm. u: (B, T, D) or (B T, D).
 
@@ -217,48 +225,52 @@ class LayerStream:
             self._u = u
         return _stock(self.ffn_norm, u)
 
-    @_by_itself
+    @_uncompiled
     def _around_attention_norm(self, total: Tensor) -> Tensor:
         """Edit the sum after attention before its norm. total: (B, T, D)."""
-        total = self._plus(total, "residual1", self._input())
+        total = self._plus(total, "residual1", self._input)
         if self._renorms("shortcut2"):
             u = _stock(self.attention_norm, total)
-            u = self._normed(self._plus_before(u), "shortcut2")
+            u = self._normed(self._plus(u, "shortcut2", self._before), "shortcut2")
         else:
-            u = _stock(self.attention_norm, self._plus_before(total))
+            u = _stock(self.attention_norm, self._plus(total, "shortcut2", self._before))
         self._u = u
         return u
 
-    @_by_itself
+    @_uncompiled
     def _around_ffn_norm(self, total: Tensor) -> Tensor:
         """Edit the sum after the feed-forward part before its norm. total: (B, T, D)."""
-        total, x = self._plus(total, "residual2", self._u), self._input()
+        total = self._plus(total, "residual2", self._attention_sum)
         if not self._is_open:
             self._u = None
         if self._renorms("shortcut1"):
             v = _stock(self.ffn_norm, total)
-            return self._normed(self._plus(v, "shortcut1", x), "shortcut1")
-        return _stock(self.ffn_norm, self._plus(total, "shortcut1", x))
+            return self._normed(self._plus(v, "shortcut1", self._input), "shortcut1")
+        return _stock(self.ffn_norm, self._plus(total, "shortcut1", self._input))
 
     def _input(self) -> Tensor:
-        """Return x."""
-        return self._x()
+        """Return x (B, T, D), which attention's entry has seen."""
+        x = None if self._x is None else self._x()
+        assert x is not None
+        return x
+
+    def _attention_sum(self) -> Tensor:
+        """Return u, which the norm behind attention has seen. (B, T, D) or (B T, D)."""
+        assert self._u is not None
+        return self._u
 
     def _before(self) -> Tensor:
-        """Return the sum after attention of the layer before."""
-        return self.stream.carried.of(self._x())
+        """Return u', the sum after attention of the layer before."""
+        return self.stream.sums.get(self._input())
 
-    def _plus(self, total: Tensor, role: str, source: Tensor) -> Tensor:
-        """Return the sum with a role's term of its source, if it is on."""
+    def _plus(self, total: Tensor, role: str, source: Callable[[], Tensor]) -> Tensor:
+        """Return the sum plus a role's term of its source, if the role is on. total: (B, T, D)."""
         if role not in self.on:
             return total
-        return total + self.on[role].term(source).reshape(total.shape).to(total.dtype)
-
-    def _plus_before(self, total: Tensor) -> Tensor:
-        return self._plus(total, "shortcut2", self._before()) if "shortcut2" in self.on else total
+        return total + self.on[role].term(source()).reshape(total.shape).to(total.dtype)
 
     def _normed(self, total: Tensor, role: str) -> Tensor:
-        """Return the sum after the one more norm of the published wiring."""
+        """Return the sum after the additional norm of the published wiring, where the role has one."""
         return _stock(self.norms[role], total) if self._renorms(role) else total
 
     def __getstate__(self) -> dict[str, Any]:
@@ -268,8 +280,8 @@ class LayerStream:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin between two forward passes."""
         self.__dict__.update(state)
-        self._x: weakref.ref[Tensor] | None = None
-        self._u: Tensor | None = None
+        self._x = None
+        self._u = None
         self._is_open = False
 
 
@@ -279,5 +291,5 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _stock(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Run a module's own forward; called from its stand-in, or as a norm that is applied once more."""
+    """Run a module's own forward, which the caller replaces, or a norm that is applied once more."""
     return type(module).forward(module, *args, **kwargs)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from model.adapters.adapter import Adapter
+from model.injection.attachment import Attachment, Forward
 from model.injection.residual_stream import LayerStream
 from model.site import Site
 
 
-class StreamAttachment(nn.Module):
-    """A shortcut at its place in the stream; it is switched like an `Attachment` at a linear.
+class ShortcutAttachment(Attachment):
+    """One low-rank map at one place of the stream: it adds strength * low(h) to a sum.
 
     Args:
         site: where it sits.
@@ -17,48 +19,15 @@ class StreamAttachment(nn.Module):
         adapter: the low-rank map.
     """
 
-    merged = False
-
-    def __init__(self, site: Site, host: LayerStream, adapter: nn.Module) -> None:
-        super().__init__()
-        self.site = site
-        self.adapter = adapter
-        self.__dict__["host"] = host
-        self._enabled = True
-        self._strength = 1.0
-        host.switch(self, True)
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the shortcut takes part; its tensors stay either way."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled = value
-        self.host.switch(self, self.active)
-
-    @property
-    def strength(self) -> float:
-        """Importance coefficient: multiplies the term, so that 0 equals disabled."""
-        return self._strength
-
-    @strength.setter
-    def strength(self, value: float) -> None:
-        self._strength = value
-        self.host.switch(self, self.active)
-
-    @property
-    def active(self) -> bool:
-        """Whether a forward pass of the host runs the shortcut."""
-        return self._enabled and self._strength != 0
+    def __init__(self, site: Site, host: LayerStream, adapter: Adapter) -> None:
+        super().__init__(site, adapter)
+        self.host = host
+        self._install()
 
     def term(self, h: Tensor) -> Tensor:
         """Return strength times the map of a point of the stream. h: (..., D) -> (..., D)."""
-        if self.adapter.training != self.host.layer.training:
-            # `network.eval()` alone must silence the dropout here too.
-            self.adapter.train(self.host.layer.training)
-        term = self.adapter(h)
+        self._follow_mode(self.host.layer)
+        term: Tensor = self.adapter(h)
         return term if self._strength == 1 else self._strength * term
 
     def merge(self) -> None:
@@ -67,14 +36,17 @@ class StreamAttachment(nn.Module):
         Raises:
             ValueError: always.
         """
-        raise ValueError(f"{self.site.key}: no linear stands here, so the shortcut cannot be merged")
+        raise ValueError(f"{self.site.key}: there is no linear here, so the shortcut cannot be merged")
 
     def unmerge(self) -> None:
         """Do nothing: it is never merged."""
 
-    def surround(self, around: Callable | None) -> None:
-        """Do nothing: what stands in for the host's code is left out of compiled code as it is."""
+    def wrap_forward(self, wrapper: Callable[[Forward], Forward] | None) -> None:
+        """Do nothing: the methods that edit a layer are left out of compiled code anyway."""
 
     def detach(self) -> None:
-        """Take no more part, for good."""
+        """Remove the term from the stream for good."""
         self.host.switch(self, False)
+
+    def _install(self) -> None:
+        self.host.switch(self, self.active)

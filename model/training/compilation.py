@@ -46,7 +46,7 @@ def compiled(layers: Sequence[nn.Module], attachments: Collection[Attachment]) -
     limit = _RECOMPILATIONS * max(1, len(layers))
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=8 * limit):
         for attachment in attachments:
-            attachment.surround(torch.compiler.disable)
+            attachment.wrap_forward(torch.compiler.disable)
         for layer in layers:
             layer.compile(dynamic=True)
         try:
@@ -55,4 +55,4 @@ def compiled(layers: Sequence[nn.Module], attachments: Collection[Attachment]) -
             for layer in layers:
                 layer._compiled_call_impl = None
             for attachment in attachments:
-                attachment.surround(None)
+                attachment.wrap_forward(None)

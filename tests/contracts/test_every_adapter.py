@@ -15,7 +15,7 @@ from model.exchange.export import collect
 from model.exchange.load import attach_peft
 from model.exchange.peft_format import read, write
 from model.injection.attach import attach, locate, locate_stream
-from model.injection.attachment import join
+from model.injection.linear_attachment import share_inputs
 from model.injection.residual_stream import Stream
 from model.network.family import dimensions, model_types
 from model.plan.adapter_config import AdapterConfig
@@ -121,7 +121,7 @@ class Guests:
         """Let every site add its delta to the stock output, the plain way."""
         for attachment in self.attachments.values():
             attachment.fused_forward = None
-            join({attachment.site.key: attachment}, SHARED_INPUT)
+            share_inputs({attachment.site.key: attachment}, SHARED_INPUT)
 
 
 def _by_head(config, key, size):

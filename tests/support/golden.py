@@ -21,7 +21,7 @@ from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
 from model.assembly.assembly import Assembled, assemble
 from model.assembly.placement import Plans
-from model.injection.attachment import Attachment, join
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.network.backbone import Backbone, load_backbone
 from model.network.source import resolve
 from model.plan.adapter_config import AdapterConfig
@@ -144,7 +144,7 @@ class LinearCase:
         config: AdapterConfig,
         options: Mapping[str, Any],
         names: Mapping[str, str],
-    ) -> list[Attachment]:
+    ) -> list[LinearAttachment]:
         """Return attachments at linears of one layer that all hold the case's tensors.
 
         Args:
@@ -158,11 +158,11 @@ class LinearCase:
         attachments = {}
         for role in roles if way == "joint" else ("w2",):
             site, adapter = self.adapter(role, config, options, names)
-            attachments[site.key] = Attachment(site, self.linear, adapter, fused)
-        join(attachments, SHARED_INPUT)
+            attachments[site.key] = LinearAttachment(site, self.linear, adapter, fused)
+        share_inputs(attachments, SHARED_INPUT)
         return list(attachments.values())
 
-    def run(self, attachments: Sequence[Attachment]) -> list[Tensor]:
+    def run(self, attachments: Sequence[LinearAttachment]) -> list[Tensor]:
         """Send the case's x and g through the linears and compare outputs and the gradient of x.
 
         Returns:

@@ -16,7 +16,7 @@ from model.adapters import fused_experts, fused_lora, rematerialisation
 from model.adapters.methods.lora import Lora
 from model.adapters.rematerialisation import NormEpsilons, dropout_noise, flat_remake_of, remake_of
 from model.injection.attach import attach, locate
-from model.injection.attachment import Attachment, SharedInput
+from model.injection.linear_attachment import LinearAttachment, SharedInput
 from model.network.family import dimensions, families
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
@@ -299,8 +299,8 @@ def test_nothing_else_holds_an_input_that_is_not_kept():
 
 
 def _attachment(adapter):
-    site = Site(SiteKey(0, "q_proj"), "q_proj", 8, 4)
-    return Attachment(site, nn.Linear(8, 4).requires_grad_(False), adapter, fused_lora.fused_lora_forward)
+    site, linear = Site(SiteKey(0, "q_proj"), "q_proj", 8, 4), nn.Linear(8, 4).requires_grad_(False)
+    return LinearAttachment(site, linear, adapter, fused_lora.fused_lora_forward)
 
 
 @pytest.mark.parametrize(("family", "overrides"), _CASES)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from configs.runtime.faults import InputFault
 from model.injection.attach import attach, locate_stream
 from model.injection.residual_stream import Stream
-from model.injection.stream_sums import Carried
+from model.injection.stream_sums import StreamSums
 from model.network.family import dimensions, model_types
 from model.plan.adapter_config import AdapterConfig
 from model.site import SHORTCUT_ROLES, SiteKey
@@ -224,17 +224,17 @@ def test_recomputed_layers_give_the_same_gradients(word, variant):
             torch.testing.assert_close(gradient, theirs[name], msg=name)
     del losses, loss
     gc.collect()
-    assert not host.stream.carried._sums
+    assert not host.stream.sums._sums
 
 
 def test_nothing_of_a_batch_outlives_it():
     host = Host("bert")
     loss = host.logits().sum()
-    assert len(host.stream.carried._sums) == 2
+    assert len(host.stream.sums._sums) == 2
     loss.backward()
     del loss
     gc.collect()
-    assert not host.stream.carried._sums
+    assert not host.stream.sums._sums
     assert all(layer._u is None for layer in host.stream.layers)
 
 
@@ -250,14 +250,14 @@ def test_a_forward_pass_that_broke_leaves_nothing_for_the_next():
 
 
 def test_a_sum_is_not_handed_to_an_input_it_does_not_belong_to():
-    carried, x = Carried(), torch.ones(2)
-    carried.leave(0, torch.zeros(2))
-    carried.enter(2, x)
+    sums, x = StreamSums(), torch.ones(2)
+    sums.put(0, torch.zeros(2))
+    sums.bind(2, x)
     with pytest.raises(RuntimeError, match="without the sum"):
-        carried.of(x)
-    carried.enter(1, x)
+        sums.get(x)
+    sums.bind(1, x)
     with pytest.raises(RuntimeError, match="without the sum"):
-        carried.of(x)
+        sums.get(x)
 
 
 @every_host
@@ -356,7 +356,7 @@ def test_one_that_was_replaced_does_not_take_the_other_off():
 
 def test_it_cannot_be_merged():
     one = next(iter(Host().attachments.values()))
-    with pytest.raises(ValueError, match="layer_0/residual1: no linear stands here, so .* cannot be merged"):
+    with pytest.raises(ValueError, match="layer_0/residual1: there is no linear here, .* cannot be merged"):
         one.merge()
     assert not one.merged
 

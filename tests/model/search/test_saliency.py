@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment
 from model.search.saliency import random_b
 from model.site import Site, SiteKey
 from tests.support.rank_gated import RankGated
@@ -13,7 +13,7 @@ KEY = SiteKey(0, "w1")
 
 
 def _attached():
-    return {KEY: Attachment(Site(KEY, "w1", 3, 3), nn.Linear(3, 3), RankGated(3))}
+    return {KEY: LinearAttachment(Site(KEY, "w1", 3, 3), nn.Linear(3, 3), RankGated(3))}
 
 
 def test_what_starts_at_zero_is_what_the_kind_declares_whatever_its_name():

@@ -41,7 +41,7 @@ def test_nothing_is_left_of_it():
         assert all(layer._compiled_call_impl is not None for layer in layers)
     assert all(layer._compiled_call_impl is None for layer in layers)
     for attachment in attachments.values():
-        assert attachment.linear.__dict__["forward"] == attachment.adapted
+        assert attachment.linear.__dict__["forward"] == attachment.adapted_forward
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from model.adapters.methods.lora import ADAPTER, Lora
-from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment
 from model.site import Site, SiteKey
 from model.training.mixed_precision import frozen_weights_in_compute_dtype
 
@@ -36,7 +36,8 @@ def adapted(network):
     adapter = Lora(8, 8, rank=2, alpha=4.0, dropout=0.0)
     for factor in adapter.parameters():
         nn.init.normal_(factor)
-    Attachment(Site(SiteKey(0, "q_proj"), "q_proj", 8, 8), network.q_proj, adapter, ADAPTER.fused_forward)
+    site = Site(SiteKey(0, "q_proj"), "q_proj", 8, 8)
+    LinearAttachment(site, network.q_proj, adapter, ADAPTER.fused_forward)
     return adapter
 
 

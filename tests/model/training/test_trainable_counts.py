@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment
 from model.site import Site, SiteKey
 from model.training.trainable_counts import is_within_head, trainable_counts
 from tests.support.rank_gated import Blended, RankGated
@@ -24,7 +24,7 @@ def test_what_requires_a_gradient_counts_once():
     attachments = {}
     for layer in range(2):
         key = SiteKey(layer, "gate")
-        attachments[key] = Attachment(Site(key, "base", 3, 3), network.base, Blended(3))
+        attachments[key] = LinearAttachment(Site(key, "base", 3, 3), network.base, Blended(3))
         attachments[key].adapter.register_parameter("shared", shared)
     one = sum(p.numel() for p in Blended(3).parameters())
     counts = trainable_counts(network, attachments, ("head",))
@@ -36,5 +36,6 @@ def test_what_requires_a_gradient_counts_once():
 @pytest.mark.parametrize(("kind", "routers"), [(RankGated, 0), (Blended, 3)])
 def test_routers_are_counted_as_their_kind_declares_them(kind, routers):
     network, key = nn.Linear(3, 3).requires_grad_(False), SiteKey(0, "gate")
-    counted = trainable_counts(network, {key: Attachment(Site(key, "gate", 3, 3), network, kind(3))}, ())
+    attachment = LinearAttachment(Site(key, "gate", 3, 3), network, kind(3))
+    counted = trainable_counts(network, {key: attachment}, ())
     assert (counted["adapters"], counted["router_or_gates"]) == (3 * 2 + 3 * 2 + 2, routers)

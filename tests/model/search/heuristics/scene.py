@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.adapters.methods.lora import Lora
-from model.injection.attachment import Attachment
+from model.injection.linear_attachment import LinearAttachment
 from model.search.heuristic import Probe
 from model.site import Site, SiteKey
 
@@ -57,7 +57,7 @@ def scene(**changes) -> Probe:
         lora = Lora(linear.in_features, linear.out_features, rank=2, alpha=3.0, dropout=0.0).double()
         for parameter in lora.parameters():
             parameter.data = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
-        attachments[key] = Attachment(
+        attachments[key] = LinearAttachment(
             Site(key, str(key), linear.in_features, linear.out_features), linear, lora
         )
     batches = [{"input_ids": torch.tensor([[1, 2], [3, 4]])}, {"input_ids": torch.tensor([[5, 6]])}]

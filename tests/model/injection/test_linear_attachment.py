@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from model.adapters.adapter import Adapter
 from model.adapters.fused_lora import fused_lora_forward
 from model.adapters.methods.lora import Lora
-from model.injection.attachment import Attachment, join
+from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.site import SHARED_INPUT, Site, SiteKey
 
 ROLES = ("q_proj", "k_proj", "v_proj")
@@ -73,9 +73,9 @@ class Host:
             key = SiteKey(0, role)
             site = Site(key, role, 6, 4)
             linear = getattr(self.layer, role)
-            self.attachments[key] = Attachment(site, linear, _adapter(number, dropout), form)
+            self.attachments[key] = LinearAttachment(site, linear, _adapter(number, dropout), form)
         if joined:
-            join(self.attachments, SHARED_INPUT)
+            share_inputs(self.attachments, SHARED_INPUT)
 
     def _counted(self, x, parts):
         self.calls.append(len(parts))
@@ -194,7 +194,7 @@ def test_switching_a_merged_adapter_takes_effect(change):
 
 def test_a_delta_that_depends_on_the_input_is_not_merged():
     linear = nn.Linear(6, 4).double()
-    attachment = Attachment(Site(SiteKey(0, "w1"), "some.fc1", 6, 4), linear, Shifted(merges=False))
+    attachment = LinearAttachment(Site(SiteKey(0, "w1"), "some.fc1", 6, 4), linear, Shifted(merges=False))
     with pytest.raises(ValueError, match="some.fc1: this adapter depends on its input"):
         attachment.merge()
 
@@ -202,7 +202,7 @@ def test_a_delta_that_depends_on_the_input_is_not_merged():
 def test_a_kind_without_joint_form_is_added_to_the_stock_output():
     host = Host(roles=())
     layer = host.layer
-    attachment = Attachment(Site(SiteKey(0, "v_proj"), "v_proj", 6, 4), layer.v_proj, Shifted())
+    attachment = LinearAttachment(Site(SiteKey(0, "v_proj"), "v_proj", 6, 4), layer.v_proj, Shifted())
     expected = _stock().v_proj(_x()) + _x() @ attachment.adapter.matrix.t()
     torch.testing.assert_close(layer.v_proj(_x()), expected)
 
@@ -377,10 +377,10 @@ def test_only_roles_that_share_an_input_are_joined():
     attachments = {}
     for number, linear in enumerate(layer):
         key = SiteKey(number // 5, roles[number % 5])
-        attachments[key] = Attachment(
+        attachments[key] = LinearAttachment(
             Site(key, str(number), 6, 4), linear, _adapter(number), fused_lora_forward
         )
-    join(attachments, SHARED_INPUT)
+    share_inputs(attachments, SHARED_INPUT)
     groups = {key: [m.site.key for m in a.shared_input.members] for key, a in attachments.items()}
     for key, members in groups.items():
         together = [SiteKey(key.layer, role) for role in ("gate", "w1")]

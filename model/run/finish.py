@@ -10,7 +10,7 @@ from model.exchange.export import collect, export
 from model.run.evaluation import score, show_result, write_predictions
 from model.run.job import NOTHING_SEARCHED, Job, Searched, Steps
 from model.run.report import write_report
-from model.run.router_report import hear_routers, report_routers
+from model.run.router_report import record_routers, report_routers
 from model.tensors.checkpoint import load_checkpoint
 from model.training.callbacks.checkpoints import Checkpoints
 from model.training.callbacks.metrics_record import close_metrics, read_metrics
@@ -38,8 +38,8 @@ def finish(
     with synchronised_forwards(learner.network):
         if rank == 0:
             _export(job, learner)
-        heard = hear_routers(job, trainer, learner)
-    routers = report_routers(job, trainer, heard)
+        recorder = record_routers(job, trainer, learner)
+    routers = report_routers(job, trainer, recorder)
     if "test" in job.data.test_names:
         tested = score(job, trainer, learner, directory.path)
         metrics |= tested

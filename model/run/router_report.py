@@ -21,10 +21,10 @@ _EXAMPLES = 256
 """Of a set that tells types of task so many examples at least."""
 
 
-def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecorder:
+def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecorder:
     """Record how routers weigh their experts on this process's share of validation batches.
 
-    Processes may make different numbers of forward passes; `report_routers` adds up what all of them heard.
+    Processes may make different numbers of forward passes; `report_routers` adds up the sums of all of them.
     """
     network, record = learner.network, RouterRecorder(learner.network, learner.attachments)
     if not record.routed:
@@ -47,7 +47,7 @@ def hear_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterReco
 
 
 def report_routers(job: Job, trainer: L.Trainer, record: RouterRecorder) -> Mapping[str, Path]:
-    """Write and draw what all processes heard; every one of them calls this, the first writes.
+    """Write and draw the routers' weights over all processes; every one of them calls this, the first writes.
 
     Returns:
         Heading -> picture; nothing where no router is on, and on the other processes.

@@ -55,7 +55,7 @@ def test_sharded_processes_answer_as_whole_ones_do(place, ground):
 
 
 @pytest.mark.slow
-def test_sharded_processes_hear_routers_as_whole_ones_do(place, words, ground):
+def test_sharded_processes_record_routers_as_whole_ones_do(place, words, ground):
     plan = ground.plan("sharded-hydra", method="hydra", heads=3)
     line = ["3" if before == "--max-steps" else word for before, word in zip(["", *words], words)]
     line[line.index("--lora-config") + 1] = str(plan)

@@ -1,1 +1,1 @@
-"""Options: their schema, their binding from TOML and flags; imports no torch."""
+"""Options, TOML and run directories: schema, binding from TOML and flags, record; imports no torch."""

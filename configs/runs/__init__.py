@@ -1,1 +1,1 @@
-"""Floor 0: run directories, and finished runs compared; imports `configs.toml` and below."""
+"""Floor 0: run directories, and finished runs compared; imports `configs.schema` and below."""

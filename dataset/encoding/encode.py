@@ -1,4 +1,4 @@
-"""Tokenise the examples of a split and mark which tokens are targets.
+"""Tokenise the examples of a split; `encoded.Encoded` masks the prompt when an example is read.
 
 Language modelling: prompt ids (with the start token that the tokenizer would add, and an end-of-sequence
 token where the template asks for it), response ids, end-of-sequence token. Prompt and response are tokenised

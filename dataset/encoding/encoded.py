@@ -1,4 +1,4 @@
-"""Texts, or prompts with responses, as tokens."""
+"""Texts, or prompts with responses, as tokens; here prompt tokens get the label that the loss ignores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Floor 6: adapter directories in PEFT's format, written and read; imports `model.training` and below."""
+"""Floor 6: adapters in PEFT's format, written, read and compared; imports `model.training` and below."""

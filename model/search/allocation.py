@@ -1,4 +1,4 @@
-"""Which modules are on: budgets, rankings, ties; pure functions of scores.
+"""Rank scores and cut at a budget, with ties drawn by lot; pure functions.
 
     LoRA modules on = floor(p n_lora),  shortcuts on = round(p n_shortcut), halves to even
     off:       the largest scores of LoRA modules; shortcuts are not ranked

@@ -1,1 +1,1 @@
-"""Callbacks around the training steps: the metrics record, checkpoints, signals."""
+"""Callbacks around the training steps: checkpoints (with signals), the metrics record, the start."""

@@ -1,1 +1,1 @@
-"""Floor 5: DDP, sharding and DeepSpeed strategies; imports `model.training` and below."""
+"""Part of floor 5: DDP, sharding and DeepSpeed strategies; imports `model.injection` and below."""

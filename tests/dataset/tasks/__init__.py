@@ -1,1 +1,1 @@
-"""Tests that mirror `dataset`."""
+"""Tests of `dataset.tasks`; their rows feed the contract suite."""

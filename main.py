@@ -32,6 +32,7 @@ from dataset.mixture.bind_parts import bind_parts
 from dataset.mixture.gather_parts import Request
 from dataset.mixture.parts import Part
 from dataset.mixture.run_rows import RunRows, fetch_rows, read_rows
+from dataset.rows.row_notes import refusals, repeated_rows
 from dataset.rows.task_rows import TaskRows
 from model.assembly.placement import Plans, read_plans
 from model.exchange.adapter_directory import trained_prompt
@@ -176,7 +177,9 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         config_text=config_text(bound),
         task=TaskFacts.of(rows.task, parts, rows.splits),
         data=served.data,
-        rows=rows.account(served.data.dropped, served.shares, served.data.cut),
+        rows=rows.account(served.data.dropped, served.shares, served.data.cut, served.data.unscored),
+        refusals=refusals(rows, served.data.dropped, served.longest),
+        notes=repeated_rows(rows),
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans),
         base=prepared.source.location,

@@ -81,6 +81,18 @@ class TaskData(LightningDataModule):
         """Split name -> number of examples that were truncated."""
         return {name: split.cut for name, split in self.splits.items()}
 
+    @property
+    def unscored(self) -> dict[str, int]:
+        """Split name -> number of examples that `limit_test_samples` leaves out of a test or of predictions.
+
+        Beside training, validation sets are evaluated in full.
+        """
+        limit, names = self.limit_test_samples, (*self.test_names, *self.predict_names)
+        if limit is None:
+            return {}
+        full = self.validation_names if "train" in self.splits else ()
+        return {name: max(0, len(self.splits[name]) - limit) for name in names if name not in full}
+
     def resume(self, epoch: int, done_batches: int) -> None:
         """Let training begin in an epoch after the batches that are done; call it before `fit`."""
         self._resumed = (epoch, done_batches)

@@ -20,11 +20,13 @@ class Served(NamedTuple):
         data: its batches.
         shares: part of a mixture -> number of examples it contributes to an epoch.
         example: the first example of each part as text, with its targets marked (`preview`).
+        longest: split -> longest example in tokens.
     """
 
     data: TaskData
     shares: dict[str, int]
     example: str
+    longest: dict[str, int]
 
 
 def serve(
@@ -45,9 +47,11 @@ def serve(
     """
     given = options.max_token_len is not None
     splits: dict[str, EncodedSplit] = {}
+    lengths: dict[str, int] = {}
     for name, split in rows.splits.items():
         task = rows.tasks.get(name, rows.task)
         longest = limit(options.max_token_len if given else task.default_max_token_len, given=given)
+        lengths[name] = longest
         splits[name] = encode(task, name, split.examples, tokenizer, longest)
     mixed, shares = mix_training_splits(splits, parts)
     data = TaskData(
@@ -59,7 +63,7 @@ def serve(
         num_workers=options.num_workers,
         limit_test_samples=options.limit_test_samples,
     )
-    return Served(data, shares, _examples(rows, splits, tokenizer))
+    return Served(data, shares, _examples(rows, splits, tokenizer), lengths)
 
 
 def _examples(rows: TaskRows, splits: Mapping[str, EncodedSplit], tokenizer: Any) -> str:

@@ -1,6 +1,6 @@
 """The examples of a task's splits, with an account of every row they were made from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,27 +58,23 @@ class TaskRows:
         dropped: Mapping[str, int],
         shares: Mapping[str, int] | None = None,
         shortened: Mapping[str, int] | None = None,
+        unscored: Mapping[str, int] | None = None,
     ) -> dict[str, Any]:
         """Return how many rows were read, used and refused, in total, by split and by part, with the reasons.
 
-        read = used + refused, + not_selected where the task selects rows.
+        read = used + refused, + not_selected where the task or `--limit-test-samples` selects rows.
 
         Args:
             dropped: split -> number of examples that have no target after truncation; they count as refused.
             shares: part of a mixture -> number of examples it contributes to an epoch.
             shortened: split -> number of truncated examples; they are used, and reported where there are any.
+            unscored: split -> number of examples that `--limit-test-samples` leaves out; a split of running
+                text is counted in full, because its examples are not its rows.
         """
-        splits = {
-            name: {
-                "read": split.read,
-                "used": len(split.examples) - dropped.get(name, 0),
-                "refused": len(split.refused) + dropped.get(name, 0),
-                "not_selected": split.unselected,
-            }
-            for name, split in self.splits.items()
-        }
-        splits = {name: {key: split[key] for key in self._keys()} for name, split in splits.items()}
-        parts = {part: self._sum(splits[name] for name in names) for part, names in self.parts.items()}
+        left_out = {name: count for name, count in (unscored or {}).items() if not self._task(name).packed}
+        keys = self._keys(is_limited=any(left_out.values()))
+        splits = {name: self._counts(name, dropped, left_out, keys) for name in self.splits}
+        parts = {part: _sum([splits[name] for name in names], keys) for part, names in self.parts.items()}
         cut = [
             f"{name}: {count} rows keep no target within --max-token-len"
             for name, count in dropped.items()
@@ -89,7 +85,12 @@ class TaskRows:
         if shortened and any(shortened.values()):
             splits = {name: {**split, "cut": shortened.get(name, 0)} for name, split in splits.items()}
         by_part = {"parts": parts} if parts else {}
-        return {**self._sum(splits.values()), "splits": splits, **by_part, "reasons": self.reasons() + cut}
+        return {
+            **_sum(list(splits.values()), keys),
+            "splits": splits,
+            **by_part,
+            "reasons": self.reasons() + cut,
+        }
 
     def reasons(self) -> list[str]:
         """Return `SPLIT SOURCE:LINE: REASON` for every refused row."""
@@ -103,10 +104,25 @@ class TaskRows:
         """Return split name -> SHA-256 of its examples."""
         return {name: split.digest for name, split in self.splits.items()}
 
-    def _keys(self) -> tuple[str, ...]:
-        may_select = any(task.select is not None for task in (self.task, *self.tasks.values()))
+    def _task(self, name: str) -> Task:
+        return self.tasks.get(name, self.task)
+
+    def _keys(self, is_limited: bool = False) -> tuple[str, ...]:
+        may_select = is_limited or any(task.select is not None for task in (self.task, *self.tasks.values()))
         return ("read", "used", "refused", *(("not_selected",) if may_select else ()))
 
-    def _sum(self, accounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-        accounts = list(accounts)
-        return {key: sum(account[key] for account in accounts) for key in self._keys()}
+    def _counts(
+        self, name: str, dropped: Mapping[str, int], left_out: Mapping[str, int], keys: Sequence[str]
+    ) -> dict[str, int]:
+        split, lost, limited = self.splits[name], dropped.get(name, 0), left_out.get(name, 0)
+        counts = {
+            "read": split.read,
+            "used": len(split.examples) - lost - limited,
+            "refused": len(split.refused) + lost,
+            "not_selected": split.unselected + limited,
+        }
+        return {key: counts[key] for key in keys}
+
+
+def _sum(accounts: Sequence[Mapping[str, int]], keys: Sequence[str]) -> dict[str, int]:
+    return {key: sum(account[key] for account in accounts) for key in keys}

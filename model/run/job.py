@@ -61,6 +61,8 @@ class Job:
         directory: the run directory, open and locked; None for a dry run.
         command: the command line as typed.
         corpus: files for `search/` that say what the training texts decided.
+        refusals: how many rows of each split are refused for which reason, a line each.
+        notes: what is to be known about the rows, a line each.
     """
 
     action: str
@@ -77,6 +79,8 @@ class Job:
     directory: RunDirectory | None
     command: Sequence[str]
     corpus: Mapping[str, bytes] = field(default_factory=dict)
+    refusals: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def selected(self) -> str:

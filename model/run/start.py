@@ -107,19 +107,24 @@ def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = (
         ("budget", f"{enabled} of {len(job.assembled.attachments)} attached modules on"),
         ("trainable parameters", f"{parts} = {total:,} ({100 * total / whole:.3f} % of {whole:,})"),
         ("rows", ", ".join(_used(name, count) for name, count in job.rows["splits"].items())),
+        *([("rows refused", "; ".join(job.refusals))] if job.refusals else []),
         *_mixture(job.rows.get("parts", {})),
         ("metric", f"{job.selected}, {direction}"),
         ("example", job.preview),
     ]
     table = {name: value for name, value in (*rows, *more)}
     console.table("Run", ("what", "value"), list(table.items()))
-    for note in job.assembled.notes:
+    for note in (*job.notes, *job.assembled.notes):
         console.say(f"note: {note}")
 
 
 def _used(name: str, counts: Mapping[str, int]) -> str:
-    cut = f" ({counts['cut']:,} cut to --max-token-len)" if counts.get("cut") else ""
-    return f"{name} {counts['used']:,}{cut}"
+    """Return how many rows of a split are used, and what became of the others."""
+    words = {"refused": "refused", "not_selected": "not selected", "cut": "cut to --max-token-len"}
+    others = [f"{counts[key]:,} {word}" for key, word in words.items() if counts.get(key)]
+    if counts["used"] != counts["read"]:
+        others.insert(0, f"of {counts['read']:,} read")
+    return f"{name} {counts['used']:,}" + (f" ({', '.join(others)})" if others else "")
 
 
 def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:

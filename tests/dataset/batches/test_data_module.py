@@ -124,6 +124,18 @@ def test_test_samples_can_be_limited():
     assert [len(batch["labels"]) for batch in held.val_dataloader()[0]] == [4, 1]
 
 
+def test_examples_beyond_the_limit_are_counted():
+    splits = classification(labelled_test=True)
+    assert data(splits).unscored == {}
+    assert data(splits, limit_test_samples=4).unscored == {"test": 2}
+    assert data(splits, limit_test_samples=9).unscored == {"test": 0}
+    unlabelled = classification()
+    assert data(unlabelled, limit_test_samples=1).unscored == {"test": 2}  # predictions
+    del unlabelled["train"]  # as in the action `test`
+    expected = {"validation": 4, "validation_mismatched": 3, "test": 2}
+    assert data(unlabelled, limit_test_samples=1).unscored == expected
+
+
 def test_trainer_predicts_and_tests():
     learner = Recorder()
     assert trainer().predict(learner, datamodule=data()) == [[0, 1, 2]]

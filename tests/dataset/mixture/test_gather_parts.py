@@ -59,6 +59,17 @@ def test_splits_carry_their_parts_and_rows_add_up(parts):
     assert set(rows.digests()) == set(sizes)
 
 
+def test_rows_beyond_the_limit_of_a_test_are_not_selected(parts):
+    rows = join(parts, gather_parts(parts, TRAIN, {}))
+    account = rows.account({"validation_own": 1}, unscored={"validation_gsm8k": 1, "validation_own": 0})
+    assert account["splits"]["validation_gsm8k"] == {"read": 2, "used": 1, "refused": 0, "not_selected": 1}
+    assert account["parts"]["own"] == {"read": 8, "used": 7, "refused": 1, "not_selected": 0}
+    assert account["read"] == account["used"] + account["refused"] + account["not_selected"]
+    packed = {name: replace(task, packed=True) for name, task in rows.tasks.items()}
+    unlimited = replace(rows, tasks=packed).account({}, unscored={"validation_gsm8k": 1})
+    assert unlimited["splits"]["validation_gsm8k"] == {"read": 2, "used": 2, "refused": 0}
+
+
 def test_the_task_is_what_the_parts_have_in_common(parts):
     task = join(parts, gather_parts(parts, TRAIN, {})).task
     assert (task.name, task.objective, task.selection.name) == ("mix", "language_modeling", "loss")

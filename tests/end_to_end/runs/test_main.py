@@ -412,6 +412,36 @@ def test_a_dry_run_writes_nothing(ground, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_shows_why_rows_are_refused_and_which_are_trained_and_evaluated_on(
+    ground, tmp_path, capsys
+):
+    rows = [{"prompt": "Q" * (600 if number < 5 else number), "response": "A"} for number in range(1, 12)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (tmp_path / "train.jsonl").write_text("".join([*lines, "[1]\n"]))
+    (tmp_path / "dev.jsonl").write_text("".join(lines[-2:]) + json.dumps({"prompt": "X", "response": "A"}))
+    config = tmp_path / "config.toml"
+    config.write_text(
+        'dataset = "local"\n[data]\ntrain = "train.jsonl"\nvalidation = "dev.jsonl"\nprompt = "prompt"\n'
+    )
+    words = ["train", "llama_lora", "--load", ground.host("llama"), "--lora-config", ground.plan()]
+    words += ["--config", config, "--dataset-dir", tmp_path, "--max-token-len", 128, "--max-bad-rows", 1]
+    assert launch(*words, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "train 7 (of 12 read, 5 refused), validation 3\n" in out
+    assert (
+        "4 of train: no target is left within --max-token-len 128; 1 of train: expected a JSON object" in out
+    )
+    assert "note: 2 of 3 rows of validation equal a training row in texts and target\n" in out
+
+
+def test_a_limited_test_counts_what_it_scored(ground, tmp_path):
+    words = ["test", "llama", "gsm8k", "--load", ground.host("llama"), "--dataset-dir", ground.gsm8k()]
+    done = run(tmp_path / "limited", *words, "--limit-test-samples", 1)
+    account = summary(done)["rows"]
+    assert account["splits"]["test"] == {"read": 4, "used": 1, "refused": 0, "not_selected": 3}
+    assert len((done / "samples.jsonl").read_text().splitlines()) == account["used"] == 1
+
+
 def test_the_config_is_printed_with_its_sources(ground, tmp_path, capsys):
     assert launch(*ground.words(project_dir=tmp_path / "out", print_config=True, max_epochs=20)) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

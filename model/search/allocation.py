@@ -137,10 +137,21 @@ def select_within_budget(
             kept.add(key)
             left -= sizes[key]
     if not kept:
-        least = min((sizes[key] for key in scores), default=0)
-        what = f"{budget} parameters turn on none of {len(scores)} modules"
-        raise InputFault(f"--budget-params: {what}; the smallest has {least}")
+        raise too_small(budget, [sizes[key] for key in scores])
     return frozenset(kept)
+
+
+def too_small(budget: int, sizes: Collection[int]) -> InputFault:
+    """Return the refusal of a budget of parameters into which no module fits.
+
+    Args:
+        budget: number of parameters.
+        sizes: number of parameters of each module.
+    """
+    which = (
+        f"the {len(sizes)} modules; the smallest has {min(sizes)}" if sizes else "a module: there are none"
+    )
+    return InputFault(f"--budget-params: {budget} parameters are too few for any of {which}")
 
 
 def ties_at_cutoff(scores: Mapping[SiteKey, float], kept: Collection[SiteKey]) -> tuple[int, int]:
@@ -168,10 +179,12 @@ def _product(share: float, count: int) -> float:
 
 
 def _nothing_on(share: float, lora: int, shortcuts: int) -> str:
-    also = f" and {shortcuts} shortcuts" if shortcuts else ""
-    what = f"{share:g} of {lora} modules{also} turns on none"
     least = smallest_share(lora, shortcuts)
-    return f"{what}; the smallest that turns one on is {least:g}" if least else f"{what}, there are none"
+    if least is None:
+        return "there are no modules to turn on"
+    also = f" and {shortcuts} shortcuts" if shortcuts else ""
+    what = f"a share of {share:g} of {lora} modules{also} turns none on"
+    return f"{what}; the smallest that turns one on is {least:g}"
 
 
 def smallest_share(lora: int, shortcuts: int = 0) -> float | None:

@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from configs.runtime.faults import InputFault
-from model.search.allocation import Mode, allocate, ranked_groups, select_within_budget
+from model.search.allocation import Mode, allocate, ranked_groups, select_within_budget, too_small
 from model.site import SiteKey, is_shortcut
 
 
@@ -43,9 +42,8 @@ class Budget:
         """
         if self.parameters is None:
             ranked_groups(list(self.sizes), self.share, self.mode)
-        elif self.parameters < (least := min(self.sizes.values(), default=0)):
-            what = f"{self.parameters} parameters turn on none of {len(self.sizes)} modules"
-            raise InputFault(f"--budget-params: {what}; the smallest has {least}")
+        elif self.parameters < min(self.sizes.values(), default=0):
+            raise too_small(self.parameters, self.sizes.values())
 
     def choose(self, scores: Mapping[SiteKey, float], draws: Random) -> frozenset[SiteKey]:
         """Return the modules that are on.

@@ -43,7 +43,7 @@ def check_devices(options: Options) -> None:
     on_gpu = accelerated and options.accelerator != "cpu"
     if on_gpu and options.num_devices > torch.cuda.device_count():
         raise InputFault(
-            f"--num-devices: {options.num_devices} asked for, this machine has {torch.cuda.device_count()}"
+            f"--num-devices: {options.num_devices} requested, this machine has {torch.cuda.device_count()}"
         )
     if options.precision == "16-mixed" and not on_gpu:
         raise InputFault("--precision: 16-mixed needs a GPU; did you mean 'bf16-mixed'?")
@@ -70,7 +70,7 @@ def strategy(options: Options, layers: Sequence[nn.Module] = ()) -> str | Strate
 
 def _deepspeed(options: Options, layers: Sequence[nn.Module], ddp: Mapping[str, Any]) -> Strategy:
     """Return DeepSpeed's strategy; the package is optional, so only its strategies import it."""
-    # Left alone it would take a GPU that is there, whatever --accelerator says.
+    # By itself DeepSpeed would use a GPU if there is one, whatever --accelerator is.
     if options.accelerator == "cpu" or not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     config = kinds.import_late("model.training.distributed.deepspeed_engine", "ZeroConfig")(

@@ -175,10 +175,11 @@ def test_every_wrong_word_is_told_at_once(place, scored):
         f"error: SCORES: cannot read '{place / 'gone.toml'}': No such file or directory",
     ]
     assert refused("tools.realloc_lora_rank", scored, "--percentile", 0.01) == [
-        "error: --percentile: 0.01 of 18 modules turns on none; the smallest that turns one on is 0.05556"
+        "error: --percentile: a share of 0.01 of 18 modules turns none on;"
+        " the smallest that turns one on is 0.05556"
     ]
     assert refused("tools.realloc_lora_rank", scored, "--budget-params", 300) == [
-        "error: --budget-params: 300 parameters turn on none of 18 modules; the smallest has 384"
+        "error: --budget-params: 300 parameters are too few for any of the 18 modules; the smallest has 384"
     ]
     assert sorted(path.name for path in place.iterdir()) == ["scores.toml", "there.toml"]
 

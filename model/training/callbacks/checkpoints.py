@@ -37,7 +37,7 @@ class Checkpoints(L.Callback):
 
     Attributes:
         requeue: submits the SLURM job again, on the first process, after the checkpoint that SIGUSR1 asks
-            for; None leaves that signal alone.
+            for; None leaves that signal to its default.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(path)
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:  # asked twice: end at once, as the default would
+        if self._signal is not None:  # a second signal ends the process, as its default would
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._signal = number

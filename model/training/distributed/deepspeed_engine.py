@@ -28,7 +28,7 @@ _ENGINE_ATTRIBUTES = (
     "post_bwd_fn",
     "applied_pre_backward_ref_cnt",
 )
-"""What stage 3 sets on every module, beside names that begin with `ds_`."""
+"""What stage 3 sets on every module, in addition to names that begin with `ds_`."""
 
 
 @dataclass(frozen=True)

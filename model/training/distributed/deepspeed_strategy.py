@@ -105,7 +105,7 @@ class DeepSpeedZeroStrategy(DDPStrategy):
         """
         engine = self._engine
         engine.set_gradient_accumulation_boundary(True)
-        update: Any = _EngineUpdate(engine)  # of an optimiser Lightning calls `step` alone
+        update: Any = _EngineUpdate(engine)  # Lightning only calls `step`
         result = super().optimizer_step(update, closure, model, **kwargs)
         engine.set_gradient_accumulation_boundary(False)
         if not engine.was_step_applied():

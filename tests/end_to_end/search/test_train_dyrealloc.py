@@ -167,11 +167,11 @@ def test_the_last_decision_of_a_history_can_be_applied(searched, place, words):
     [
         (
             {"turn_on_percentile": 0.05},
-            "--turn-on-percentile: 0.05 of 18 modules turns on none; the",
+            "--turn-on-percentile: a share of 0.05 of 18 modules turns none on; the",
         ),
         (
             {"budget_params": 10},
-            "--budget-params: 10 parameters turn on none of 18 modules; the smallest",
+            "--budget-params: 10 parameters are too few for any of the 18 modules; the smallest",
         ),
         ({"budget_params": 10, "turn_on_percentile": 0.5}, "--budget-params: takes the place of --turn-on"),
         ({"compile": True}, "--compile: layers would be compiled again at every decision"),

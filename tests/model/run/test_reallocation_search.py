@@ -181,5 +181,5 @@ def test_what_has_no_strength_or_no_tensors_in_the_checkpoint_has_no_place(make,
 
 
 def test_a_budget_that_turns_nothing_on_is_refused_at_once(make):
-    with pytest.raises(InputFault, match="--turn-on-percentile: 0.01 of 21 modules turns on none"):
+    with pytest.raises(InputFault, match="--turn-on-percentile: a share of 0.01 of 21 modules turns none on"):
         budget_of(make(turn_on_percentile=0.01))

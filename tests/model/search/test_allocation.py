@@ -122,12 +122,15 @@ def test_a_budget_of_nothing_is_refused_and_the_smallest_share_named():
     with pytest.raises(InputFault) as refusal:
         ranked_groups(_lora(48), 0.02, "off")
     assert refusal.value.lines == (
-        "--turn-on-percentile: 0.02 of 48 modules turns on none; the smallest that turns one on is 0.02084",
+        "--turn-on-percentile: a share of 0.02 of 48 modules turns none on;"
+        " the smallest that turns one on is 0.02084",
     )
     shortcuts = {SiteKey(layer, "residual1"): 1.0 for layer in range(3)}
-    with pytest.raises(InputFault, match=r"^--percentile: 0.1 of 4 modules and 3 shortcuts .* is 0.1667$"):
+    with pytest.raises(
+        InputFault, match=r"^--percentile: a share of 0.1 of 4 modules and 3 shortcuts .* is 0.1667$"
+    ):
         ranked_groups(_lora(4) | shortcuts, 0.1, "combined", "--percentile")
-    with pytest.raises(InputFault, match="there are none"):
+    with pytest.raises(InputFault, match="there are no modules to turn on"):
         ranked_groups(shortcuts, 0.5, "off")
 
 

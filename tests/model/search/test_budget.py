@@ -124,11 +124,11 @@ def test_ties_are_drawn_evenly():
 
 def test_a_budget_that_turns_nothing_on_is_refused():
     with pytest.raises(
-        InputFault, match="--turn-on-percentile: 0.05 of 9 modules turns on none; the smallest"
+        InputFault, match="--turn-on-percentile: a share of 0.05 of 9 modules turns none on; the smallest"
     ):
         _budget(share=0.05, mode="off").check()
     with pytest.raises(InputFault) as refusal:
         _budget(parameters=9).check()
-    what = "--budget-params: 9 parameters turn on none of 20 modules; the smallest has 10"
+    what = "--budget-params: 9 parameters are too few for any of the 20 modules; the smallest has 10"
     assert refusal.value.lines == (what,)
     _budget(parameters=10).check()

@@ -1,4 +1,4 @@
-"""The text of `--help`, made from the schema."""
+"""The text of `--help`, generated from the schema."""
 
 import textwrap
 
@@ -9,14 +9,14 @@ _WIDTH = 100
 
 
 def help_text(action: str | None) -> str:
-    """Return the options in groups, with values and defaults; those the action uses when there is one."""
+    """Return the options by group, with values and defaults; with an action, only those that it uses."""
     shown = [one for one in option_specs().values() if action is None or action in one.option.actions]
     lines = [
         f"usage: python -m main {action or 'ACTION'} [MODEL [DATASET]] [options]",
         "",
         f"ACTION is one of {', '.join(ACTIONS)}.",
-        "MODEL and DATASET may stand for --model and --dataset. An option that is given wins over --config,",
-        "which wins over the default. TOML keys are the option names with underscores.",
+        "MODEL and DATASET are short for --model and --dataset. The command line overrides --config, which",
+        "overrides the defaults. TOML keys are the option names with underscores.",
     ]
     for group in dict.fromkeys(one.option.group for one in shown):
         lines += ["", f"{group}:"]
@@ -31,8 +31,9 @@ def _lines(spec: OptionSpec) -> list[str]:
     if spec.is_switch:
         spellings.append(f"--no-{spec.flag[2:]}")
     facts = [] if spec.is_switch else [spec.kind.words()]
-    facts.append(f"default: {_default(spec)}")
-    text = f"{meanings()[spec.name]} ({'; '.join(facts)})"
+    if spec.default not in (None, "", ()):
+        facts.append(f"default: {_default(spec)}")
+    text = meanings()[spec.name] + (f" ({'; '.join(facts)})" if facts else "")
     return [
         f"  {', '.join(spellings)}",
         *textwrap.wrap(text, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6),
@@ -40,8 +41,6 @@ def _lines(spec: OptionSpec) -> list[str]:
 
 
 def _default(spec: OptionSpec) -> str:
-    if spec.default in (None, "", ()):
-        return "none"
     if isinstance(spec.default, bool):
         return "on" if spec.default else "off"
     return str(spec.default)

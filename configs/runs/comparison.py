@@ -1,4 +1,4 @@
-"""Results of finished runs side by side, with statistics over runs that differ in the seed alone."""
+"""Compare the results of finished runs, with statistics over runs that differ only in the seed."""
 
 import json
 import math
@@ -18,13 +18,13 @@ _PARTS = ("metric", "metrics", "trainable_parameters", "steps")
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run gave.
+    """The result of a finished run.
 
     Args:
         run: its directory.
-        summary: its `summary.json`.
+        summary: the content of its `summary.json`.
         seed: its seed; None without a config.toml.
-        group: text that is equal for runs that differ in the seed alone.
+        group: a text that is equal for runs that differ only in the seed.
     """
 
     run: Path
@@ -34,20 +34,20 @@ class Result:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Every metric, the step they were taken at, and the optimiser steps."""
+        """Every metric, the step of the best evaluation, and the number of optimiser steps."""
         steps = {"best step": self.summary["metric"]["best_step"], "steps": self.summary["steps"]}
         return dict(sorted(self.summary["metrics"].items())) | steps
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A number over the runs of a group.
+    """Statistics of a number over the runs of a group.
 
     Args:
         mean: arithmetic mean.
         sd: sample standard deviation, with n - 1; None for one run.
-        median: middle value, or the mean of the two in the middle.
-        n: how many runs.
+        median: middle value, or the mean of the two middle values.
+        n: number of runs.
     """
 
     mean: float
@@ -60,7 +60,7 @@ def read_results(directories: Sequence[Path]) -> list[Result]:
     """Read the results of several runs.
 
     Raises:
-        InputFault: a line for each that cannot be read.
+        InputFault: with a line for each run that cannot be read.
     """
     findings = Findings()
     results = [findings.attempt(partial(_read, directory)) for directory in directories]
@@ -73,12 +73,12 @@ def _read(directory: Path) -> Result:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise InputFault(
-            f"{directory}: no summary.json; the run is not finished, or this is no run"
+            f"{directory}: no summary.json: the run is not finished, or this is not a run directory"
         ) from None
     except ValueError as error:
         raise InputFault(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict) or not set(_PARTS) <= set(content):
-        raise InputFault(f"{path}: is no run's summary, which has {', '.join(_PARTS)}")
+        raise InputFault(f"{path}: not the summary of a run, which has {', '.join(_PARTS)}")
     config = recorded(directory)
     if config is None:
         return Result(directory, content, None, str(directory))
@@ -88,7 +88,7 @@ def _read(directory: Path) -> Result:
 
 
 def groups(results: Sequence[Result]) -> list[list[Result]]:
-    """Put runs that differ in the seed alone together, in the order in which they come."""
+    """Group runs that differ only in the seed, in the order of their first runs."""
     found: dict[str, list[Result]] = {}
     for result in results:
         found.setdefault(result.group, []).append(result)
@@ -96,7 +96,7 @@ def groups(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def over(group: Sequence[Result]) -> dict[str, Statistics]:
-    """Return the statistics of every number that all runs of a group have; NaN makes NaN."""
+    """Return the statistics of every number that all runs of a group have; NaN propagates."""
     shared = [name for name in group[0].numbers if all(name in result.numbers for result in group)]
     return {name: _statistics([result.numbers[name] for result in group]) for name in shared}
 
@@ -109,7 +109,7 @@ def _statistics(values: Sequence[float]) -> Statistics:
 
 
 def table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows: a row for each run, and two for each group of several."""
+    """Return columns and rows: a row for each run, and two more for each group of several runs."""
     tails = ("best step", "steps")
     names = sorted({name for result in results for name in result.numbers} - set(tails)) + list(tails)
     rows = []
@@ -142,7 +142,7 @@ def show(results: Sequence[Result]) -> None:
 
 
 def report(results: Sequence[Result]) -> dict[str, Any]:
-    """Return all of it for JSON; a number that is not finite is null."""
+    """Return results and statistics for JSON; a number that is not finite becomes null."""
     listed = [
         {
             "run": str(result.run),

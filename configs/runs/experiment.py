@@ -1,4 +1,4 @@
-"""What makes runs the same experiment: their config.toml without the seed and what only names a run."""
+"""What makes two runs the same experiment: config.toml without the seed and what only names a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +10,16 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256
 
 PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
-"""Option that names a plan -> the copy of it in a run directory."""
+"""Option that names a plan -> its copy in a run directory; every module takes the names from here."""
 APART = ("seed", "seeds", "project", "project_dir", "num_workers", "log_level", "print_config", "dry_run")
-"""Options in which runs of one experiment may differ."""
+"""Options in which two runs of one experiment may differ."""
 
 
 def recorded(run: Path) -> dict[str, Any] | None:
-    """Return a run's config.toml, or None where there is none.
+    """Return a run's config.toml, or None if it has none.
 
     Raises:
-        InputFault: when it is no TOML.
+        InputFault: when it is not valid TOML.
     """
     path = run / "config.toml"
     try:
@@ -31,11 +31,11 @@ def recorded(run: Path) -> dict[str, Any] | None:
 
 
 def experiment(config: Mapping[str, Any], run: Path | None = None) -> dict[str, Any]:
-    """Return what runs of one experiment share: every other option, and the digests of the plans.
+    """Return what the runs of one experiment share: every other option, and the digests of the plans.
 
     Args:
         config: the content of a config.toml.
-        run: the directory that holds the copies of its plans; None: the files that it names.
+        run: the run directory with copies of the plans; None: the plans are the files that `config` names.
     """
     shared = {name: value for name, value in config.items() if name not in APART}
     for name, copy in PLANS.items():

@@ -24,14 +24,14 @@ def escaped(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Print lines on rank 0; the other ranks stay silent."""
+    """Print lines on rank 0; other ranks print nothing."""
     if rank() == 0:
         for line in text.split("\n"):
             _write(sys.stdout, escaped(line))
 
 
 def fault(line: str) -> None:
-    """Print one `error: ` line to stderr; ranks above 0 say who they are."""
+    """Print one `error: ` line to stderr, with the rank in it above rank 0."""
     number = rank()
     speaker = f"rank {number}: " if number else ""
     _write(sys.stderr, f"error: {speaker}{escaped(line)}")
@@ -50,7 +50,7 @@ def report(error: BaseException) -> int:
         fault("stopped by signal 2")
         return 130
     if is_lost_process(error):
-        fault(f"another process of the run is gone: {str(error).splitlines()[0]}")
+        fault(f"another process of the run has ended: {str(error).splitlines()[0]}")
         return SystemFault.exit_code
     if rank():
         fault(f"{type(error).__name__}: {error}")
@@ -59,7 +59,7 @@ def report(error: BaseException) -> int:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Show a table on rank 0: drawn on a terminal, aligned plain text elsewhere."""
+    """Print a table on rank 0: with lines on a terminal, as aligned plain text elsewhere."""
     if rank() != 0:
         return
     cells = [[escaped(str(cell)) for cell in row] for row in rows]
@@ -73,7 +73,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def progress(items: Sequence[Any], what: str) -> Iterator[Any]:
-    """Yield the items while a bar with the time left is drawn on stderr."""
+    """Yield the items while a progress bar with the remaining time is drawn on stderr."""
     from rich.console import Console
     from rich.progress import track
 
@@ -81,10 +81,10 @@ def progress(items: Sequence[Any], what: str) -> Iterator[Any]:
 
 
 def configure_logging(level: str) -> None:
-    """Send log lines of at least `level` to stderr, one line each; ranks above 0 log errors only.
+    """Send log messages of at least `level` to stderr, one line each; ranks above 0 log only errors.
 
     Args:
-        level: a word of `--log-level`.
+        level: a value of `--log-level`.
     """
     least = getattr(logging, level.upper())
     if rank() != 0:
@@ -97,17 +97,17 @@ def configure_logging(level: str) -> None:
     for name in _LIBRARIES:
         library = logging.getLogger(name)
         library.handlers[:] = []
-        # Their news (devices found, tips, why fit ended) are told by our own tables.
+        # Their messages (devices found, tips, why fit ended) repeat what our own tables show.
         library.setLevel(least if level == "debug" else max(least, logging.WARNING))
-    # It warns that it could fetch a faster kernel from a hub; what is installed does.
+    # It warns that a faster kernel could be downloaded from a hub; the installed one is enough.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class _OneLine(logging.Formatter):
-    """Format a record, a traceback included, as escaped lines."""
+    """Formats a record, including a traceback, as escaped lines."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text; only the line ends of a traceback stay line ends."""
+        """Return the record's text; only a traceback keeps its line ends."""
         text = super().format(record)
         if record.exc_info:
             return "\n".join(map(escaped, text.split("\n")))
@@ -137,5 +137,5 @@ def _draw(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) ->
 
 
 def is_quiet() -> bool:
-    """Tell whether progress is not watched: no terminal, or not the first process."""
+    """Return whether nobody watches progress: no terminal, or not the first process."""
     return not sys.stderr.isatty() or rank() != 0 or os.environ.get("TERM") == "dumb"

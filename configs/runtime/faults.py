@@ -1,4 +1,4 @@
-"""What can go wrong and the exit code it ends with."""
+"""The kinds of failure, and the exit code of each."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ Found = TypeVar("Found")
 
 
 class Fault(Exception):
-    """A failure the program expects and reports in plain lines, without a traceback."""
+    """A failure that the program expects and reports in plain lines, without a traceback."""
 
     exit_code = 1
 
@@ -18,7 +18,7 @@ class Fault(Exception):
 
 
 class InputFault(Fault):
-    """Bad input, refused before anything was written. Each line reads `WHERE: WHAT`."""
+    """Bad input, found before anything was written. Each line has the form `WHERE: WHAT`."""
 
     exit_code = 2
 
@@ -30,13 +30,13 @@ class NonFiniteFault(Fault):
 
 
 class SystemFault(Fault):
-    """The surroundings failed: disk, memory, a lost process."""
+    """The environment failed: disk, memory, network, or another process."""
 
     exit_code = 4
 
 
 class Stopped(Fault):
-    """The run ends on a signal after it wrote its checkpoint."""
+    """The run ended on a signal, after writing its checkpoint."""
 
     def __init__(self, signal_number: int, line: str) -> None:
         super().__init__(line)
@@ -44,7 +44,7 @@ class Stopped(Fault):
 
 
 class EndedEarlier(Fault):
-    """A process that does a part of the work ended with an exit code of its own."""
+    """A child process ended with an exit code other than 0."""
 
     def __init__(self, exit_code: int, line: str) -> None:
         super().__init__(line)
@@ -86,18 +86,18 @@ class Findings:
 
 
 def suggestion(word: str, allowed: Iterable[str]) -> str:
-    """Return `; did you mean 'X'?` for the nearest allowed word, or an empty string."""
+    """Return `; did you mean 'X'?` for the closest allowed word, or an empty string."""
     near = get_close_matches(word, list(allowed), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def unknown(what: str, word: str, allowed: Iterable[str]) -> str:
-    """Word the refusal of a name: `no WHAT 'WORD', one of A, B; did you mean 'A'?`."""
+    """Return the message for an unknown name: `no WHAT 'WORD', one of A, B; did you mean 'A'?`."""
     names = sorted(allowed)
     return f"no {what} '{word}', one of {', '.join(names)}{suggestion(word, names)}"
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Tell whether an exchange between processes failed because another one of the run is gone."""
+    """Return whether an error of communication means that another process of the run has ended."""
     words = ("connection closed by peer", "connection reset by peer", "gloo", "nccl")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

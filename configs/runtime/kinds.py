@@ -1,4 +1,4 @@
-"""A folder of files is a registry: list its kinds, load one kind's constant."""
+"""A folder of files is a registry: list its kinds, load the constant of one."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,8 +16,8 @@ class Registry:
 
     Args:
         folder: its dotted name.
-        constant: what each file in it exports.
-        noun: what messages call one of its kinds.
+        constant: the name that each of its files defines.
+        noun: what messages call a kind.
     """
 
     folder: str
@@ -42,10 +42,10 @@ def names(registry: Registry) -> tuple[str, ...]:
 
 
 def check(registry: Registry, kind: str, where: str) -> None:
-    """Refuse a kind the folder does not hold.
+    """Raise for a kind that the folder does not contain.
 
     Raises:
-        InputFault: naming `where`, every kind there is, and the nearest one.
+        InputFault: naming `where`, every kind, and the closest one.
     """
     if kind not in names(registry):
         raise InputFault(f"{where}: {unknown(registry.noun, kind, names(registry))}")

@@ -1,11 +1,11 @@
-"""One run seed, many independent streams: a purpose's own seed."""
+"""One seed of a run, many independent random streams: a seed for each purpose."""
 
 import hashlib
 from random import Random
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """Return a 63-bit seed that depends on the run seed and the purpose alone.
+    """Return a 63-bit seed that depends only on the run's seed and the purpose.
 
     Args:
         seed: the run's `--seed`.
@@ -16,5 +16,5 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def draws(seed: int, *purpose: str | int) -> Random:
-    """Return Python's own generator for one purpose; its `random()` is the same in every version."""
+    """Return Python's generator for one purpose; its `random()` is the same in every version of Python."""
     return Random(derive(seed, *purpose))

@@ -1,4 +1,4 @@
-"""Counts and ratios of batches become whole numbers, here and nowhere else."""
+"""Convert numbers and ratios of batches to whole numbers; every other module calls this one."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,21 +7,21 @@ from math import ceil
 
 @dataclass(frozen=True)
 class BatchLimit:
-    """A number of batches, or a share of all of them; exactly one of the two is set.
+    """A number of batches or a ratio of all of them; exactly one of the two is set.
 
     Args:
-        count: batches, at least 1.
-        ratio: share in (0, 1].
+        count: number of batches, at least 1.
+        ratio: fraction in (0, 1].
     """
 
     count: int | None = None
     ratio: float | None = None
 
     def of(self, total: int) -> int:
-        """Return how many of `total` batches are meant: never more than exist, at least 1.
+        """Return how many of `total` batches that is: at least 1, at most all.
 
-        A ratio counts as the decimal number it is written as: 0.1 of 30 is 3, although the float 0.1
-        is a little more than a tenth.
+        A ratio is taken as the decimal number it is written as: 0.1 of 30 is 3, although the float 0.1 is
+        slightly more than a tenth.
         """
         if self.count is not None:
             return max(1, min(self.count, total))
@@ -32,7 +32,7 @@ class BatchLimit:
 
 
 def batches_per_device(batches: int, devices: int) -> int:
-    """Return how many of an epoch's batches one of several devices computes: ceil(batches / devices)."""
+    """Return how many of an epoch's batches each device computes: ceil(batches / devices)."""
     return -(-batches // devices)
 
 

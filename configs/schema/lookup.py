@@ -1,4 +1,4 @@
-"""Look up the schema: an option by its field, flag or TOML key."""
+"""Look an option up in the schema, by field, flag or TOML key."""
 
 import ast
 from dataclasses import dataclass, fields
@@ -14,13 +14,13 @@ from configs.schema.values import Switch, ValueKind
 
 @dataclass(frozen=True)
 class OptionSpec:
-    """One option of the schema.
+    """The specification of one option.
 
     Args:
-        name: field of `Options` and key in TOML.
-        kind: the values it may hold.
-        option: what else the schema knows.
-        default: value when nothing is given.
+        name: its field of `Options`, and its key in TOML.
+        kind: the values it may have.
+        option: group, actions and aliases.
+        default: the value when none is given; None where it is computed from other options.
     """
 
     name: str
@@ -35,7 +35,7 @@ class OptionSpec:
 
     @property
     def is_switch(self) -> bool:
-        """Tell whether the flag takes no value and has a `--no-` form."""
+        """Return whether the flag takes no value and has a `--no-` form."""
         return isinstance(self.kind, Switch)
 
 
@@ -65,7 +65,7 @@ def flags() -> dict[str, tuple[OptionSpec, bool]]:
 
 @cache
 def keys() -> dict[str, OptionSpec]:
-    """Return TOML key -> option; `config` stands on the command line alone."""
+    """Return TOML key -> option; `config` is allowed only on the command line."""
     own = {name: spec for name, spec in option_specs().items() if name != "config"}
     return own | {alias: spec for spec in own.values() for alias in spec.option.keys}
 

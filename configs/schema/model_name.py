@@ -1,4 +1,4 @@
-"""The word of `--model`: a family with adapters, or a plain model."""
+"""The value of `--model`: a family with adapters, or a plain model."""
 
 import os
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from configs.runtime.faults import InputFault, unknown
 
 Method = Literal["full", "lora", "lora_ags"]
 AUTO = "auto"
-"""The FAMILY that is taken from the loaded network."""
+"""The FAMILY that stands for the loaded network's own."""
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """What the word says.
+    """What a value of `--model` means.
 
     Args:
         family: a kind of `model.network.families`; None where the network decides: a plain model, or `auto`.
@@ -27,10 +27,10 @@ class ModelName:
 
 
 def model_name(word: str, where: str = "--model") -> ModelName:
-    """Read a model word; a path or a hub name is a plain model.
+    """Read a value of `--model`; a path or a hub name is a plain model.
 
     Raises:
-        InputFault: when the family does not exist, or the word is a family word misspelt.
+        InputFault: when the family does not exist, or the word looks like a misspelt family.
     """
     if "/" in word:
         return ModelName(None, "full")

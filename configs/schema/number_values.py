@@ -1,4 +1,4 @@
-"""Kinds of values that are numbers."""
+"""The kinds of value that are numbers."""
 
 import math
 import re
@@ -9,14 +9,14 @@ from typing import Any
 from configs.schema.batch_limit import BatchLimit
 from configs.schema.values import refusal, shown
 
-# int() and float() also take full-width digits, underscores and blanks.
+# int() and float() also accept full-width digits, underscores and blanks.
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST = 2**63 - 1
 
 
 def whole_number(text: str) -> int | None:
-    """Read ASCII digits with an optional sign; None when the text is anything else or is absurdly long."""
+    """Read ASCII digits with an optional sign; None for any other text, and for thousands of digits."""
     return int(text) if _WHOLE.fullmatch(text) and len(text) < 4000 else None
 
 
@@ -31,7 +31,7 @@ class Whole:
     Args:
         low: least value.
         high: greatest value.
-        also: values outside the range with a meaning of their own, value -> its meaning.
+        also: allowed values outside the range -> their meaning.
     """
 
     low: int | None = None
@@ -75,8 +75,8 @@ class Real:
     Args:
         low: least value.
         high: greatest value.
-        low_open: `low` itself is outside.
-        high_open: `high` itself is outside.
+        low_open: `low` itself is excluded.
+        high_open: `high` itself is excluded.
     """
 
     low: float | None = None
@@ -89,7 +89,7 @@ class Real:
         return self._check(float(text) if _DECIMAL.fullmatch(text) else math.nan, text)
 
     def take(self, value: Any) -> float:
-        """Check a TOML value; whole numbers are numbers."""
+        """Check a TOML value; a whole number is converted."""
         if not _is_whole(value) and not isinstance(value, float):
             raise refusal(self.words(), shown(value))
         try:
@@ -116,7 +116,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Batches:
-    """A count of batches, or a ratio: a number without a dot or exponent is a count."""
+    """A number of batches or a ratio of all: a number without dot and exponent is a number of batches."""
 
     def read(self, text: str) -> BatchLimit:
         """Read the text of a flag."""
@@ -133,7 +133,7 @@ class Batches:
 
     def words(self) -> str:
         """Describe both forms."""
-        return "a whole number of at least 1 or a ratio in (0, 1] written with a dot"
+        return "a whole number of at least 1, or a ratio in (0, 1] written with a dot"
 
     def _count(self, count: int, written: str) -> BatchLimit:
         if not 1 <= count <= _LARGEST:

@@ -1,21 +1,21 @@
-"""A value with its origin, and what one source of options gives: values, tables and faults."""
+"""A value with its origin, and the values, tables and faults of one source of options."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 NONE_WORD = "NA"
-"""The text that stands for "not given" in a TOML or a flag."""
+"""The text that means "not given" in a TOML file or a flag."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value that was given.
+    """The given value of an option.
 
     Args:
         value: the checked value.
-        source: what the effective configuration calls its origin.
-        where: what a refusal of the value begins with.
+        source: its origin, as the effective configuration names it.
+        where: the beginning of messages about it.
     """
 
     value: Any
@@ -25,13 +25,13 @@ class Setting:
 
 @dataclass
 class Layer:
-    """What one source gives.
+    """The options of one source.
 
     Args:
         settings: field of `Options` -> its value.
         tables: free TOML tables.
-        faults: refusals, each `WHERE: WHAT`.
-        touched: fields that were given wrongly or were meant by a misspelt name; they count as given.
+        faults: messages of the form `WHERE: WHAT`.
+        touched: fields with a wrong value or a misspelt name; no further fault is reported about them.
     """
 
     settings: dict[str, Setting] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Layer:
 
 
 def stack(layers: Iterable[Layer]) -> Layer:
-    """Lay sources over each other: later values win, tables are merged key by key, faults add up."""
+    """Merge sources: later values override, tables are merged key by key, faults are concatenated."""
     whole = Layer()
     for layer in layers:
         whole.settings.update(layer.settings)

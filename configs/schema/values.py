@@ -1,4 +1,4 @@
-"""What an option may hold: a kind of value reads a flag's text, checks a TOML value, and describes itself."""
+"""The values an option may have: each kind reads the text of a flag and checks a TOML value."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ _LONGEST = 200
 
 
 class ValueKind(Protocol):
-    """A kind of value; both readers raise ValueError with the words that follow `WHERE: `."""
+    """A kind of value; both readers raise ValueError with the text that follows `WHERE: `."""
 
     def read(self, text: str) -> Any:
         """Read the text of a flag."""
@@ -24,7 +24,7 @@ class ValueKind(Protocol):
 
 
 def shown(value: Any) -> str:
-    """Show a value in a message as it was written, cut to a readable length."""
+    """Return a value as it was written, cut to a readable length for a message."""
     if isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, str):
@@ -37,23 +37,23 @@ def shown(value: Any) -> str:
 
 
 def _is_clean(text: str) -> bool:
-    """Tell that no character is a control character or half of a surrogate pair (undecodable bytes)."""
+    """Return whether there is no control character and no half of a surrogate pair (undecodable bytes)."""
     return not any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def refusal(expected: str, got: str) -> ValueError:
-    """Word a refusal: `must be EXPECTED, got GOT`."""
+    """Return the error `must be EXPECTED, got GOT`."""
     return ValueError(f"must be {expected}, got {got if len(got) <= _LONGEST else got[:_LONGEST] + '...'}")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few fixed words.
+    """One of a fixed set of words.
 
     Args:
-        what: what the words name, for the message `no WHAT 'WORD', one of ...`.
+        what: what the words stand for, in the message `no WHAT 'WORD', one of ...`.
         allowed: the words.
-        aliases: other spellings -> word; a whole number in TOML is taken as its spelling.
+        aliases: other spelling -> word; a whole number in TOML counts as its decimal spelling.
     """
 
     what: str
@@ -83,16 +83,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Word:
-    """A free text without control characters; with `is_name` it must do as the name of one directory."""
+    """A text without control characters; with `is_name` it must be usable as the name of a directory."""
 
     is_name: bool = False
 
     def read(self, text: str) -> str:
         """Read the text of a flag."""
         if not text.strip() or not _is_clean(text):
-            raise refusal("a text that is not empty and has no control characters", shown(text))
+            raise refusal("a non-empty text without control characters", shown(text))
         if self.is_name and ("/" in text or text.startswith(".")):
-            raise refusal("the name of one directory, without '/' and no '.' in front", shown(text))
+            raise refusal("the name of a directory, without '/' and not beginning with '.'", shown(text))
         return text
 
     def take(self, value: Any) -> str:
@@ -108,7 +108,7 @@ class Word:
 
 @dataclass(frozen=True)
 class PathText:
-    """A path; relative ones are relative to the current directory and become absolute."""
+    """A path, made absolute from the current directory."""
 
     def read(self, text: str) -> Path:
         """Read the text of a flag."""
@@ -119,7 +119,7 @@ class PathText:
     def take(self, value: Any) -> Path:
         """Check a TOML value."""
         if not isinstance(value, str):
-            raise refusal("a string that holds a path", shown(value))
+            raise refusal("a string with a path", shown(value))
         return self.read(value)
 
     def words(self) -> str:
@@ -132,7 +132,7 @@ class Switch:
     """A flag: `--x` or `--no-x`, true or false in TOML."""
 
     def read(self, text: str) -> bool:
-        """Refuse: a flag takes no text."""
+        """Raise: a flag takes no value."""
         raise ValueError(f"takes no value, got {text}")
 
     def take(self, value: Any) -> bool:
@@ -148,7 +148,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Listed:
-    """Several values of one kind, as a tuple; commas between them in a flag's text."""
+    """Several values of one kind, as a tuple; separated by commas in a flag's text."""
 
     kind: ValueKind
 
@@ -168,7 +168,7 @@ class Listed:
 
     def _check(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
         if not items or len(set(items)) < len(items):
-            raise refusal("a list of different items that is not empty", shown(list(map(str, items))))
+            raise refusal("a non-empty list without repetitions", shown(list(map(str, items))))
         return items
 
 
@@ -179,7 +179,7 @@ class Repeated:
     kind: ValueKind
 
     def read(self, text: str) -> tuple[Any, ...]:
-        """Read the text of one flag."""
+        """Read the text of one occurrence of the flag."""
         return (self.kind.read(text),)
 
     def take(self, value: Any) -> tuple[Any, ...]:

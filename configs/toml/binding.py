@@ -1,4 +1,4 @@
-"""Bind a TOML table to a frozen dataclass; unknown, missing and mistyped keys are all refused at once."""
+"""Bind a TOML table to a frozen dataclass; all unknown, missing and mistyped keys are reported at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -23,7 +23,7 @@ from configs.schema.values import Choice, PathText, Switch, ValueKind, shown
 
 
 class Dataclass(Protocol):
-    """What every dataclass has."""
+    """Any dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -33,19 +33,20 @@ _PLAIN: Mapping[Any, ValueKind] = {int: Whole(), float: Real(), bool: Switch(), 
 
 
 def bind(cls: type[Bindable], table: Mapping[str, Any], where: str) -> Bindable:
-    """Return `cls(**table)` after every key and type was checked.
+    """Return `cls(**table)` after checking every key and type.
 
-    Fields may be int, float (finite; whole numbers are taken), bool, str, Path (made absolute), Literal,
+    Fields may be int, float (finite; whole numbers are converted), bool, str, Path (made absolute), Literal,
     `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, another dataclass, or `Annotated[X, KIND]` with a kind of
-    `configs.schema.values` for a range. A ValueError of `__post_init__` becomes a fault of the table.
+    value from `configs.schema`, such as `Whole(1)`. A ValueError of `__post_init__` becomes a fault of the
+    table.
 
     Args:
         cls: the dataclass.
         table: the TOML table.
-        where: what each refusal begins with, e.g. `run.toml: [data]`.
+        where: the beginning of every message, e.g. `run.toml: [data]`.
 
     Raises:
-        InputFault: a line for each fault.
+        InputFault: with a line for each fault.
     """
     hints, values = get_type_hints(cls, include_extras=True), {}
     known = [one.name for one in fields(cls) if one.init]
@@ -110,7 +111,7 @@ def _literal(allowed: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _optional(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    """Bind `X | None` and `X | Y`: the first type that fits; the refusal is the last one's."""
+    """Bind `X | None` and `X | Y`: the first type that fits; otherwise the message of the last one."""
     refusal: InputFault | None = None
     for hint in arguments:
         if hint is NoneType:

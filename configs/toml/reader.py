@@ -1,4 +1,4 @@
-"""Read TOML files: whole documents with the lines of their keys, and the options in them."""
+"""Read TOML files, with the line numbers of their keys."""
 
 import re
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ _MOST_LINES = 2000
 
 @dataclass(frozen=True)
 class Document:
-    """A TOML file that could be read.
+    """A TOML file.
 
     Args:
         path: the file.
         table: its content.
-        text: its text, to find lines in.
+        text: its text, in which lines are found.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class Document:
     text: str
 
     def at(self, key: str) -> str:
-        """Return `FILE:LINE` of a top-level key or table, or `FILE` where no line can be told."""
+        """Return `FILE:LINE` of a top-level key or table, or `FILE` where its line cannot be found."""
         number = _line_of(self.text, key)
         return f"{self.path}:{number}" if number else str(self.path)
 
@@ -38,10 +38,10 @@ def read_document(path: Path, where: str) -> Document:
 
     Args:
         path: the file.
-        where: the flag that named it, for the case that there is no such file.
+        where: the flag that named it, for messages.
 
     Raises:
-        InputFault: naming the flag when the file is missing, file and line when it is not TOML.
+        InputFault: naming the flag when the file cannot be read, file and line when it is not TOML.
     """
     try:
         with path.open("rb") as stream:
@@ -56,7 +56,7 @@ def read_document(path: Path, where: str) -> Document:
         return Document(path, tomli.loads(text), text)
     except UnicodeDecodeError as failure:
         line = content[: failure.start].count(b"\n") + 1
-        raise InputFault(f"{path}:{line}: a byte that is not UTF-8") from None
+        raise InputFault(f"{path}:{line}: not UTF-8") from None
     except tomli.TOMLDecodeError as failure:
         raise InputFault(f"{path}:{failure.lineno}: {failure.msg}, at column {failure.colno}") from None
     except (RecursionError, ValueError) as failure:
@@ -64,7 +64,7 @@ def read_document(path: Path, where: str) -> Document:
 
 
 def _line_of(text: str, key: str) -> int | None:
-    """Find the line on which a top-level key or table begins."""
+    """Return the line on which a top-level key or table begins."""
     quoted = rf"[\"']?{re.escape(key)}[\"']?[ \t]*"
     found = list(re.finditer(rf"^[ \t]*(?:{quoted}[=.]|\[{{1,2}}[ \t]*{quoted}[\].])", text, re.MULTILINE))
     if len(found) == 1:
@@ -73,7 +73,7 @@ def _line_of(text: str, key: str) -> int | None:
 
 
 def _exact_line_of(text: str, key: str) -> int | None:
-    """Find where a key begins: after the longest part from the top that is TOML without it."""
+    """Return where a key begins: after the longest part from the top that is valid TOML without it."""
     lines = text.split("\n")
     if len(lines) > _MOST_LINES:
         return None

@@ -1,4 +1,4 @@
-"""Write TOML: plain tables, and the effective configuration of a run."""
+"""Write TOML."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f
 
 
 def toml_text(table: Mapping[str, Any]) -> str:
-    """Return a table as TOML: values first, then nested tables, each under its full name.
+    """Return a table as TOML text: values first, then nested tables under their full names.
 
     Raises:
-        ValueError: for a number that is not finite, and for values TOML has no form for.
+        ValueError: for a number that is not finite, and for a type that TOML does not have.
     """
     return "\n".join(_table(table, ())).lstrip("\n") + "\n"
 
@@ -56,7 +56,7 @@ def value_text(value: Any) -> str:
     """Return one value as TOML.
 
     Raises:
-        ValueError: for a number that is not finite, and for values TOML has no form for.
+        ValueError: for a number that is not finite, and for a type that TOML does not have.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -72,12 +72,12 @@ def value_text(value: Any) -> str:
         return f"{{{', '.join(f'{_key(key)} = {value_text(item)}' for key, item in value.items())}}}"
     if isinstance(value, Sequence):
         return f"[{', '.join(map(value_text, value))}]"
-    raise ValueError(f"TOML has no form for {type(value).__name__}")
+    raise ValueError(f"TOML has no type for {type(value).__name__}")
 
 
 def _float(value: float) -> str:
     if not math.isfinite(value):
-        raise ValueError(f"a number that is not finite is not written: {value}")
+        raise ValueError(f"a number must be finite, got {value}")
     return repr(value)
 
 
@@ -89,6 +89,6 @@ def _character(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
     if "\ud800" <= character <= "\udfff":
-        raise ValueError("half of a surrogate pair is no text")
+        raise ValueError("half of a surrogate pair is not a character")
     is_control = character < " " or "\x7f" <= character <= "\x9f"
     return f"\\u{ord(character):04x}" if is_control else character

@@ -66,8 +66,8 @@ def test_every_directory_that_is_no_run_is_named(runs):
     (runs / "list").mkdir()
     (runs / "list" / "summary.json").write_text("[]")
     assert refused("tools.compare_runs", runs / "one", runs / "gone", runs / "list") == [
-        f"error: {runs / 'gone'}: no summary.json; the run is not finished, or this is no run",
-        f"error: {runs / 'list' / 'summary.json'}: is no run's summary, which has metric, metrics,"
+        f"error: {runs / 'gone'}: no summary.json: the run is not finished, or this is not a run directory",
+        f"error: {runs / 'list' / 'summary.json'}: not the summary of a run, which has metric, metrics,"
         " trainable_parameters, steps",
     ]
 

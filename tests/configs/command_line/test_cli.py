@@ -14,7 +14,7 @@ from configs.schema.model_name import ModelName, model_name
 from configs.schema.options import DEEPSPEED
 
 WHOLE = "must be a whole number of at least"
-BATCHES = "must be a whole number of at least 1 or a ratio in (0, 1] written with a dot"
+BATCHES = "must be a whole number of at least 1, or a ratio in (0, 1] written with a dot"
 
 FLAGS = [
     ("--batch-size -4", f"--batch-size: {WHOLE} 1, got -4"),
@@ -61,7 +61,7 @@ FLAGS = [
     ("--dyrealloc-ags-mode combined", "got --model opt_lora"),
     ("--seed -1", "--seed: must be a whole number in [0, 4294967295], got -1"),
     ("--seeds 0,x", "--seeds: must be a whole number in [0, 4294967295], got x"),
-    ("--seeds 0,0", "--seeds: must be a list of different items"),
+    ("--seeds 0,0", "--seeds: must be a non-empty list without repetitions"),
     ("--seeds 0,1 --seed 1", "--seeds: not together with seed; a run has one, a sweep has several"),
     ("--mmlu-dir data", "--mmlu-dir: belongs to --mmlu-mode"),
     ("--mmlu-mode zs --mmlu-dir gone", "--mmlu-dir: no directory"),
@@ -88,11 +88,11 @@ FLAGS = [
     ("--load-type pt", "--load-type: 'pt' needs --load"),
     ("--resume-training", "--resume-training: needs --load and --load-type pl"),
     ("--resume-training --load lora.toml --load-type pl", "is in no run directory"),
-    ("--project a/b", "--project: must be the name of one directory"),
-    ("--project ..", "--project: must be the name of one directory"),
+    ("--project a/b", "--project: must be the name of a directory"),
+    ("--project ..", "--project: must be the name of a directory"),
     ("--project-dir lora.toml/x", "lora.toml' is not a directory"),
-    ("--load a\x07b", "--load: must be a text that is not empty and has no control characters"),
-    ("--load \udc80", "--load: must be a text that is not empty and has no control characters"),
+    ("--load a\x07b", "--load: must be a non-empty text without control characters"),
+    ("--load \udc80", "--load: must be a non-empty text without control characters"),
 ]
 
 

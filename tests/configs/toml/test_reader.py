@@ -4,7 +4,7 @@ import pytest
 
 from configs.runtime.faults import InputFault
 
-BATCHES = "must be a whole number of at least 1 or a ratio in (0, 1] written with a dot"
+BATCHES = "must be a whole number of at least 1, or a ratio in (0, 1] written with a dot"
 
 TOMLS = [
     ("learning_rte = 1e-4", "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
@@ -19,7 +19,7 @@ TOMLS = [
     ('realloc_N = "0.5"', f'realloc_N: {BATCHES}, got "0.5"'),
     ("realloc_N = true", f"realloc_N: {BATCHES}, got true"),
     ("seeds = 1", "seeds: must be a list"),
-    ("seeds = [1, 1]", "seeds: must be a list of different items"),
+    ("seeds = [1, 1]", "seeds: must be a non-empty list without repetitions"),
     ("optimizer = 3", "optimizer: must be a string, one of adam, sgd, adamw, got 3"),
     ("load = 3", "load: must be a string, got 3"),
     ('config = "x.toml"', "config: stands on the command line only"),
@@ -50,7 +50,7 @@ def test_lines_are_found_behind_texts_that_look_like_keys(bound, here):
 
 def test_bytes_that_are_not_text_are_refused(bound, here):
     (here / "run.toml").write_bytes(b"seed = 1\nload = '\xff'\n")
-    with pytest.raises(InputFault, match=r"run\.toml:2: a byte that is not UTF-8"):
+    with pytest.raises(InputFault, match=r"run\.toml:2: not UTF-8"):
         bound("--config", "run.toml")
     (here / "run.toml").write_text("x = " + "[" * 5000)
     with pytest.raises(InputFault, match=r"run\.toml: TOML inline arrays/tables are nested"):

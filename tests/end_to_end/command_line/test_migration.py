@@ -133,7 +133,7 @@ def test_what_is_refused_says_what_to_write():
     with pytest.raises(InputFault) as refusal:
         parse(["train", "opt_lora", "mrpc", "--config", "refused.toml", "--alpha", "0.5"])
     file = OLD / "refused.toml"
-    coefficient = "a fixed coefficient stands in the LoRA TOML; write importance_alpha in its tables"
+    coefficient = "a fixed coefficient belongs in the LoRA TOML, as importance_alpha in its tables"
     assert refusal.value.lines == (
         f"--alpha: unknown option; {coefficient}",
         f"{file}:3: to_debug: no longer an option; write dry_run = true to check a run, or max_steps = 1"

@@ -117,7 +117,11 @@ def test_names_are_last_components_of_modules_with_weights():
     ("key", "value", "message"),
     [
         ("modules_to_save", "norm", 'modules_to_save: must be a list, each item a text, got "norm"'),
-        ("modules_to_save", [], "modules_to_save: must be a list of different items that is not empty"),
+        (
+            "modules_to_save",
+            [],
+            "modules_to_save: must be a non-empty list without repetitions",
+        ),
         ("modules_to_save", [1], "modules_to_save: must be a string, got 1"),
         ("module_to_save", ["norm"], "module_to_save: unknown key; did you mean 'modules_to_save'?"),
     ],

@@ -205,3 +205,7 @@ def test_under_a_real_trainer_only_what_is_on_moves(tmp_path):
     assert moved == {KEY, other}
     assert len(trainer.optimizers[0].state) == 4
     assert callback.seconds > 0
+
+
+def test_checkpoints_hold_its_state_under_a_fixed_name(scored, tmp_path):
+    assert ReallocationCallback(_search(scored, _tied), tmp_path).state_key == "Reallocations"

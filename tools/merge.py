@@ -78,8 +78,8 @@ def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
         findings.attempt(lambda: base_format(files, given.base_dtype))
         if "shortcut" in extra_methods(files.metadata):
             findings.lines.append(
-                f"--adapter: {files.path} has shortcuts between layers, where no linear stands whose weight"
-                " could take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
+                f"--adapter: {files.path} has shortcuts between layers, where no linear layer has a weight to"
+                " take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
             )
     findings.lines += place_faults("--output", given.output)
     adapter = findings.settled(files)

@@ -73,5 +73,5 @@ def _one(planned: PlannedSite, seed: int) -> Shortcut:
 ADAPTER: AdapterKind[Shortcut] = AdapterKind(
     build=_build,
     place="stream",
-    unmergeable="adds its term to the sum between layers, where no linear stands whose weight could take it",
+    unmergeable="adds its term to the sum between layers, where no linear layer has a weight to take it",
 )

@@ -193,7 +193,7 @@ def test_an_imported_lora_starts_with_new_shortcuts(place, ground):
 def test_other_programs_are_told_what_they_cannot_hold(trained, ground, tmp_path):
     adapter, output = trained / "adapter", tmp_path / "out"
     assert refused("tools.merge", "--load", ground.host("opt"), "--adapter", trained, "--output", output) == [
-        f"error: --adapter: {adapter} has shortcuts between layers, where no linear stands whose weight could"
+        f"error: --adapter: {adapter} has shortcuts between layers, where no linear layer has a weight to"
         " take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
     ]
     lines = refused("tools.export", trained, "--check", "vllm")

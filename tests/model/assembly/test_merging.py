@@ -40,7 +40,7 @@ def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
         "--adapter: layer_0/v_proj: 'hydra' weighs anew; keep it as an adapter: `main test --adapter`,"
         " `tools.generate --adapter`",
         "--adapter: layer_1/residual1: 'shortcut' adds its term to the sum between layers, where no linear"
-        " stands whose weight could take it; keep it as an adapter: `main test --adapter`,"
+        " layer has a weight to take it; keep it as an adapter: `main test --adapter`,"
         " `tools.generate --adapter`",
     )
     refuse_unmergeable(dict(zip(keys, (fixed, attachment(None, active=False)))), methods)

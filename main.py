@@ -189,7 +189,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         command=arguments,
         corpus=corpus,
     )
-    job.adopt()
+    job.restore()
     return job
 
 

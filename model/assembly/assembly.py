@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
@@ -64,6 +64,12 @@ class Assembled:
     def network(self) -> PreTrainedModel:
         """The host network."""
         return self.backbone.network
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of a network that reads or writes text."""
+        assert self.backbone.tokenizer is not None  # a base without one is refused where it is loaded
+        return self.backbone.tokenizer
 
     @property
     def layers(self) -> list[nn.Module]:

@@ -6,7 +6,7 @@ Configurations decide; where none is given, the files of the adapter do.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault
 from model.assembly.placement import Plans
@@ -78,7 +78,7 @@ class Decision:
 
 
 def decide(
-    network: nn.Module,
+    network: PreTrainedModel,
     family: Family,
     head: Collection[str],
     plans: Plans,
@@ -112,7 +112,7 @@ def decide(
 
 
 def _from_adapter(
-    network: nn.Module, family: Family, plans: Plans, adapter: PeftAdapter | None, norm: NormMode | None
+    network: PreTrainedModel, family: Family, plans: Plans, adapter: PeftAdapter | None, norm: NormMode | None
 ) -> Decision:
     """Return the sites of the network and what the files of an adapter decide by themselves."""
     layers = dimensions(network.config).layers
@@ -132,7 +132,7 @@ def _from_adapter(
     )
 
 
-def _from_plans(recorded: Decision, network: nn.Module, family: Family, plans: Plans) -> Decision:
+def _from_plans(recorded: Decision, network: PreTrainedModel, family: Family, plans: Plans) -> Decision:
     """Return the decision with what the configurations say in place of what an adapter recorded."""
     size, decision = dimensions(network.config), recorded
     if plans.lora is not None:
@@ -177,7 +177,7 @@ def _switched(part: SiteConfigs, on: Mapping[SiteKey, bool]) -> SiteConfigs:
 
 
 def _modules_to_save(
-    network: nn.Module,
+    network: PreTrainedModel,
     head: Collection[str],
     plan: Plan | None,
     adapted: Collection[str],

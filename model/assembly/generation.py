@@ -43,9 +43,8 @@ def generate(assembled: Assembled, prompt: Sequence[int], decoding: Decoding, nu
         decoding: how tokens are chosen.
         number: of the prompt; sampling depends on it and the seed alone.
     """
-    network, tokenizer = assembled.network.eval(), assembled.backbone.tokenizer
+    network, tokenizer = assembled.network.eval(), assembled.tokenizer
     assert isinstance(network, GenerationMixin)  # its class is chosen by the objective
-    assert tokenizer is not None  # the prompt was encoded by it
     room = _positions(assembled) - len(prompt) + 1  # the last token is never fed
     choice: dict[str, Any] = {"do_sample": decoding.sample, "num_beams": decoding.beams}
     if decoding.sample:

@@ -145,9 +145,7 @@ def averaged_factors(assembled: Assembled, usage: Mapping[SiteKey, RouterUsage])
 
 def text_batches(assembled: Assembled, texts: Sequence[str]) -> list[Batch]:
     """Return texts as batches of token ids, 512 tokens of each at most, padded on the right."""
-    backbone = assembled.backbone
-    tokenizer = backbone.tokenizer
-    assert tokenizer is not None  # a base without one cannot be loaded for an adapter of texts
+    backbone, tokenizer = assembled.backbone, assembled.tokenizer
     limit = min(512, backbone.family.positions(backbone.network.config))
     batches: list[Batch] = []
     for start in range(0, len(texts), ROWS):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.runtime.files import replacing_directory
-from model.exchange.extra_adapters import load_kind, recorded_wiring
+from model.exchange.extra_adapters import load_kind, recorded_wiring, single_alpha
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.load import attach_peft
 from model.exchange.peft_format import Factors, PeftAdapter, as_peft_has_it, largest_difference, read, write
@@ -19,9 +19,9 @@ from model.site import SiteKey
 from model.training.objective import Batch, inputs
 
 _ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
-"""Largest relative difference of logits that folding the scale into B explains, by compute type.
+"""Compute dtype -> largest relative difference of logits that multiplying the scale into B explains.
 
-What is read back stands in float32, as readers elsewhere keep it, also where the network computes in float64.
+What is read back is in float32, the dtype of the file, also where the network computes in float64.
 """
 
 
@@ -32,9 +32,16 @@ def collect(
     head: Sequence[str],
     metadata: Mapping[str, Any],
 ) -> PeftAdapter:
-    """Return what is on, as PEFT sees it: the strength of an attachment goes into its scale.
+    """Return the adapters that are on in PEFT's form; each scale contains the strength of the attachment.
 
-    Kinds without PEFT's form go beside it as they are, kinds that are converted for it do both.
+    Methods that PEFT has no form for are kept as `extra`, those that are converted to a LoRA as both.
+
+    Args:
+        network: the host.
+        attachments: by site.
+        methods: kind of adapter by site.
+        head: dotted names of the modules that are saved whole.
+        metadata: what PEFT has no key for.
     """
     modules, extra = {}, {}
     for key, attachment in attachments.items():
@@ -45,10 +52,16 @@ def collect(
             a, b, scale = kind.export(adapter)
             modules[attachment.site.path] = Factors(a, b, scale * attachment.strength)
         if kind.export is None or kind.converts:
-            told = (methods[key], adapter.rank, adapter.alpha, attachment.strength, kind.keys(adapter))
-            recipe = Recipe(*told, converted=kind.converts)
+            recipe = Recipe(
+                methods[key],
+                adapter.rank,
+                single_alpha(adapter),
+                attachment.strength,
+                kind.keys(adapter),
+                converted=kind.converts,
+            )
             extra[str(key)] = Extra(recipe, dict(adapter.state_dict()))
-    # A table under two names is written under both: readers that copy modules keep it equal that way.
+    # A tied table is written under both names: readers that copy modules then keep the copies equal.
     named = network.named_parameters(remove_duplicate=False)
     trained = {name: parameter for name, parameter in named if is_within(name, head)}
     return PeftAdapter(modules, trained, metadata, tuple(head), extra)
@@ -59,18 +72,18 @@ def export(
     adapter: PeftAdapter,
     network: nn.Module,
     attachments: Mapping[SiteKey, Attachment],
-    probe: Batch,
+    batch: Batch,
     stream: Stream | None = None,
     **facts: Any,
 ) -> float:
-    """Write the adapter's directory whole, after reading it back and comparing logits on a batch.
+    """Write the adapter's directory, after reading it back and comparing logits on a batch.
 
     Args:
-        directory: the final place; an older export there is replaced.
+        directory: where it goes; an older export there is replaced.
         adapter: from `collect`.
         network: the network that was trained, adapters on.
         attachments: its attachments.
-        probe: the batch whose logits are compared.
+        batch: the logits of this batch are compared.
         stream: the network's layers, where shortcuts sit in them.
         facts: what `peft_format.write` takes: task_type, base, dropout.
 
@@ -78,13 +91,13 @@ def export(
         The largest relative difference of the logits.
 
     Raises:
-        RuntimeError: when the files give other logits; they are removed.
+        RuntimeError: when the files give other logits; nothing is written then.
     """
     with replacing_directory(directory) as draft:
         write(draft, adapter, **facts)
-        expected, file = logits(network, probe), read(draft)
+        expected, file = logits(network, batch), read(draft)
         difference = max(
-            largest_difference(expected, _reread(form, network, attachments, probe, stream))
+            largest_difference(expected, _reread(form, network, attachments, batch, stream))
             for form in _forms(file)
         )
         if not difference <= _ROUNDING[next(network.parameters()).dtype]:
@@ -94,7 +107,7 @@ def export(
 
 @torch.no_grad()
 def logits(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the network's logits in evaluation mode; positions that are padding are zero."""
+    """Return the logits in evaluation mode, float32: (B, C), or (B, T, vocabulary) with zeros at padding."""
     training = network.training
     network.eval()
     try:
@@ -107,7 +120,7 @@ def logits(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def _forms(file: PeftAdapter) -> list[PeftAdapter]:
-    """Return an adapter as this project reads it and, where that is another thing, as PEFT does."""
+    """Return the adapter as this project reads it and, where PEFT reads it differently, as PEFT does."""
     plain = as_peft_has_it(file)
     return [file] if len(plain.extra) == len(file.extra) else [file, plain]
 
@@ -116,7 +129,7 @@ def _reread(
     file: PeftAdapter,
     network: nn.Module,
     attachments: Mapping[SiteKey, Attachment],
-    probe: Batch,
+    batch: Batch,
     stream: Stream | None,
 ) -> Tensor:
     """Return the logits of the network with the written adapter in place of the trained one."""
@@ -130,7 +143,7 @@ def _reread(
         if stream is not None and recorded_wiring(file) != stream.wiring:
             raise RuntimeError("the exported adapter records another wiring of its shortcuts")
         fresh = attach_peft(network, sites, file, stream)
-        result = logits(network, probe)
+        result = logits(network, batch)
         for attachment in fresh.values():
             attachment.detach()
         return result

@@ -1,4 +1,4 @@
-"""Make adapters again from what stands beside PEFT's files."""
+"""Rebuild the adapters that PEFT has no form for, from `extra.safetensors` and its description."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from configs.toml.binding import bind
-from model.adapters.adapter import AdapterKind
+from model.adapters.adapter import Adapter, AdapterKind
 from model.exchange.extra_tensors import EXTRA, Extra, Recipe
 from model.exchange.peft_format import PeftAdapter
 from model.injection.attachment import Attachment
@@ -17,21 +17,21 @@ from model.tensors.weights import assign
 
 
 def load_kind(method: str) -> AdapterKind:
-    """Return a kind of adapter by its name."""
+    """Return the kind of adapter of a method."""
     return kinds.load(kinds.ADAPTERS, method)
 
 
 def config_of(key: SiteKey, recipe: Recipe, where: str) -> AdapterConfig:
-    """Return what plans a site as a description says.
+    """Return the configuration of a site that rebuilds the described adapter.
 
     Raises:
-        InputFault: for a method that there is not, or that does not stand at such a place.
+        InputFault: for an unknown method, or one that cannot be used at this site.
     """
     kinds.check(kinds.ADAPTERS, recipe.method, f"{where}: method")
     kind = load_kind(recipe.method)
     in_stream, in_peft = kind.place == "stream", kind.export is not None
     if in_peft != recipe.converted or in_stream != (key.role in SHORTCUT_ROLES):
-        raise InputFault(f"{where}: method: '{recipe.method}' does not stand here")
+        raise InputFault(f"{where}: method: '{recipe.method}' cannot be used at this site")
     return AdapterConfig(
         rank=recipe.rank,
         alpha=recipe.alpha,
@@ -66,50 +66,58 @@ def load_extra(
     extra: Mapping[str, Extra],
     where: str,
 ) -> None:
-    """Load tensors into attachments, by site, that a plan has made.
+    """Load tensors into attachments that exist already.
+
+    Args:
+        attachments: site -> attachment.
+        methods: kind of adapter by site.
+        extra: site -> the adapter that a file holds.
+        where: the adapter's directory, named in faults.
 
     Raises:
-        InputFault: when sites, methods, ranks, alphas or keys that decide shapes differ from the plan's.
+        InputFault: when sites, methods, ranks, alphas or keys that decide shapes differ.
     """
     odd = set(extra) ^ {name for name, one in attachments.items() if one.active}
-    odd -= {name for name in odd & set(attachments) if name in extra}  # off here, on in the file
+    odd -= {name for name in odd & set(attachments) if name in extra}  # on in the file and disabled here
     if odd:
         raise InputFault(f"{where}: its sites differ from the configuration's, first at {min(odd)}")
     for name, one in extra.items():
         attachment, recipe = attachments[name], one.recipe
         adapter, method = attachment.adapter, methods[attachment.site.key]
-        told = (recipe.method, recipe.rank, recipe.alpha)
-        if told != (method, adapter.rank, adapter.alpha):
-            raise InputFault(
-                f"{where}: {name}: {_words(*told)}, the configuration says"
-                f" {_words(method, adapter.rank, adapter.alpha)}"
-            )
+        if (recipe.method, recipe.rank, recipe.alpha) != (method, adapter.rank, adapter.alpha):
+            theirs = _description(recipe.method, recipe.rank, recipe.alpha)
+            ours = _description(method, adapter.rank, single_alpha(adapter))
+            raise InputFault(f"{where}: {name}: {theirs}, the configuration says {ours}")
         kind = load_kind(recipe.method)
-        ours, fresh = kind.keys(adapter), kind.optional_tensors(adapter, recipe.keys)
-        odd_keys = [key for key, value in ours.items() if recipe.keys.get(key, value) != value]
-        fault = _odd(f"{where}: {name}", odd_keys, recipe.keys, ours)
+        keys, optional = kind.keys(adapter), kind.optional_tensors(adapter, recipe.keys)
+        odd_keys = [key for key, value in keys.items() if recipe.keys.get(key, value) != value]
+        fault = _key_fault(f"{where}: {name}", odd_keys, recipe.keys, keys)
         if not set(kind.fixed_keys).isdisjoint(odd_keys):
             raise fault
         try:
-            assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=fresh)
+            assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=optional)
         except InputFault:
             if not odd_keys:
                 raise
-            # Shapes differ because a key does; that is what its writer can mend.
+            # Shapes differ because a key does, and the key is what the user can correct.
             raise fault from None
         except ValueError as refusal:
             raise InputFault(f"{where}: {EXTRA}: {name}: {refusal}") from None
         attachment.strength = recipe.strength
 
 
-def _odd(where: str, names: Sequence[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> InputFault:
-    told, said = (_listed({name: keys[name] for name in names}) for keys in (theirs, ours))
-    return InputFault(f"{where}: {told}, the configuration says {said}")
+def single_alpha(adapter: Adapter) -> float:
+    """Return the alpha of an adapter; a LoRA by head, which has several, is in PEFT's file only."""
+    assert not isinstance(adapter.alpha, list)
+    return adapter.alpha
 
 
-def _listed(keys: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in keys.items())
+def _key_fault(
+    where: str, names: Sequence[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> InputFault:
+    recorded, configured = (", ".join(f"{name} = {keys[name]}" for name in names) for keys in (theirs, ours))
+    return InputFault(f"{where}: {recorded}, the configuration says {configured}")
 
 
-def _words(method: str, rank: int, alpha: float) -> str:
+def _description(method: str, rank: int, alpha: float) -> str:
     return f"{method} with r = {rank} and alpha = {alpha:g}"

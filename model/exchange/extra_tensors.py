@@ -1,7 +1,7 @@
-"""What PEFT has no place for: adapters of other kinds, in `extra.safetensors` beside PEFT's files.
+"""Adapters that PEFT has no form for, in `extra.safetensors` next to PEFT's files.
 
-A tensor's name there is `SITE.NAME`, e.g. `layer_0/residual1.A`; `metadata.json` says of each site how its
-adapter is made again.
+A tensor's name there is `SITE.NAME`, for example `layer_0/residual1.A`; `metadata.json` describes for each
+site how its adapter is rebuilt.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ from model.tensors.weights import load_tensors
 
 EXTRA = "extra.safetensors"
 KEY = "extra"
-"""Where `metadata.json` describes what the file holds."""
+"""The key of `metadata.json` that describes the file."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an adapter is made again.
+    """How an adapter is rebuilt.
 
     Args:
-        method: a kind of `model.adapters`.
+        method: a kind of `model.adapters.methods`.
         rank: R.
-        alpha: its scaling constant.
-        strength: coefficient that multiplies its effect.
+        alpha: scaling constant.
+        strength: importance coefficient, which multiplies the delta.
         keys: the method's own keys, as in a TOML.
-        converted: PEFT's files hold a LoRA of the same effect for it.
+        converted: PEFT's files hold a LoRA of the same effect as well.
     """
 
     method: str
@@ -46,14 +46,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Extra:
-    """An adapter that PEFT cannot hold: how it is made, and its tensors by name."""
+    """An adapter that PEFT has no form for: how it is rebuilt, and its tensors by name."""
 
     recipe: Recipe
     tensors: Mapping[str, Tensor]
 
 
 def write_extra(directory: Path, extra: Mapping[str, Extra]) -> dict[str, Any]:
-    """Write the tensors into an existing directory and return what the metadata says of them."""
+    """Write the tensors into an existing directory and return their description for the metadata."""
     tensors = {
         f"{site}.{name}": tensor.detach().cpu().clone().contiguous()
         for site, one in extra.items()
@@ -71,16 +71,16 @@ def _described(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_extra(directory: Path, metadata: Mapping[str, Any], where: Path) -> dict[str, Extra]:
-    """Read what stands beside PEFT's files, by site.
+    """Read the adapters of `extra.safetensors`, by site; none without that file.
 
     Args:
         directory: the adapter's.
         metadata: content of its metadata.json.
-        where: that file.
+        where: path of that file.
 
     Raises:
-        InputFault: naming file and site or tensor, when one is there without the other, when the bytes are
-            not those that were written, or when a description is none.
+        InputFault: naming file and site or tensor, when tensors and descriptions do not belong together, when
+            the file was changed, or when a description is malformed.
     """
     path, described = directory / EXTRA, metadata.get(KEY, {})
     if not isinstance(described, dict) or not all(isinstance(one, dict) for one in described.values()):

@@ -1,8 +1,9 @@
-"""Exchange with PEFT: the files `adapter_model.safetensors` and `adapter_config.json`.
+"""PEFT's format: read and write `adapter_model.safetensors` and `adapter_config.json`.
 
 Source: the format of huggingface/peft, `LoraConfig` and `get_peft_model_state_dict`.
-Differs: when ranks or scales are mixed, B is written multiplied by its alpha / R and lora_alpha = r, so that
-every reader computes scale 1, also one that knows no patterns; only keys that old releases know are written.
+Differs: when ranks or scales differ between modules, B is multiplied by alpha / R and lora_alpha = r is
+written, so that every reader computes scale 1, also one that ignores patterns; only keys that old releases
+know are written.
 """
 
 import json
@@ -41,13 +42,13 @@ _UNSUPPORTED = (
     "velora_config",
 )
 _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Words of `init_lora_weights` that leave the base as it is; others (PiSSA, OLoRA, LoftQ, …) change it."""
+"""Values of `init_lora_weights` that leave the base unchanged; others (PiSSA, OLoRA, LoftQ, …) change it."""
 _LARGEST_ALPHA = 1e30
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One module's adapter: A (R, D_in), B (D_out, R) and the scale its file gives B A."""
+    """The LoRA of a module: A (R, D_in), B (D_out, R) and the scale of B A."""
 
     a: Tensor
     b: Tensor
@@ -61,13 +62,13 @@ class Factors:
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A LoRA in PEFT's terms.
+    """An adapter in PEFT's format.
 
     Args:
         modules: full module name -> factors.
-        head: full parameter name -> tensor of the modules trained and saved whole.
-        metadata: what PEFT has no place for; empty for an adapter of another tool.
-        saved: full names of the modules that the head's tensors belong to; only a writer knows them.
+        head: full parameter name -> tensor of the modules that are trained and saved whole.
+        metadata: content of metadata.json, which PEFT ignores; empty for an adapter of another tool.
+        saved: full names of the modules that the tensors of `head` belong to; empty in one that was read.
         extra: site -> an adapter that PEFT has no form for.
         source: the directory it was read from, named in faults; empty where it was not read.
     """
@@ -85,10 +86,10 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
 
     Args:
         directory: where the files go.
-        adapter: what to write; its metadata is completed with the digest of the tensor file.
-        task_type: PEFT's word, `SEQ_CLS` or `CAUSAL_LM`.
+        adapter: what is written; the digests of the tensor files are added to its metadata.
+        task_type: PEFT's name of the task, `SEQ_CLS` or `CAUSAL_LM`.
         base: name or path of the frozen base.
-        dropout: the training dropout, for readers that train on.
+        dropout: the dropout of training, for readers that continue it.
     """
     uniform = len({(f.rank, f.scale) for f in adapter.modules.values()}) <= 1
     tensors: dict[str, Tensor] = {}
@@ -135,7 +136,7 @@ def _config(
 
 
 def as_peft_has_it(adapter: PeftAdapter) -> PeftAdapter:
-    """Return the adapter without what a LoRA in PEFT's files stands for as well."""
+    """Return the adapter as PEFT reads it: with the LoRA in place of what was converted to it."""
     apart = {site: one for site, one in adapter.extra.items() if not one.recipe.converted}
     metadata = {name: value for name, value in adapter.metadata.items() if name != KEY}
     return replace(adapter, extra=apart, metadata=metadata)
@@ -145,8 +146,8 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     """Read an adapter of PEFT or of this project, checked in full.
 
     Raises:
-        InputFault: naming file and key or tensor, for a missing file, a method other than LoRA, an option
-            that is not supported, a rank other than its tensors', a value not finite, or a changed file.
+        InputFault: naming file and key or tensor, for a missing or changed file, a method other than LoRA, an
+            option that is not supported, a rank other than the tensors', or a value that is not finite.
     """
     config = _json(directory / CONFIG, flag)
     where = str(directory / CONFIG)
@@ -168,7 +169,7 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
 
 
 def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:
-    """Refuse every option that gives the tensors another meaning, and numbers that are none."""
+    """Refuse options that give the tensors another meaning, and malformed numbers."""
     if config.get("peft_type") != "LORA":
         raise InputFault(f"{where}: peft_type: must be LORA, got {config.get('peft_type')!r}")
     for key in _UNSUPPORTED:
@@ -179,25 +180,33 @@ def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:
     start = config.get("init_lora_weights")
     if not any(start is word or start == word for word in _STARTS):
         raise InputFault(f"{where}: init_lora_weights: not supported, {start!r} changes the base's weights")
-    _require_numbers(config, where, "r", "rank_pattern", lambda value: type(value) is int and value > 0)
-    _require_numbers(
-        config,
-        where,
-        "lora_alpha",
-        "alpha_pattern",
-        lambda value: type(value) in (int, float) and abs(value) < _LARGEST_ALPHA,
-    )
+    _require_numbers(config, where, "r", "rank_pattern", _is_rank, "a whole number above 0")
+    _require_numbers(config, where, "lora_alpha", "alpha_pattern", _is_alpha, "a finite number")
+
+
+def _is_rank(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_alpha(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST_ALPHA
 
 
 def _require_numbers(
-    config: Mapping[str, Any], where: str, key: str, pattern_key: str, is_right: Callable[[Any], bool]
+    config: Mapping[str, Any],
+    where: str,
+    key: str,
+    pattern_key: str,
+    is_allowed: Callable[[Any], bool],
+    allowed: str,
 ) -> None:
+    """Check a number and those of the patterns that replace it for some modules."""
     patterns = config.get(pattern_key) or {}
     if not isinstance(patterns, dict):
         raise InputFault(f"{where}: {pattern_key}: must be a table of patterns, got {patterns!r}")
     for shown, value in [(key, config.get(key)), *((f"{pattern_key}: {k}", v) for k, v in patterns.items())]:
-        if not is_right(value):
-            raise InputFault(f"{where}: {shown}: no number that fits, got {value!r}")
+        if not is_allowed(value):
+            raise InputFault(f"{where}: {shown}: must be {allowed}, got {value!r}")
     for pattern in patterns:
         try:
             re.compile(pattern)
@@ -250,7 +259,7 @@ def _scaled(
 
 
 def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Return the first pattern's value that matches the end of the module's name, as PEFT chooses it."""
+    """Return the value of the first pattern that matches the end of the module's name, as PEFT does."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value
@@ -270,5 +279,5 @@ def _json(path: Path, flag: str) -> dict[str, Any]:
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Return max |ours - theirs| relative to max |ours|, as a plain number."""
+    """Return max |ours - theirs| / max |ours|."""
     return float((ours - theirs).abs().max() / ours.abs().max().clamp_min(torch.finfo(ours.dtype).tiny))

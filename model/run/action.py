@@ -1,4 +1,4 @@
-"""The contract of an action: what the word after `python -m main` does with a job."""
+"""The contract of an action: what `python -m main ACTION` does with a job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from model.run.job import Job
 
 
 def _accept(job: Job) -> None:
-    pass
+    """Refuse nothing."""
 
 
 @dataclass(frozen=True)

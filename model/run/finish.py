@@ -1,14 +1,15 @@
-"""The end of a training run: the best step's weights, their export, their score, the record."""
+"""Finish a training run: load the best step's weights, export and evaluate them, write the record."""
 
 from pathlib import Path
 
 import lightning as L
 
+from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import replacing_directory
 from model.exchange.export import collect, export
-from model.run.evaluation import score, show_result, write_predictions
-from model.run.job import NOTHING_SEARCHED, Job, Searched, Steps
+from model.run.evaluation import evaluate_test, show_result, write_predictions
+from model.run.job import NO_SEARCH, Job, SearchResult, Steps
 from model.run.report import write_report
 from model.run.router_report import record_routers, report_routers
 from model.tensors.checkpoint import load_checkpoint
@@ -22,13 +23,23 @@ _TASK_TYPES = {"language_modeling": "CAUSAL_LM"}
 
 def finish(
     job: Job,
+    directory: RunDirectory,
     trainer: L.Trainer,
     learner: FineTuner,
     saver: Checkpoints,
-    searched: Searched = NOTHING_SEARCHED,
+    searched: SearchResult = NO_SEARCH,
 ) -> None:
-    """Go back to the best step's weights, export and score them, write summary and report."""
-    directory, rank = job.directory, console.rank()
+    """Load the best step's weights, export and evaluate them, write `summary.json` and `report.md`.
+
+    Args:
+        job: the run.
+        directory: that of the run.
+        trainer: from `fit`.
+        learner: the trained network.
+        saver: knows the best step and its metric.
+        searched: what a search or freezing decided.
+    """
+    rank = console.rank()
     best = trainer.strategy.broadcast(str(directory.best))
     learner.load_trained(load_checkpoint(Path(best)), best)
     rows = read_metrics(directory.metrics) if rank == 0 else []
@@ -37,11 +48,11 @@ def finish(
     }
     with synchronised_forwards(learner.network):
         if rank == 0:
-            _export(job, learner)
+            _export(job, learner, directory)
         recorder = record_routers(job, trainer, learner)
-    routers = report_routers(job, trainer, recorder)
+    routers = report_routers(job, directory, trainer, recorder)
     if "test" in job.data.test_names:
-        tested = score(job, trainer, learner, directory.path)
+        tested = evaluate_test(job, trainer, learner, directory.path)
         metrics |= tested
         if rank == 0:
             epoch = next((epoch for step, epoch, *_ in reversed(rows) if step == saver.best_step), 0)
@@ -63,17 +74,17 @@ def finish(
     console.say(f"run directory: {directory.path}")
 
 
-def _export(job: Job, learner: FineTuner) -> None:
+def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
     """Write `adapter/`, or `model/` after full fine-tuning."""
-    assembled, path = job.assembled, job.directory.path
+    assembled = job.assembled
     if not assembled.attachments:
-        with replacing_directory(path / "model") as draft:
+        with replacing_directory(directory.path / "model") as draft:
             assembled.network.save_pretrained(draft)
-            assembled.backbone.tokenizer.save_pretrained(draft)
+            assembled.tokenizer.save_pretrained(draft)
         return
     metadata = {
         "base_digest": assembled.backbone.digest,
-        "evaluation": job.evaluation(),
+        "evaluation": job.evaluation_options(),
         "template": job.task.template,
         **({"templates": dict(job.task.templates)} if job.task.templates else {}),
         "labels": list(job.task.classes),
@@ -84,14 +95,14 @@ def _export(job: Job, learner: FineTuner) -> None:
     adapter = collect(
         assembled.network, assembled.attachments, assembled.methods, assembled.saved_modules, metadata
     )
-    probe = next(iter(job.data.val_dataloader()[0]))
-    probe = {name: tensor[:4].to(learner.device) for name, tensor in probe.items()}
+    batch = next(iter(job.data.val_dataloader()[0]))
+    batch = {name: tensor[:4].to(learner.device) for name, tensor in batch.items()}
     difference = export(
-        job.directory.adapter,
+        directory.adapter,
         adapter,
         assembled.network,
         assembled.attachments,
-        probe,
+        batch,
         assembled.stream,
         task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
         base=job.base,
@@ -100,4 +111,4 @@ def _export(job: Job, learner: FineTuner) -> None:
             default=0.0,
         ),
     )
-    console.say(f"adapter: {job.directory.adapter} (read back, logits differ by {difference:.1e} at most)")
+    console.say(f"adapter: {directory.adapter} (read back, logits differ by {difference:.1e} at most)")

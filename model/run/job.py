@@ -1,4 +1,4 @@
-"""What an action is given: everything built and checked, nothing run yet."""
+"""What an action is given: a run with everything built and checked, and nothing executed yet."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,11 @@ from lightning import LightningDataModule
 
 from configs.runs.run_directory import RunDirectory
 from configs.runtime.faults import InputFault
+from configs.schema.options import Options
 from model.assembly.assembly import Assembled, require_base
 from model.freezing.record import FreezingHistory
 from model.run.report import Summary
+from model.run.run_data import RunData
 from model.run.task_facts import TaskFacts
 from model.site import SiteKey
 from model.training.learners.finetune import FineTuner
@@ -21,16 +23,20 @@ from model.training.optimizer import OptimizerSettings
 
 
 class Steps(NamedTuple):
-    """Optimiser steps of a run: which was the best, and how many were taken."""
+    """Optimiser steps of a run: the best one, and how many were taken."""
 
     best: int = 0
     taken: int = 0
 
 
-class Searched(NamedTuple):
-    """What a search did: decisions, the modules it switched (None: all), heading -> picture.
+class SearchResult(NamedTuple):
+    """What a search, or freezing, did during training.
 
-    Or what freezing did: its history.
+    Args:
+        decisions: reallocations.
+        eligible: the modules that it switched; None: all modules of the run count.
+        pictures: heading -> picture in the run directory.
+        freezing: which matrices were frozen when; None without freezing.
     """
 
     decisions: int = 0
@@ -39,37 +45,37 @@ class Searched(NamedTuple):
     freezing: FreezingHistory | None = None
 
 
-NOTHING_SEARCHED = Searched()
+NO_SEARCH = SearchResult()
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run, ready to go.
+    """One run, ready to start.
 
     Args:
-        action: the word of the command line.
+        action: that of the command line.
         options: the effective options.
         config_text: the content of `config.toml`.
-        task: the data set's facts.
+        task: what is known about the data set.
         data: its batches.
-        rows: rows read, used and refused, in all and by split, and the reasons.
+        rows: rows read, used and refused, in total and by split, and the reasons.
         digests: split -> SHA-256 of its examples.
         assembled: network and adapters.
         base: path or name of the frozen base, as other tools load it.
-        checkpoint: what `--load` with `--load-type pl` holds; its tensors are in place already.
+        checkpoint: the checkpoint of `--load` with `--load-type pl`; `restore` loads its tensors.
         preview: one decoded example with its loss mask.
         directory: the run directory, open and locked; None for a dry run.
         command: the command line as typed.
-        corpus: files for `search/` that say what the training texts decided.
+        corpus: name -> content of the files for `search/` about the clusters of the training texts.
         refusals: how many rows of each split are refused for which reason, a line each.
         notes: what is to be known about the rows, a line each.
     """
 
     action: str
-    options: Any
+    options: Options
     config_text: str
     task: TaskFacts
-    data: LightningDataModule
+    data: RunData
     rows: Mapping[str, Any]
     digests: Mapping[str, str]
     assembled: Assembled
@@ -83,9 +89,15 @@ class Job:
     notes: Sequence[str] = ()
 
     @property
-    def selected(self) -> str:
+    def selection_metric(self) -> str:
         """The metric that chooses the best step, with its split."""
         return f"val/{self.task.selection}"
+
+    @property
+    def datamodule(self) -> LightningDataModule:
+        """The data as Lightning takes it; a protocol cannot demand a class of Lightning."""
+        assert isinstance(self.data, LightningDataModule), type(self.data)
+        return self.data
 
     def freeze_inactive(self) -> None:
         """Freeze the adapters that stay off in this run: no gradient, no update, no decay.
@@ -103,7 +115,7 @@ class Job:
         """Return the learner of this run; it trains what requires a gradient, see `freeze_inactive`.
 
         Args:
-            evaluations: names of the sets it is evaluated on.
+            evaluations: names of its evaluation sets.
         """
         options = self.options
         head_lr = options.learning_rate if options.head_learning_rate is None else options.head_learning_rate
@@ -128,34 +140,36 @@ class Job:
         )
 
     def _objective(self) -> Objective:
-        """Return loss and metrics; questions of MMLU are answered by letters."""
+        """Return loss and metrics; in MMLU mode the evaluation is multiple choice."""
         task = self.task
         built = build(task.objective, task.metrics, len(task.classes))
         return MultipleChoice(built, task.metrics) if task.selection == "mmlu" else built
 
-    def adopt(self) -> None:
-        """Put the checkpoint's tensors and switches in place, before anything of the run is written.
+    def restore(self) -> None:
+        """Load the tensors and switches of the checkpoint, if there is one, before any file is written.
 
         Raises:
-            InputFault: when they are not those that train here, or stood on another base.
+            InputFault: when they do not fit the trainable tensors, the base or the data of this run.
         """
-        if self.checkpoint is not None:
-            require_base(self.assembled.backbone, self.checkpoint["facts"])
-            if self.options.resume_training:
-                self._require_data(self.checkpoint["facts"]["data_digests"])
-            self.freeze_inactive()
-            self.learner(()).load_trained(self.checkpoint, self.options.load)
-            if not self.options.resume_training:  # a history given now says more than the checkpoint
-                for key, on in self.assembled.switches.items():
-                    if key in self.assembled.attachments:
-                        self.assembled.attachments[key].enabled = on
+        if self.checkpoint is None:
+            return
+        facts = self.checkpoint["facts"]
+        require_base(self.assembled.backbone, facts)
+        if self.options.resume_training:
+            self._require_data(facts["data_digests"])
+        self.freeze_inactive()
+        self.learner(()).load_trained(self.checkpoint, str(self.options.load))
+        if not self.options.resume_training:  # a history that is given counts more than the checkpoint
+            for key, on in self.assembled.switches.items():
+                if key in self.assembled.attachments:
+                    self.assembled.attachments[key].enabled = on
 
-    def _require_data(self, began: Mapping[str, str]) -> None:
-        """Refuse to go on with other examples than the run began with."""
-        changed = [name for name in began if self.digests.get(name) != began[name]]
+    def _require_data(self, recorded: Mapping[str, str]) -> None:
+        """Refuse to resume with other examples than the run was started with."""
+        changed = [name for name, digest in recorded.items() if self.digests.get(name) != digest]
         if changed:
             raise InputFault(
-                f"--dataset: {', '.join(changed)} of {self.task.name} changed since the run began"
+                f"--dataset: {', '.join(changed)} of {self.task.name} changed since the run was started"
             )
 
     def summary(
@@ -166,21 +180,21 @@ class Job:
         split: str,
         value: float | None,
         steps: Steps,
-        searched: Searched = NOTHING_SEARCHED,
+        searched: SearchResult = NO_SEARCH,
     ) -> Summary:
-        """Return the result for scripts.
+        """Return the content of `summary.json`.
 
         Args:
-            learner: counts what trains.
+            learner: counts the trainable parameters.
             metrics: every final number by name.
-            split: where the metric was taken.
-            value: the metric that chose the best step.
-            steps: which step that was, and how many were taken.
-            searched: what a search did.
+            split: the split that `value` was computed on.
+            value: the value of the metric that chooses the best step.
+            steps: the best step, and how many were taken.
+            searched: what a search or freezing did.
         """
         groups = learner.trainable_counts()
         metric = {
-            "name": self.selected,
+            "name": self.selection_metric,
             "direction": "max" if self.task.maximise else "min",
             "split": split,
             "value": value,
@@ -197,8 +211,8 @@ class Job:
         counts = groups | {"total": sum(groups.values())}
         return Summary(metric, metrics, counts, steps.taken, self.rows, search, freezing)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint says about the base it stands on."""
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """Return what a checkpoint records about its base, model and data."""
         backbone = self.assembled.backbone
         return {
             "base": backbone.word,
@@ -210,8 +224,8 @@ class Job:
             "data_digests": dict(self.digests),
         }
 
-    def evaluation(self) -> dict[str, Any]:
-        """Return the options that decide an evaluation's number, stored with the adapter."""
+    def evaluation_options(self) -> dict[str, Any]:
+        """Return the options that the result of an evaluation depends on; they are saved with the adapter."""
         names = ["dataset", "task", "batch_size", "max_token_len"]
         names += ["precision", "base_dtype", "attention", "seed"]
         if self.assembled.stream is not None:

@@ -1,4 +1,4 @@
-"""What a heuristic looks at in a run: its network, the batches it may read, the sum over processes."""
+"""Give a heuristic what it needs of a run: network, batches, metric, the sum over processes."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -8,6 +8,7 @@ import lightning as L
 
 from configs.runtime import console
 from configs.runtime.console import is_quiet
+from configs.schema.options import Options
 from model.run.job import Job
 from model.search.heuristic import HeuristicKind, Probe
 from model.site import SiteKey
@@ -17,12 +18,12 @@ from model.training.objective import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What a search wants to hear from a heuristic while it works.
+    """What a search passes to a heuristic that reports while it works.
 
     Args:
-        known: scores of an earlier try that was broken off.
-        found: (site, score) -> None.
-        note: (name, value) -> None: a fact for the score file.
+        known: scores of an earlier attempt that was interrupted.
+        found: (site, score) -> None, called after each score.
+        note: (name, value) -> None, called with a fact for the score file.
     """
 
     known: Mapping[SiteKey, float] = dataclasses.field(default_factory=dict)
@@ -46,7 +47,7 @@ def batches_read(job: Job, kind: HeuristicKind, whole: int | None = None) -> Cal
     return limit
 
 
-def random_b_seed(options: Any, kind: HeuristicKind) -> int | None:
+def random_b_seed(options: Options, kind: HeuristicKind) -> int | None:
     """Return the seed of a static test's random B, or None where the weights are scored as they are."""
     start = options.score_init or ("random_b" if kind.random_b else "as_is")
     return options.seed if start == "random_b" else None
@@ -62,18 +63,18 @@ def probe_of(
     keys: Collection[SiteKey] | None = None,
     hooks: Hooks | None = None,
 ) -> Probe:
-    """Return a probe of modules that are on.
+    """Return what a heuristic is given to score modules that are on.
 
-    The metric is the task's own; a language model's is its perplexity.
+    The metric is the one that chooses the best step; for a language model it is the perplexity.
 
     Args:
         job: the run.
         trainer: gives device, precision and processes.
         learner: the network and its attachments.
         kind: the heuristic.
-        batches: this process's share, where the loader left them.
+        batches: this process's share; they are moved to the trainer's device.
         keys: the modules that are scored; None for every one that is on.
-        hooks: what the search wants to hear.
+        hooks: for a heuristic that reports while it works.
     """
     hooks = hooks or Hooks()
     scored = {key: one for key, one in learner.attachments.items() if one.active}

@@ -1,4 +1,4 @@
-"""Put the search of a `train-dyrealloc` run together from its options."""
+"""Build the search of a `train-dyrealloc` run from its options."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,17 +18,17 @@ from model.training.learners.finetune import FineTuner
 from model.training.objective import Batch
 
 _GRID = {"alpha_test": {"max_alpha": 10}}
-"""Facts that readers of a history need about a heuristic's scores."""
+"""Heuristic -> what readers of a history must know about its scores."""
 
 
 def budget_of(job: Job) -> Budget:
-    """Return how many modules are on.
+    """Return which modules the search may switch and how many of them are on.
 
     Raises:
-        InputFault: when no module would be.
+        InputFault: when no module is eligible, or none would be on.
     """
     options, attachments = job.options, job.assembled.attachments
-    # A checkpoint's modules train; what its run did not train has no place here.
+    # Modules that the checkpoint's run did not train are not eligible.
     known = None if job.checkpoint is None else job.checkpoint["switches"]
     keys = [
         key for key, one in attachments.items() if one.strength != 0 and (known is None or str(key) in known)
@@ -69,11 +69,11 @@ def _batches(job: Job) -> int:
 
 
 class _Scores:
-    """Scores of one decision after the other.
+    """Compute the scores of each reallocation.
 
     Args:
         job: the run.
-        budget: tells the eligible modules.
+        budget: has the eligible modules.
     """
 
     def __init__(self, job: Job, budget: Budget) -> None:
@@ -85,7 +85,13 @@ class _Scores:
         self._stored: Sequence[Batch] | None = None
 
     def __call__(self, trainer: L.Trainer, learner: FineTuner, number: int) -> Mapping[SiteKey, float]:
-        """Return the score of every eligible module; all of them are on."""
+        """Return the score of every eligible module, while all of them are on.
+
+        Args:
+            trainer: gives device, precision and processes.
+            learner: the network and its attachments.
+            number: of the reallocation, from 0.
+        """
         options = self.job.options
         is_warm = trainer.current_epoch >= options.constant_warmup_epochs
         kind = self.kind if is_warm else self.warmup
@@ -94,7 +100,7 @@ class _Scores:
         seed = options.seed if options.score_init == "random_b" else None
         scores = measure(kind, probe, seed)
         if is_warm and options.importance_test_name != "constant" and all_equal(list(scores.values())):
-            console.say(f"note: reallocation {number}: all scores are equal, the choice is random")
+            console.say(f"note: reallocation {number}: all scores are equal, so the choice is random")
         return scores
 
     def _batches(self, kind: HeuristicKind, number: int) -> Sequence[Batch]:
@@ -103,7 +109,7 @@ class _Scores:
         limit = batches_read(self.job, kind, whole=_batches(self.job))
         if kind.mixes_validation:
             return list(self.job.data.mixed_dataloader(limit, draws(self.job.options.seed, "mixed", number)))
-        if self._stored is None:  # the same ones at every decision
+        if self._stored is None:  # the same ones at every reallocation
             data = self.job.data
             self._stored = list(data.scoring_dataloader(data.scoring_batches(limit)))
         return self._stored

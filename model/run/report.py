@@ -1,4 +1,4 @@
-"""What a run leaves for people and scripts: `summary.json`, `report.md` and the picture of its curves."""
+"""The results of a run: `summary.json` for scripts, `report.md` and the curves for people."""
 
 import json
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from model.figures.charts import training_curves
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a run; holds no clock, host, path, action or project name.
+    """The result of a run, the same for equal runs: without time, host, path, action or project name.
 
     Args:
         metric: the metric that chose the best step: name, direction, split, value, best_step.
         metrics: every final number by name.
         trainable_parameters: adapters, router_or_gates, head, other, total.
         steps: optimiser steps taken.
-        rows: rows read, used and refused, in all and by split, and the reasons.
+        rows: rows read, used and refused, in total and by split, and the reasons.
         search: decisions taken, modules enabled and eligible.
-        freezing: parameters that trained at the start, at the end and on average, the head left out, and how
-            many matrices stopped; None where none may.
+        freezing: trainable parameters at the start, at the end and on average, without the head, and the
+            number of frozen matrices; None without freezing.
     """
 
     metric: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Summary:
     freezing: Mapping[str, float] | None = None
 
     def write(self, path: Path) -> None:
-        """Write it as JSON with sorted keys."""
+        """Write the file as JSON with sorted keys."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if self.freezing is None:
             del content["freezing"]
@@ -53,8 +53,8 @@ def write_report(
     Args:
         directory: the run directory.
         summary: the result.
-        rows: step, epoch, name and value, as `metrics.csv` holds them.
-        facts: what ran, in words for a table.
+        rows: step, epoch, name and value of each line of `metrics.csv`.
+        facts: the rows of the first table.
         pictures: heading -> a picture in the run directory.
     """
     losses = {step: value for step, _, name, value in rows if name == "train/loss"}
@@ -72,7 +72,7 @@ def write_report(
         )
     lines += ["", "| metric | value |", "|---|---|"]
     lines += [f"| {name} | {value:.6g} |" for name, value in summary.metrics.items()]
-    lines += ["", "## Trained parameters", "", "| group | count |", "|---|---|"]
+    lines += ["", "## Trainable parameters", "", "| group | count |", "|---|---|"]
     lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
     counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused and more
     if summary.freezing is not None:
@@ -91,11 +91,11 @@ def write_report(
 
 
 def _frozen(numbers: Mapping[str, float]) -> list[str]:
-    """Return the section on matrices that stopped training."""
+    """Return the section on freezing."""
     return [
         *("", "## Freezing", ""),
-        f"{numbers['frozen']} of {numbers['matrices']} matrices stopped training."
-        " Parameters that trained, the head left out:",
+        f"{numbers['frozen']} of {numbers['matrices']} matrices were frozen."
+        " Trainable parameters, without the head:",
         *("", "| at the start | at the end | average over steps |", "|---|---|---|"),
         f"| {numbers['start']:,} | {numbers['end']:,} | {numbers['average']:,.1f} |",
     ]

@@ -1,4 +1,4 @@
-"""The routers of a trained run on its validation data: `search/router_usage.toml` and pictures of it."""
+"""Report how trained routers weigh their experts on validation data: `search/router_usage.toml`, pictures."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import write_bytes, write_text
 from model.assembly.router_maps import draw_task_types, task_type_maps
@@ -18,18 +19,18 @@ from model.training.learners.finetune import FineTuner
 _BATCHES = 32
 """Global batches of each validation set."""
 _EXAMPLES = 256
-"""Of a set that tells types of task so many examples at least."""
+"""Examples, at least, of a validation set with task types."""
 
 
 def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecorder:
-    """Record how routers weigh their experts on this process's share of validation batches.
+    """Return the weights that routers give their experts on this process's share of validation batches.
 
-    Processes may make different numbers of forward passes; `report_routers` adds up the sums of all of them.
+    Processes may make different numbers of forward passes; `report_routers` sums over all of them.
     """
     network, record = learner.network, RouterRecorder(learner.network, learner.attachments)
     if not record.routed:
         return record
-    learner.to(trainer.strategy.root_device)  # training leaves it on the CPU
+    learner.to(trainer.strategy.root_device)  # Lightning moves it to the CPU after training
     training, unused = network.training, learner.objective.evaluation(learner.device)
     network.eval()
     try:
@@ -39,18 +40,20 @@ def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRe
                 for number, batch in enumerate(loader):
                     record.set_types(types[number] if types else ())
                     with trainer.precision_plugin.forward_context():
-                        # Not the loss: an evaluation set may hold other targets than training has.
+                        # Not the loss: an evaluation set may have other targets than the training set.
                         learner.objective.evaluate(network, trainer.strategy.batch_to_device(batch), unused)
     finally:
         network.train(training)
     return record
 
 
-def report_routers(job: Job, trainer: L.Trainer, record: RouterRecorder) -> Mapping[str, Path]:
-    """Write and draw the routers' weights over all processes; every one of them calls this, the first writes.
+def report_routers(
+    job: Job, directory: RunDirectory, trainer: L.Trainer, record: RouterRecorder
+) -> Mapping[str, Path]:
+    """Write and draw the means over all processes; each of them calls this, the first one writes.
 
     Returns:
-        Heading -> picture; nothing where no router is on, and on the other processes.
+        Heading -> picture; empty where no router is on, and on the other processes.
     """
     if not record.routed:
         return {}
@@ -60,7 +63,7 @@ def report_routers(job: Job, trainer: L.Trainer, record: RouterRecorder) -> Mapp
     )
     if console.rank() != 0:
         return {}
-    folder, usage, by_type = job.directory.path / "search", record.usage(), record.usage_by_type()
+    folder, usage, by_type = directory.path / "search", record.usage(), record.usage_by_type()
     folder.mkdir(exist_ok=True)
     write_text(folder / "router_usage.toml", usage_text(usage, by_type))
     pictures = {}

@@ -1,4 +1,4 @@
-"""The beginning of a run: its directory's first files and the tables a person reads."""
+"""Start a run: print what will run, and write the first files of its directory."""
 
 import platform
 import shlex
@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from configs.runs.experiment import PLANS
+from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import write_bytes, write_text
 from configs.schema.base_dtype import QUANTIZER_PACKAGE
@@ -22,11 +24,11 @@ from model.training.learners.finetune import FineTuner
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "safetensors")
 
 
-def write_first_files(job: Job) -> None:
-    """Write `config.toml`, the plans' copies and `run.toml`; the first process alone does it."""
-    if job.directory is None or console.rank() != 0:
+def write_first_files(job: Job, directory: RunDirectory) -> None:
+    """Write `config.toml`, the copies of the plans and `run.toml`, on the first process only."""
+    if console.rank() != 0:
         return
-    path = job.directory.path
+    path = directory.path
     write_text(path / "config.toml", job.config_text)
     for option, name in PLANS.items():
         plan = getattr(job.options, option)
@@ -38,8 +40,8 @@ def write_first_files(job: Job) -> None:
     write_text(path / "run.toml", toml_text(_circumstances(job)))
 
 
-def _circumstances(job: Job) -> dict:
-    """Return everything that changes from run to run."""
+def _circumstances(job: Job) -> dict[str, Any]:
+    """Return the content of `run.toml`: everything that differs between equal runs."""
     packages = _PACKAGES if job.assembled.backbone.quantizer is None else (*_PACKAGES, QUANTIZER_PACKAGE)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -56,38 +58,37 @@ def _circumstances(job: Job) -> dict:
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 
-def begin(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> bool:
-    """Show what will run, write the first files of a new run, and tell whether there is anything to do.
+def start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> RunDirectory | None:
+    """Print what will run and write the first files of a new run.
 
     Args:
         job: the run.
-        learner: counts what trains.
-        more: further rows of the table, which take the place of rows of the same name.
+        learner: counts the trainable parameters.
+        more: further rows of the table, which replace rows of the same name.
 
     Returns:
-        False for a dry run.
+        The run directory; None for a dry run, which ends here.
     """
     show_start(job, learner, more)
     if job.directory is not None and not job.options.resume_training:
-        write_first_files(job)
-    return job.directory is not None
+        write_first_files(job, job.directory)
+    return job.directory
 
 
 def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = ()) -> None:
-    """Print matched modules per role, trained parameters by group, one example and the metric.
+    """Print adapters by role, trainable parameters by group, one example, the metric and the notes.
 
     Args:
         job: the run.
-        learner: counts what trains.
-        more: further rows, which take the place of rows of the same name.
+        learner: counts the trainable parameters.
+        more: further rows, which replace rows of the same name.
     """
     roles = (
         ", ".join(f"{role} {count}" for role, count in sorted(job.assembled.counts_by_role().items()))
@@ -99,8 +100,8 @@ def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = (
     parts = ", ".join(f"{name} {count:,}" for name, count in groups.items() if count)
     direction = "higher is better" if job.task.maximise else "lower is better"
     enabled = sum(attachment.active for attachment in job.assembled.attachments.values())
-    rows = [
-        ("run directory", "none (dry run)" if job.directory is None else job.directory.path),
+    rows: list[tuple[str, str]] = [
+        ("run directory", "none (dry run)" if job.directory is None else str(job.directory.path)),
         ("base", f"{job.assembled.backbone.word} (sha256 {job.assembled.backbone.digest[:12]})"),
         ("adapted modules", roles),
         *_shortcut_row(job),
@@ -109,7 +110,7 @@ def show_start(job: Job, learner: FineTuner, more: Sequence[tuple[str, str]] = (
         ("rows", ", ".join(_used(name, count) for name, count in job.rows["splits"].items())),
         *([("rows refused", "; ".join(job.refusals))] if job.refusals else []),
         *_mixture(job.rows.get("parts", {})),
-        ("metric", f"{job.selected}, {direction}"),
+        ("metric", f"{job.selection_metric}, {direction}"),
         ("example", job.preview),
     ]
     table = {name: value for name, value in (*rows, *more)}
@@ -128,7 +129,7 @@ def _used(name: str, counts: Mapping[str, int]) -> str:
 
 
 def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
-    """Return a line with each part's share of an epoch, if there are parts that train."""
+    """Return a row with each part's share of an epoch, for a mixture that trains."""
     key = "drawn_per_epoch"
     drawn = {part: account[key] for part, account in parts.items() if key in account}
     total = sum(drawn.values())
@@ -137,7 +138,7 @@ def _mixture(parts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, str]]:
 
 
 def _shortcut_row(job: Job) -> list[tuple[str, str]]:
-    """Say what the shortcuts among the adapted modules hold and how they are wired."""
+    """Return a row with the number of shortcuts, their parameters and how they are wired."""
     stream, attachments = job.assembled.stream, job.assembled.attachments
     if stream is None:
         return []

@@ -1,4 +1,4 @@
-"""`imp-test`: score every module that is on, write the score file and its picture, train nothing else."""
+"""`imp-test`: score every module that is on, write the score file and its heat map."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from configs.runs.run_directory import RunDirectory
 from configs.runtime import console, kinds
 from configs.runtime.files import write_bytes
 from model.figures.heat_maps import heat_map
@@ -15,7 +16,7 @@ from model.run.fit import fit
 from model.run.job import Job, Steps
 from model.run.probe import Hooks, batches_read, probe_of, random_b_seed
 from model.run.report import write_report
-from model.run.start import begin
+from model.run.start import start
 from model.search.heuristic import HeuristicKind
 from model.search.saliency import all_equal, measure
 from model.search.score_file import Scores, read_scores, score_panel, write_scores
@@ -29,31 +30,32 @@ _SHOWN = 8
 
 
 def run(job: Job) -> int:
-    """Score; a heuristic that needs trained adapters trains them first, unless a checkpoint holds them."""
+    """Score; for a heuristic that needs trained adapters train them first, unless a checkpoint holds them."""
     job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
-    if not begin(job, learner):
+    directory = start(job, learner)
+    if directory is None:
         return 0
     kind: HeuristicKind = kinds.load(kinds.HEURISTICS, job.options.importance_test_name)
     if kind.trains_first and not _is_trained(job):
-        _train(job, learner)
-    record = ScoreRecord(job)
+        _train(job, directory, learner)
+    record = ScoreRecord(job, directory)
     act = partial(_score, job, kind, record)
     trainer = build_trainer(job.options, None, [InsteadOfTraining(act)], quiet=True)
     if job.options.gradient_checkpointing:
         learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     with frozen_weights_in_compute_dtype(learner.network, job.options.precision):
-        trainer.fit(learner, datamodule=job.data)
+        trainer.fit(learner, datamodule=job.datamodule)
     learner.network.gradient_checkpointing_disable()
     if console.rank() == 0:
-        _finish(job, learner, record)
+        _finish(job, directory, learner, record)
     return 0
 
 
 def _score(
     job: Job, kind: HeuristicKind, record: "ScoreRecord", trainer: L.Trainer, learner: FineTuner
 ) -> None:
-    """Score on the trainer's devices and write the file."""
+    """Score on the trainer's device and write the score file."""
     chosen = job.data.scoring_batches(batches_read(job, kind))
     batches = list(job.data.scoring_dataloader(chosen))
     hooks = Hooks(record.known(), record.add, record.note)
@@ -64,29 +66,30 @@ def _score(
 
 
 def _is_trained(job: Job) -> bool:
-    """Tell whether the adapters come trained: from another run, or from this one's finished training."""
+    """Tell whether the adapters are trained already: by another run, or by this one before it was resumed."""
     if job.checkpoint is None:
         return False
     return not job.options.resume_training or job.checkpoint["position"]["finished"]
 
 
-def _train(job: Job, learner: FineTuner) -> None:
+def _train(job: Job, directory: RunDirectory, learner: FineTuner) -> None:
     """Train the adapters for the zero-proxy metric: every epoch its first batches only, no evaluation."""
     devices = job.options.num_devices * job.options.nodes
     batches = job.options.alpha_limit_zptrain_batches.of(job.data.epoch_length(devices))
-    fit(job, learner, limits={"limit_train_batches": batches, "limit_val_batches": 0})
+    fit(job, directory, learner, limits={"limit_train_batches": batches, "limit_val_batches": 0})
 
 
 class ScoreRecord:
-    """The score file of a run, rewritten whenever a score is found.
+    """The score file of a run, rewritten after every score.
 
     Args:
         job: the run.
+        directory: that of the run.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, directory: RunDirectory) -> None:
         method = job.options.importance_test_name
-        self.path: Path = job.directory.path / "search" / f"scores_{method}.toml"
+        self.path: Path = directory.path / "search" / f"scores_{method}.toml"
         sites = job.assembled.attachments.values()
         self.widths = {one.site.key.role: (one.site.in_features, one.site.out_features) for one in sites}
         self.facts: dict[str, Any] = {
@@ -99,22 +102,22 @@ class ScoreRecord:
         self.scores: dict[SiteKey, float] = {}
 
     def known(self) -> Mapping[SiteKey, float]:
-        """Return the scores that an earlier try of this run left."""
+        """Return the scores that this run had written before it was interrupted."""
         if self.resumed and self.path.is_file():
             self.scores = dict(read_scores(self.path).values)
         return dict(self.scores)
 
     def note(self, name: str, value: Any) -> None:
-        """Put a fact into the file's head."""
+        """Set a key at the top of the file."""
         self.facts[name] = value
 
     def add(self, key: SiteKey, score: float) -> None:
-        """Take one more score and write the file anew."""
+        """Add a score and write the file again."""
         self.scores[key] = score
         self._write()
 
     def close(self, scores: Mapping[SiteKey, float], **facts: Any) -> None:
-        """Write the whole file, with what the scores were made from."""
+        """Write all scores, with facts on how they were computed."""
         self.scores = dict(scores)
         self.facts |= facts
         self._write()
@@ -125,21 +128,21 @@ class ScoreRecord:
             write_scores(self.path, Scores(self.scores, self.facts, self.widths))
 
 
-def _finish(job: Job, learner: FineTuner, record: ScoreRecord) -> None:
-    """Show the scores, draw them, write summary and report."""
+def _finish(job: Job, directory: RunDirectory, learner: FineTuner, record: ScoreRecord) -> None:
+    """Print the scores, draw them, write summary and report."""
     method, scores = job.options.importance_test_name, record.scores
     ranked = sorted(scores, key=lambda key: -scores[key])
     rows = [(place + 1, key, f"{scores[key]:.6g}") for place, key in enumerate(ranked)]
     shown = rows if len(rows) <= 2 * _SHOWN else [*rows[:_SHOWN], ("", "…", ""), *rows[-_SHOWN:]]
-    console.table(f"Scores by {method}", ("place", "module", "score"), shown)
+    console.table(f"Scores by {method}", ("rank", "module", "score"), shown)
     if all_equal(list(scores.values())) and method != "constant":
-        console.say(f"note: all {len(scores)} scores are equal: a choice is random; see --score-init")
+        console.say(f"note: all {len(scores)} scores are equal, so the choice is random; see --score-init")
     summary = job.summary(learner, {}, split="train", value=None, steps=Steps())
     picture = record.path.with_suffix(".png")
     write_bytes(picture, heat_map([score_panel(Scores(scores, record.facts), method)], "score"))
     facts = {"model": job.options.model, "data set": job.task.name, "heuristic": method}
-    write_report(job.directory.path, summary, [], facts, {"Scores": picture})
-    summary.write(job.directory.summary)
+    write_report(directory.path, summary, [], facts, {"Scores": picture})
+    summary.write(directory.summary)
     console.say(f"scores: {record.path}")
 
 

@@ -1,4 +1,6 @@
-"""`train`: fine-tune, keep the best step, export the adapter, score it and leave the record."""
+"""`train`: fine-tune, export the adapter of the best step, evaluate it and write the record."""
+
+from pathlib import Path
 
 from configs.runtime import console, kinds
 from configs.runtime.faults import InputFault
@@ -8,11 +10,12 @@ from model.figures.charts import trained_counts
 from model.figures.heat_maps import heat_map
 from model.freezing.callback import FreezableParameter, FreezingCallback
 from model.freezing.record import Matrix, freezing_panels
+from model.plan.freezing_rule import Freezing
 from model.run.action import Action
 from model.run.finish import finish
 from model.run.fit import fit
-from model.run.job import NOTHING_SEARCHED, Job, Searched
-from model.run.start import begin
+from model.run.job import Job, SearchResult
+from model.run.start import start
 from model.training.learners.finetune import FineTuner
 
 
@@ -21,12 +24,16 @@ def run(job: Job) -> int:
     job.freeze_inactive()
     learner = job.learner(job.data.validation_names)
     rule = job.assembled.freezing
-    if not begin(job, learner, [("freezing", rule.description())] if rule is not None else []):
+    directory = start(job, learner, [] if rule is None else [("freezing", rule.description())])
+    if directory is None:
         return 0
-    freezings = [] if rule is None else [_freezings(job, learner)]
-    trainer, saver = fit(job, learner, freezings)
-    found = _drawn(job, freezings[0], trainer.global_step) if freezings else NOTHING_SEARCHED
-    finish(job, trainer, learner, saver, found)
+    if rule is None:
+        trainer, saver = fit(job, directory, learner)
+        finish(job, directory, trainer, learner, saver)
+    else:
+        freezing = _freezing(job, rule, learner, directory.path / "search")
+        trainer, saver = fit(job, directory, learner, [freezing])
+        finish(job, directory, trainer, learner, saver, _drawn(freezing, trainer.global_step))
     return 0
 
 
@@ -44,19 +51,20 @@ def _matrices(job: Job) -> tuple[dict[Matrix, FreezableParameter], list[Matrix]]
     return matrices, never_trained
 
 
-def _freezings(job: Job, learner: FineTuner) -> FreezingCallback:
+def _freezing(job: Job, rule: Freezing, learner: FineTuner, folder: Path) -> FreezingCallback:
+    """Return the callback that freezes matrices and writes `freezing.toml` into the folder."""
     matrices, never_trained = _matrices(job)
     groups = learner.trainable_counts()
     return FreezingCallback(
-        job.assembled.freezing,
+        rule,
         matrices,
         never_trained=never_trained,
         trainable_start=sum(groups.values()) - groups["head"],
-        folder=job.directory.path / "search",
+        folder=folder,
     )
 
 
-def _drawn(job: Job, freezings: FreezingCallback, steps: int) -> Searched:
+def _drawn(freezings: FreezingCallback, steps: int) -> SearchResult:
     """Draw when matrices were frozen and how many parameters trained; return the history and the pictures."""
     history, folder = freezings.history, freezings.folder
     pictures = {
@@ -70,25 +78,27 @@ def _drawn(job: Job, freezings: FreezingCallback, steps: int) -> Searched:
         least = history.trainable_start - elements
         expected = [least + elements * freezings.expected_share(step) for step in range(steps)]
         write_bytes(trend, trained_counts(history.counts(steps), expected))
-    return Searched(pictures=pictures, freezing=history)
+    return SearchResult(pictures=pictures, freezing=history)
 
 
 def check(job: Job) -> None:
-    """Refuse freezing where nothing could, and where what trains must stay the same.
+    """Refuse freezing where no matrix could be frozen, and with strategies that cannot freeze.
 
     Raises:
         InputFault: naming the table or the flag.
     """
-    if job.assembled.freezing is not None and job.options.strategy in DEEPSPEED:
-        word = job.options.strategy
+    if job.assembled.freezing is None:
+        return
+    strategy = job.options.strategy
+    if strategy in DEEPSPEED:
         raise InputFault(
-            f"--strategy: {word} cannot freeze matrices while training, which [freezing] asks for;"
+            f"--strategy: {strategy} cannot freeze matrices during training, as [freezing] demands;"
             " did you mean 'ddp'?"
         )
-    if job.assembled.freezing is not None and not _matrices(job)[0]:
+    if not _matrices(job)[0]:
         raise InputFault(
-            "--lora-config: [freezing]: no module that is on has a matrix that trains and may stop; method"
-            " 'aflora' has them, where its uv_rule lets them train"
+            "--lora-config: [freezing]: no module that is on has a trainable matrix that can be frozen; those"
+            " of method 'aflora' have, where its uv_rule makes them trainable"
         )
 
 

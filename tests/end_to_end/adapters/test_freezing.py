@@ -255,9 +255,9 @@ def _plan(path, freezing, **keys):
     [
         ({**SCORE, "windw": 3}, {}, {}, "[freezing]: unknown key 'windw'"),
         (SCORE, {}, {"max_epochs": 1}, "take 2 epochs, --max-epochs is 1"),
-        (SCORE, {"uv_rule": "none"}, {}, "no module that is on has a matrix that trains"),
-        (SCORE, {"method": "lora"}, {}, "no module that is on has a matrix that trains"),
-        (SCORE, {"method": "vera"}, {}, "no module that is on has a matrix that trains"),
+        (SCORE, {"uv_rule": "none"}, {}, "no module that is on has a trainable matrix"),
+        (SCORE, {"method": "lora"}, {}, "no module that is on has a trainable matrix"),
+        (SCORE, {"method": "vera"}, {}, "no module that is on has a trainable matrix"),
     ],
 )
 def test_freezing_that_cannot_be_is_refused(ground, tmp_path, capsys, freezing, keys, options, words):

@@ -300,7 +300,7 @@ DAMAGES = [
     (_undescribed, "{extra}: tensor layer_1/residual1.A: metadata.json does not describe its site"),
     (_elsewhere, "{adapter}: layer_7/residual1 is no site of this network, or holds two adapters"),
     (_of_no_method, "layer_1/residual1: method: no adapter method 'shortcat'"),
-    (_of_a_linear, "layer_1/residual1: method: 'lora' does not stand here"),
+    (_of_a_linear, "layer_1/residual1: method: 'lora' cannot be used at this site"),
     (_of_no_wiring, "metadata.json: shortcuts: norm: no value 'renrom', one of exact, renorm"),
     (lambda adapter, _: (adapter / "extra.safetensors").unlink(), "{adapter}: holds no extra.safetensors"),
     (lambda _, metadata: metadata.update(extra=[]), "metadata.json: extra: must be a table of sites"),

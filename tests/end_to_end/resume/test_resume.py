@@ -192,7 +192,7 @@ def test_changed_data_are_refused(ground, place, capsys):
     train = next(rows.rglob("train.tsv"))
     train.write_text(train.read_text().replace("The ", "A ", 1))
     assert launch(*_resume_words(directory)) == 2
-    assert capsys.readouterr().err == "error: --dataset: train of rte changed since the run began\n"
+    assert capsys.readouterr().err == "error: --dataset: train of rte changed since the run was started\n"
 
 
 def test_the_same_option_may_be_repeated(place, words, whole):

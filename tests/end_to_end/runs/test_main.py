@@ -217,7 +217,7 @@ def test_answers_stop_at_the_last_position_of_the_network(ground, tmp_path, caps
     words = ["train", "opt_lora", "gsm8k", "--load", ground.host("opt"), "--lora-config", ground.plan()]
     done = run(tmp_path / "opt", *words, "--dataset-dir", ground.gsm8k(), "--max-steps", 1)
     assert "test/exact_match" in summary(done)["metrics"]
-    assert "note: answers end after " in capsys.readouterr().out
+    assert "note: answers are cut after " in capsys.readouterr().out
 
 
 def test_arithmetic_needs_no_file(ground, place, tmp_path):

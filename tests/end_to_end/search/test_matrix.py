@@ -66,7 +66,7 @@ def test_random_b_tells_modules_apart_where_b_is_zero(place, words, ground, caps
     options = {"importance_test_name": "snip"}
     plain = _check(run(place / "as-is", *words("roberta", **options)))
     said = capsys.readouterr().out
-    assert said.count("note: reallocation 0: all scores are equal, the choice is random") == 1
+    assert said.count("note: reallocation 0: all scores are equal, so the choice is random") == 1
     drawn = _check(run(place / "random-b", *words("roberta", score_init="random_b", **options)))
     assert "all scores are equal" not in capsys.readouterr().out
     assert set(plain.reallocations[0].scores.values()) == {0.0}

@@ -22,12 +22,12 @@ class Rows(list):
 def limited(monkeypatch):
     """Return the batches of each device and epoch that the training before the test is limited to."""
     asked = {}
-    monkeypatch.setattr(imp_test, "fit", lambda job, learner, limits: asked.update(limits))
+    monkeypatch.setattr(imp_test, "fit", lambda job, directory, learner, limits: asked.update(limits))
 
     def get(limit, devices=1, nodes=1, rows=80):
         data = TaskData({"train": Rows(range(rows))}, batch_size=2, seed=0, pad_id=0)
         options = SimpleNamespace(alpha_limit_zptrain_batches=limit, num_devices=devices, nodes=nodes)
-        imp_test._train(SimpleNamespace(data=data, options=options), None)
+        imp_test._train(SimpleNamespace(data=data, options=options), None, None)
         return asked["limit_train_batches"]
 
     return get

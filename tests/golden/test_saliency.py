@@ -1,5 +1,6 @@
 """Saliencies of LoRA modules, and the gradients behind them, against golden cases."""
 
+import functools
 import json
 
 import pytest
@@ -87,14 +88,21 @@ def _scored_cases():
     ]
 
 
+@functools.cache
+def _shared(case, adapter, dtype):
+    """Return network, objective and trained B of each site: scoring leaves them as they are."""
+    whole, objective = assembled(case, adapter, dtype)
+    trained = {key: a.adapter.factors()["B"].detach().clone() for key, a in whole.attachments.items()}
+    return whole, objective, trained
+
+
 @every_dtype
 @pytest.mark.parametrize(("case", "adapter", "start", "name"), _scored_cases())
 def test_saliency_scores(case, adapter, start, name, dtype):
     meta = _expected(case, adapter)
-    whole, objective = assembled(case, f"adapter_{adapter}", dtype)
-    if start == "b_zero":
-        for attachment in whole.attachments.values():
-            attachment.adapter.factors()["B"].data.zero_()
+    whole, objective, trained = _shared(case, f"adapter_{adapter}", dtype)
+    for key, attachment in whole.attachments.items():
+        attachment.adapter.factors()["B"].data.copy_(trained[key] * (start == "trained"))
     heuristic, options = MEASURES[name]
     kind = kinds.load(kinds.HEURISTICS, heuristic)
     probe = Probe(

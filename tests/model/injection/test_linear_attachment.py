@@ -199,7 +199,7 @@ def test_a_delta_that_depends_on_the_input_is_not_merged():
         attachment.merge()
 
 
-def test_a_kind_without_joint_form_is_added_to_the_stock_output():
+def test_a_kind_without_a_fused_forward_is_added_to_the_stock_output():
     host = Host(roles=())
     layer = host.layer
     attachment = LinearAttachment(Site(SiteKey(0, "v_proj"), "v_proj", 6, 4), layer.v_proj, Shifted())

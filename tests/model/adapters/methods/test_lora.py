@@ -85,7 +85,7 @@ def test_gradcheck(count):
     assert torch.autograd.gradcheck(compute, (_tensor(3, 6, seed=1).requires_grad_(), *factors))
 
 
-def test_a_joint_equals_its_linears_apart():
+def test_linears_computed_together_equal_those_computed_apart():
     parts, x = _parts(3), _tensor(2, 3, 6, seed=80).requires_grad_()
     tensors = [x] + [t for part in parts for t in (part.adapter.A, part.adapter.B)]
     together, apart = fused_lora_forward(x, parts), [fused_lora_forward(x, [part])[0] for part in parts]
@@ -119,7 +119,7 @@ def test_gradients_come_only_where_they_are_wanted(wants):
     assert {name for name, t in named.items() if t.grad is not None} == {n for n in named if n[0] in wanted}
 
 
-def test_one_frozen_factor_of_a_joint_stays_without_gradient():
+def test_one_frozen_factor_among_several_linears_gets_no_gradient():
     parts, x = _parts(2), _tensor(4, 6, seed=80)
     parts[0].adapter.A.requires_grad_(False)
     parts[1].adapter.B.requires_grad_(False)
@@ -214,7 +214,7 @@ def test_dropout_leaves_the_base_alone_and_is_off_in_evaluation():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_each_linear_of_a_joint_draws_its_own_dropout():
+def test_each_linear_draws_its_own_dropout():
     parts = [_part(5, 3, seed=0, dropout=0.5), _part(5, 3, seed=0, dropout=0.5)]
     one, two = fused_lora_forward(_tensor(8, 6, seed=80), parts)
     assert not torch.equal(one, two)

@@ -92,7 +92,7 @@ def test_a_misspelt_name_is_refused(ground, words, capsys):
     assert launch(*words("embed_token"), "--dry-run") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(
-        "embed_token.toml: modules_to_save: no module 'embed_token' that holds weights;"
+        "embed_token.toml: modules_to_save: no module 'embed_token' that has weights;"
         " did you mean 'embed_tokens'?"
     )
 

@@ -138,13 +138,13 @@ def test_what_is_refused_says_what_to_write():
         f"--alpha: unknown option; {coefficient}",
         f"{file}:3: to_debug: no longer an option; write dry_run = true to check a run, or max_steps = 1"
         " to try one step",
-        f"{file}:4: github_ci: no longer an option; it served the tests of that program; leave it out",
+        f"{file}:4: github_ci: no longer an option; it was for that program's own tests; leave it out",
         f"{file}:5: alpha: no longer an option; {coefficient}",
         f"{file}:6: importance_test_name: no heuristic 'jacob_cov', one of alpha_test, constant, fisher,"
         " grad_norm, snip, synflow",
         f'{file}:7: is_to_auto_requeue: must be true or false, got "yes"',
-        f"{file}:8: imp_limit_test_batches: must be a whole number of at least 1 or a ratio in (0, 1] written"
-        " with a dot, got 0",
+        f"{file}:8: imp_limit_test_batches: must be a whole number of at least 1, or a ratio in (0, 1]"
+        " written with a dot, got 0",
     )
 
 

@@ -16,7 +16,7 @@ help:
 	@echo "make test        set up, then the fast tests"
 	@echo "make test-slow   the slow tier: real weights, many processes, many kills"
 	@echo "make bench       the measured ratios of docs/performance.md (DATA=folder of GLUE sets for row 16)"
-	@echo "make lint        ruff"
+	@echo "make lint        ruff and mypy"
 
 setup: $(READY)
 
@@ -45,6 +45,7 @@ bench: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -186,7 +186,13 @@ def require_base(backbone: Backbone, facts: Mapping[str, Any]) -> None:
 
 
 def require_shortcuts(assembled: Assembled, word: str, *, wanted: bool, where: str) -> None:
-    """Refuse an adapter that has shortcuts where the model's word says none, and the other way round.
+    """Refuse an adapter with shortcuts for a model without them, and the other way round.
+
+    Args:
+        assembled: the network with its adapters.
+        word: the value of `--model`.
+        wanted: whether that model has shortcuts.
+        where: the adapter's directory.
 
     Raises:
         InputFault: naming the flag that is missing or wrong.

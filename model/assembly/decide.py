@@ -161,9 +161,9 @@ def _wiring(plans: Plans, adapter: PeftAdapter | None, norm: NormMode | None) ->
 def _keys(names: Collection[str], places: Mapping[SiteKey, Site], source: str) -> tuple[SiteKey, ...]:
     """Return the sites of the residual stream that an adapter names."""
     keys = {str(key): key for key in places}
-    odd = sorted(set(names) - set(keys))
-    if odd:
-        raise InputFault(f"{source}: metadata.json: shortcuts: {odd[0]} is no site of this network")
+    unknown = sorted(set(names) - set(keys))
+    if unknown:
+        raise InputFault(f"{source}: metadata.json: shortcuts: {unknown[0]} is no site of this network")
     return tuple(keys[name] for name in names)
 
 
@@ -189,9 +189,9 @@ def _modules_to_save(
     if plan is None:
         return tuple(name for name, _ in network.named_modules(remove_duplicate=False) if name in saved)
     found = matching_modules(network, plan.modules_to_save, adapted, str(plan.path))
-    odd = sorted(saved - set(found))
-    if adapter is not None and odd:
+    unknown = sorted(saved - set(found))
+    if adapter is not None and unknown:
         raise InputFault(
-            f"{adapter.source}: holds {odd[0]} whole, which modules_to_save of {plan.path} does not name"
+            f"{adapter.source}: holds {unknown[0]} whole, which modules_to_save of {plan.path} does not name"
         )
     return tuple(name for name in found if not is_within(name, head))

@@ -1,4 +1,4 @@
-"""Count what a network with adapters holds, from its configuration alone: no weight is made."""
+"""Count the parameters of a network with adapters from its configuration, without allocating weights."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -31,18 +31,18 @@ from model.training.trainable_counts import trainable_counts
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters by what they are; every tensor counts once.
+    """Numbers of parameters by purpose; a shared tensor counts once.
 
     Args:
-        base: frozen parameters.
-        adapters: trained tensors of adapters.
-        router_or_gates: trained tensors that weigh adapters.
-        head: the task's head.
-        other: what else trains.
-        sites_on: adapters that work.
-        sites: adapters there are.
-        active: parameters of the adapters that work.
-        freezable: trained parameters that stop training in the run; None where none do.
+        base: frozen parameters of the network.
+        adapters: trainable parameters of adapters, routers and gates left out.
+        router_or_gates: trainable parameters that weigh adapters or their parts.
+        head: trainable parameters of the task's head.
+        other: all other trainable parameters.
+        sites_on: number of adapters that are on.
+        sites: number of adapters.
+        active: trainable parameters of the adapters that are on.
+        freezable: trainable parameters that freezing stops during the run; None without freezing.
     """
 
     base: int
@@ -57,47 +57,47 @@ class Counts:
 
     @property
     def trainable(self) -> int:
-        """All that trains."""
+        """All trainable parameters."""
         return self.adapters + self.router_or_gates + self.head + self.other
 
     @property
     def trainable_at_the_end(self) -> int:
-        """What still trains when all matrices that may stop have stopped."""
+        """Trainable parameters once every matrix that can be frozen is frozen."""
         return self.trainable - (self.freezable or 0)
 
     @property
     def total(self) -> int:
-        """All there is."""
+        """All parameters."""
         return self.base + self.trainable
 
     @property
     def share_of_base(self) -> float:
-        """Trained parameters in percent of the frozen ones."""
+        """Trainable parameters in percent of the frozen ones."""
         return 100 * self.trainable / self.base
 
     @property
     def share_without_mixing(self) -> float:
-        """What trains beside routers and gates, in percent of the frozen parameters."""
+        """Trainable parameters without routers and gates, in percent of the frozen ones."""
         return 100 * (self.trainable - self.router_or_gates) / self.base
 
     @property
     def share_of_total(self) -> float:
-        """Trained parameters in percent of all."""
+        """Trainable parameters in percent of all parameters."""
         return 100 * self.trainable / self.total
 
 
 def planned_counts(
     path: Path, family: Family, objective: str, outputs: int, plan: Plan, shortcuts: Plan | None = None
 ) -> Counts:
-    """Count a network, its head and the adapters a plan puts there, all on the meta device.
+    """Count the parameters of a network with a head and planned adapters, on the meta device.
 
     Args:
         path: a directory with config.json.
         family: the network's.
         objective: classification, regression or language_modeling.
-        outputs: rows of a new head.
-        plan: where adapters go.
-        shortcuts: where shortcuts go, if any do.
+        outputs: number of outputs of a new head.
+        plan: the LoRA configuration.
+        shortcuts: the shortcut configuration, if there is one.
 
     Raises:
         InputFault: when plan and network do not fit each other.
@@ -109,21 +109,21 @@ def planned_counts(
         attachments = attach_decided(network, decision, 0)
         train_only(network, head)
         train_in_full(network, decision.modules_to_save, {})
-    found = counts(network, attachments, head)
+    found = count_parameters(network, attachments, head)
     if plan.freezing is None:
         return found
     return replace(found, freezable=_freezable(attachments, decision.methods))
 
 
 def _freezable(attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str]) -> int:
-    """Return how many trained numbers of modules that are on belong to matrices that freezing stops."""
-    held = [
+    """Return the number of trainable parameters of modules that are on in matrices that can be frozen."""
+    matrices = [
         getattr(attachments[key].adapter, name)
         for key, method in methods.items()
         for name in kinds.load(kinds.ADAPTERS, method).freezable
         if attachments[key].active
     ]
-    return sum(parameter.numel() for parameter in held if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in matrices if parameter.requires_grad)
 
 
 def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
@@ -134,7 +134,7 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
         family: the network's.
 
     Raises:
-        InputFault: when the configuration makes no network.
+        InputFault: when no network can be built from the configuration.
     """
     with quiet_transformers(), torch.device("meta"):
         sites = locate(_network(path, next(iter(family.heads)), 2), family, 1)
@@ -143,7 +143,9 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
     return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
 
 
-def counts(network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Collection[str]) -> Counts:
+def count_parameters(
+    network: nn.Module, attachments: Mapping[SiteKey, Attachment], head: Collection[str]
+) -> Counts:
     """Count a network with adapters, by what requires a gradient.
 
     Args:
@@ -169,5 +171,6 @@ def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:
         config.num_labels = outputs
         return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     except Exception as error:
-        # The host raises anything over a damaged configuration.
-        raise InputFault(f"--load: '{path}' makes no network ({type(error).__name__}: {error})") from None
+        # A damaged configuration makes transformers raise errors of any type.
+        reason = f"{type(error).__name__}: {error}"
+        raise InputFault(f"--load: no network can be built from '{path}' ({reason})") from None

@@ -128,9 +128,9 @@ class Plans:
         Raises:
             InputFault: naming the file and the first such module.
         """
-        odd = sorted(set(self.switches or ()) - set(modules))
-        if odd:
-            raise InputFault(f"{self.history}: {odd[0]} is no module of the configurations given")
+        unknown = sorted(set(self.switches or ()) - set(modules))
+        if unknown:
+            raise InputFault(f"{self.history}: {unknown[0]} is no module of the configurations given")
 
 
 def read_plans(options: Options, findings: Findings) -> Plans:

@@ -77,10 +77,12 @@ def load_extra(
     Raises:
         InputFault: when sites, methods, ranks, alphas or keys that decide shapes differ.
     """
-    odd = set(extra) ^ {name for name, one in attachments.items() if one.active}
-    odd -= {name for name in odd & set(attachments) if name in extra}  # on in the file and disabled here
-    if odd:
-        raise InputFault(f"{where}: its sites differ from the configuration's, first at {min(odd)}")
+    differing = set(extra) ^ {name for name, one in attachments.items() if one.active}
+    differing -= {
+        name for name in differing & set(attachments) if name in extra
+    }  # on in the file and disabled here
+    if differing:
+        raise InputFault(f"{where}: its sites differ from the configuration's, first at {min(differing)}")
     for name, one in extra.items():
         attachment, recipe = attachments[name], one.recipe
         adapter, method = attachment.adapter, methods[attachment.site.key]
@@ -90,14 +92,14 @@ def load_extra(
             raise InputFault(f"{where}: {name}: {theirs}, the configuration says {ours}")
         kind = load_kind(recipe.method)
         keys, optional = kind.keys(adapter), kind.optional_tensors(adapter, recipe.keys)
-        odd_keys = [key for key, value in keys.items() if recipe.keys.get(key, value) != value]
-        fault = _key_fault(f"{where}: {name}", odd_keys, recipe.keys, keys)
-        if not set(kind.fixed_keys).isdisjoint(odd_keys):
+        differing_keys = [key for key, value in keys.items() if recipe.keys.get(key, value) != value]
+        fault = _key_fault(f"{where}: {name}", differing_keys, recipe.keys, keys)
+        if not set(kind.fixed_keys).isdisjoint(differing_keys):
             raise fault
         try:
             assign(adapter, one.tensors, f"{where}: {EXTRA}: {name}", allow_missing=optional)
         except InputFault:
-            if not odd_keys:
+            if not differing_keys:
                 raise
             # Shapes differ because a key does, and the key is what the user can correct.
             raise fault from None

@@ -129,9 +129,9 @@ def load_factors(
     where = adapter.source
     paths = {attachment.site.path: key for key, attachment in attachments.items()}
     on = {path for path, key in paths.items() if attachments[key].active}
-    odd = sorted((set(adapter.modules) - set(paths)) | (on - set(adapter.modules)))
-    if odd:
-        raise InputFault(f"{where}: its sites differ from the LoRA configuration's, first at {odd[0]}")
+    differing = sorted((set(adapter.modules) - set(paths)) | (on - set(adapter.modules)))
+    if differing:
+        raise InputFault(f"{where}: its sites differ from the LoRA configuration's, first at {differing[0]}")
     for path, key in paths.items():
         if path not in adapter.modules:  # off, and left out of the file
             continue

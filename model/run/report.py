@@ -1,7 +1,7 @@
 """The results of a run: `summary.json` for scripts, `report.md` and the curves for people."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,27 +62,14 @@ def write_report(
     evaluations = {step: value for step, _, name, value in rows if name == selected}
     if losses:
         training_curves(directory / "curves.png", losses, evaluations, selected, summary.metric["best_step"])
-    lines = ["# Run report", "", "| what | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
-    lines += ["", "## Result", ""]
-    if summary.metric["value"] is not None:
-        lines.append(
-            f"`{selected}` = **{summary.metric['value']:.6g}** ({summary.metric['direction']}) at step"
-            f" {summary.metric['best_step']} of {summary.steps}."
-        )
-    lines += ["", "| metric | value |", "|---|---|"]
-    lines += [f"| {name} | {value:.6g} |" for name, value in summary.metrics.items()]
-    lines += ["", "## Trainable parameters", "", "| group | count |", "|---|---|"]
-    lines += [f"| {name} | {count:,} |" for name, count in summary.trainable_parameters.items()]
-    counted = list(next(iter(summary.rows["splits"].values())))  # read, used, refused and more
+    counts = summary.trainable_parameters
+    lines = ["# Run report", *_table(("what", "value"), facts.items())]
+    lines += _result(summary)
+    lines += ["", "## Trainable parameters"]
+    lines += _table(("group", "count"), [(name, f"{count:,}") for name, count in counts.items()])
     if summary.freezing is not None:
-        lines += _frozen(summary.freezing)
-    lines += ["", "## Data", "", f"| split | rows {' | '.join(counted).replace('_', ' ')} |"]
-    lines += [f"|---{'|---' * len(counted)}|"]
-    lines += [
-        f"| {name} | {' | '.join(str(counts[key]) for key in counted)} |"
-        for name, counts in summary.rows["splits"].items()
-    ]
+        lines += _freezing(summary.freezing)
+    lines += _data(summary.rows["splits"])
     if losses:
         lines += ["", "## Curves", "", "![training loss and evaluations](curves.png)"]
     for heading, picture in (pictures or {}).items():
@@ -90,12 +77,38 @@ def write_report(
     write_text(directory / "report.md", "\n".join(lines) + "\n")
 
 
-def _frozen(numbers: Mapping[str, float]) -> list[str]:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return an empty line and a table in Markdown."""
+    lines = ["", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return lines + [f"| {' | '.join(cells)} |" for cells in rows]
+
+
+def _result(summary: Summary) -> list[str]:
+    """Return the section with the selection metric and every final number."""
+    metric, lines = summary.metric, ["", "## Result"]
+    if metric["value"] is not None:
+        value = f"`{metric['name']}` = **{metric['value']:.6g}** ({metric['direction']})"
+        lines += ["", f"{value} at step {metric['best_step']} of {summary.steps}."]
+    numbers = [(name, f"{value:.6g}") for name, value in summary.metrics.items()]
+    return lines + _table(("metric", "value"), numbers)
+
+
+def _freezing(numbers: Mapping[str, float]) -> list[str]:
     """Return the section on freezing."""
+    frozen = f"{numbers['frozen']} of {numbers['matrices']} matrices were frozen."
+    cells = (f"{numbers['start']:,}", f"{numbers['end']:,}", f"{numbers['average']:,.1f}")
     return [
-        *("", "## Freezing", ""),
-        f"{numbers['frozen']} of {numbers['matrices']} matrices were frozen."
-        " Trainable parameters, without the head:",
-        *("", "| at the start | at the end | average over steps |", "|---|---|---|"),
-        f"| {numbers['start']:,} | {numbers['end']:,} | {numbers['average']:,.1f} |",
+        "",
+        "## Freezing",
+        "",
+        f"{frozen} Trainable parameters, without the head:",
+        *_table(("at the start", "at the end", "average over steps"), [cells]),
     ]
+
+
+def _data(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the section on the rows of each split: read, used, refused and what else was counted."""
+    counted = list(next(iter(splits.values())))
+    columns = ["split", *(f"rows {name}" if name == counted[0] else name for name in counted)]
+    cells = [(name, *(str(counts[key]) for key in counted)) for name, counts in splits.items()]
+    return ["", "## Data", *_table([column.replace("_", " ") for column in columns], cells)]

@@ -176,7 +176,7 @@ def test_a_configuration_that_makes_no_network_is_one_line(tmp_path, capsys):
     assert main(["--model", "opt_lora", "--load", str(base), "--lora-config", str(plan)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"error: --load: '{base}' makes no network (")
+    assert lines[0].startswith(f"error: --load: no network can be built from '{base}' (")
 
 
 def test_one_output_is_a_regression():

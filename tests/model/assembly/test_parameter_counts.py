@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from model.assembly.parameter_counts import counts
+from model.assembly.parameter_counts import count_parameters
 from model.injection.linear_attachment import LinearAttachment
 from model.site import Site, SiteKey
 from tests.support.rank_gated import Blended, RankGated
@@ -12,7 +12,7 @@ KEY = SiteKey(0, "gate")
 
 def _counts(adapter):
     network = nn.Linear(3, 3).requires_grad_(False)
-    return counts(network, {KEY: LinearAttachment(Site(KEY, "gate", 3, 3), network, adapter)}, ())
+    return count_parameters(network, {KEY: LinearAttachment(Site(KEY, "gate", 3, 3), network, adapter)}, ())
 
 
 def test_a_tensor_called_gate_is_no_router_unless_the_kind_declares_it():

@@ -162,7 +162,7 @@ def test_the_adapter_gives_the_runs_number(done, place, ground):
     [
         ("step", 3),  # before any decision, amid a window
         ("recorded", 9),  # amid the decisions, before the checkpoint of the step
-        ("export", STEPS),
+        pytest.param("export", STEPS, marks=pytest.mark.slow),
         *(
             pytest.param("step", step, marks=pytest.mark.slow)
             for step in range(1, STEPS)

@@ -107,7 +107,7 @@ def test_training_starts_from_what_was_saved(trained, place, words, ground):
         assert all(tensor.equal(second[name]) for name, tensor in first.items())
 
 
-@pytest.mark.parametrize("method", ["hydra", "split"])
+@pytest.mark.parametrize("method", ["hydra", pytest.param("split", marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bytes(method, place, words):
     directory = place / f"{method}-killed"
     line = [str(w) for w in (*words(method), "--project-dir", place, "--project", directory.name)]

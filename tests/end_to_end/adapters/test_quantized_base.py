@@ -121,6 +121,11 @@ def test_a_second_run_leaves_the_same_bytes(trained, place, words):
 
 
 @needs_package
+@pytest.mark.parametrize(
+    "trained",
+    [*(pytest.param(w, marks=pytest.mark.slow) for w in WORDS[:-1]), WORDS[-1]],
+    indirect=True,
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(trained, place, words):
     word, directory = trained
     other, log = place / f"{word}-killed", place / f"{word}.log"

@@ -69,7 +69,10 @@ def test_every_module_is_scored_and_the_file_says_from_what(tested, method):
     assert "metrics.csv" not in files(tested(method)) or method == "alpha_test"
 
 
-@pytest.mark.parametrize("method", HEURISTICS)
+@pytest.mark.parametrize(  # the contract suite repeats every heuristic's scores
+    "method",
+    [m if m in ("grad_norm", "alpha_test") else pytest.param(m, marks=pytest.mark.slow) for m in HEURISTICS],
+)
 def test_equal_runs_give_equal_files(tested, place, words, method):
     options = TRAINING if method == "alpha_test" else {}
     again = run(place / f"{method}_again", *words(method, imp_limit_test_batches=3, **options))
@@ -137,7 +140,7 @@ def _host(directory):
     return tomli.loads((directory / "config.toml").read_text())["load"]
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_killed_alpha_test_goes_on_in_its_directory(tested, place, words, step):
     directory = place / f"killed_{step}"
     options = {**TRAINING, "checkpoint_every_n_steps": 1}

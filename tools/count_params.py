@@ -125,7 +125,7 @@ def _located(given: SimpleNamespace) -> tuple[Path, Family]:
     if name.method == "full":
         raise InputFault(f"--model: counts FAMILY_lora and FAMILY_lora_ags, got '{given.model}'")
     if name.method == "lora_ags" and given.shortcut_config is None:
-        raise InputFault(f"--shortcut-config: required by '{given.model}'")
+        raise InputFault(f"--shortcut-config: required with '{given.model}'")
     if name.method == "lora" and given.shortcut_config is not None:
         word = given.model
         raise InputFault(f"--shortcut-config: '{word}' has no shortcuts; did you mean --model {word}_ags?")

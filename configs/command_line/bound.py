@@ -1,4 +1,4 @@
-"""A checked command line: the options, where each value came from, the tables that users write."""
+"""A checked command line: the options, the source of each value, the free tables."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ class Bound:
     """A checked command line.
 
     Args:
-        action: the word ACTION.
-        options: effective options, all paths absolute.
+        action: ACTION.
+        options: the effective options; all paths are absolute.
         sources: field of `Options` -> `default`, `adapter`, `run`, a TOML file's path, or `command line`.
-        tables: free TOML tables by name, e.g. `data`.
-        table_files: the last file that wrote into each table.
-        notes: lines to show once: options that are given but not used.
+        tables: the free TOML tables by name, e.g. `data`.
+        table_files: table -> the last file that set a key of it.
+        notes: lines to print once, about given options that the action does not use.
     """
 
     action: str
@@ -30,21 +30,21 @@ class Bound:
     notes: tuple[str, ...]
 
     def is_given(self, name: str) -> bool:
-        """Tell whether an option has a value that is not the built-in default's."""
+        """Return whether an option was given, and not left at its default."""
         return self.sources[name] != "default"
 
     def with_table(self, name: str, content: Mapping[str, Any]) -> "Bound":
-        """Return it with another content of a free table; an empty one is left as it was."""
+        """Return it with a free table replaced; an empty `content` changes nothing."""
         return dataclasses.replace(self, tables={**self.tables, name: dict(content)}) if content else self
 
 
 def absolute(table: Mapping[str, Any], keys: Sequence[str], directory: Path | None) -> dict[str, Any]:
-    """Return a table with the files it names made absolute, so that its record works from anywhere.
+    """Return a table with its file names made absolute, so that its copy in a run works from anywhere.
 
     Args:
         table: the table.
-        keys: which of its keys name files.
-        directory: where a relative file is looked for before the current directory.
+        keys: the keys whose values name files.
+        directory: where a relative file is searched before the current directory.
     """
     content = dict(table)
     for key in keys:

@@ -1,6 +1,6 @@
 """Checks that need several options or the file system, but no heavy library.
 
-`os.path` is asked and not `pathlib`, which raises for names too long and for places without permission.
+They use `os.path` and not `pathlib`, which raises for names too long and directories without permission.
 """
 
 import os
@@ -28,13 +28,13 @@ _LOCAL_ENDINGS = (".gguf", ".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked.
+    """The options to check.
 
     Args:
-        action: the word ACTION, None when it was not readable.
+        action: ACTION; None when it is missing or unknown.
         options: the effective options.
-        layer: where they come from.
-        run: the run directory whose checkpoint is loaded, if there is one.
+        layer: the given options with their sources.
+        run: the run directory whose checkpoint is loaded, if any.
     """
 
     action: str | None
@@ -43,17 +43,17 @@ class Case:
     run: Path | None
 
     def where(self, name: str) -> str:
-        """Return what a refusal of an option begins with."""
+        """Return the beginning of messages about an option."""
         setting = self.layer.settings.get(name)
         return setting.where if setting else option_specs()[name].flag
 
     def is_sound(self, *names: str) -> bool:
-        """Tell whether none of these options was refused already."""
+        """Return whether no fault was found in these options yet."""
         return not self.layer.touched.intersection(names)
 
 
 def faults(case: Case) -> Iterator[str]:
-    """Yield every fault of a set of options whose single values are right."""
+    """Yield every fault in a set of options whose single values are valid."""
     yield from _adapter(case)
     yield from _dataset(case)
     yield from _model(case)
@@ -70,7 +70,7 @@ def faults(case: Case) -> Iterator[str]:
 
 def _adapter(case: Case) -> Iterator[str]:
     if len(case.options.adapter) > 1:
-        yield f"{case.where('adapter')}: more than one adapter is not built yet"
+        yield f"{case.where('adapter')}: only one adapter can be loaded"
 
 
 def _dataset(case: Case) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _dataset(case: Case) -> Iterator[str]:
         yield f"{case.where('dataset')}: {unknown('data set', word, known)}"
     directory = case.options.mmlu_dir
     if directory is not None and case.options.mmlu_mode is None:
-        yield f"{case.where('mmlu_dir')}: belongs to --mmlu-mode"
+        yield f"{case.where('mmlu_dir')}: only with --mmlu-mode"
     elif directory is not None and not os.path.isdir(directory):
         yield f"{case.where('mmlu_dir')}: no directory '{directory}'"
 
@@ -113,31 +113,31 @@ def _without_shortcuts(case: Case, word: str) -> Iterator[str]:
 
 
 def _base(case: Case) -> Iterator[str]:
-    """Check what holding the base in fewer bits needs, and what it cannot go with."""
+    """Check what a quantized base needs, and what it cannot be combined with."""
     options, where = case.options, case.where("base_dtype")
     if options.base_dtype not in QUANTIZED_DTYPES:
         return
     yield from quantizer_faults(options.base_dtype, where)
-    word = f"a base in {options.base_dtype}"
     if options.compile:
-        yield f"{case.where('compile')}: {word} is made anew at every product, which is not compiled"
+        why = f"a base in {options.base_dtype} is dequantized in every product, which cannot be compiled"
+        yield f"{case.where('compile')}: {why}"
 
 
 def _search(case: Case) -> Iterator[str]:
-    """Refuse what a search cannot do."""
+    """Check the options of a search against each other."""
     options, settings = case.options, case.layer.settings
     if case.action != "train-dyrealloc":
         return
     if options.budget_params is not None and options.dyrealloc_ags_mode == "separated":
         where = case.where("budget_params")
-        yield f"{where}: one budget cannot be separated; did you mean --dyrealloc-ags-mode combined?"
+        yield f"{where}: a single budget cannot be separated; did you mean --dyrealloc-ags-mode combined?"
     share = settings.get("turn_on_percentile")
     budget = settings.get("budget_params")
     if share and budget and share.source == budget.source:
-        yield f"{budget.where}: takes the place of --turn-on-percentile; give one of the two"
+        yield f"{budget.where}: replaces --turn-on-percentile; give only one of them"
     if options.compile:
         where = case.where("compile")
-        yield f"{where}: layers would be compiled again at every decision; leave it out with train-dyrealloc"
+        yield f"{where}: not with train-dyrealloc: every reallocation would compile the layers again"
 
 
 def _plain(case: Case, word: str) -> Iterator[str]:
@@ -145,11 +145,11 @@ def _plain(case: Case, word: str) -> Iterator[str]:
         yield f"{case.where('model')}: {case.action} needs adapters, got the plain model '{word}'"
     for name in ("lora_config", "shortcut_config", "adapter"):
         if getattr(case.options, name):
-            yield f"{case.where(name)}: the plain model '{word}' takes none; did you mean FAMILY_lora?"
+            yield f"{case.where(name)}: not for the plain model '{word}'; did you mean FAMILY_lora?"
     yield from strategy_checks.plain(case.options.strategy, word, case.where("strategy"))
     if case.options.base_dtype in QUANTIZED_DTYPES:
         where, dtype = case.where("base_dtype"), case.options.base_dtype
-        yield f"{where}: '{dtype}' is for frozen weights, the plain model '{word}' has none"
+        yield f"{where}: '{dtype}' is for frozen weights, and the plain model '{word}' has none"
     if _is_missing(word):
         yield f"{case.where('model')}: no file or directory '{word}'"
 
@@ -157,13 +157,13 @@ def _plain(case: Case, word: str) -> Iterator[str]:
 def _with_adapters(case: Case, word: str, name: ModelName) -> Iterator[str]:
     options = case.options
     is_lost = options.load_type == "pl" and options.load and not os.path.isfile(options.load)
-    has_plan = options.lora_config or options.adapter or is_lost  # a lost checkpoint is refused as such
+    has_plan = options.lora_config or options.adapter or is_lost  # a missing checkpoint is reported as such
     if not has_plan and case.is_sound("lora_config", "adapter", "load", "load_type"):
-        yield f"--lora-config: required by '{word}' (or --adapter, or a checkpoint in its run)"
+        yield f"--lora-config: required with '{word}', unless --adapter or the checkpoint of a run is given"
     has_shortcuts = options.shortcut_config or options.adapter or is_lost
     names = ("shortcut_config", "adapter", "load", "load_type")
     if name.method == "lora_ags" and not has_shortcuts and case.is_sound(*names):
-        yield f"--shortcut-config: required by '{word}' (or an --adapter that has shortcuts)"
+        yield f"--shortcut-config: required with '{word}', unless --adapter has shortcuts"
 
 
 def _paths(case: Case) -> Iterator[str]:
@@ -197,7 +197,7 @@ def _is_file(name: str) -> bool:
 
 
 def _is_missing(name: str) -> bool:
-    """Tell that a name can only be a local path and that nothing is there; hub names are `a` or `a/b`."""
+    """Return whether a name can only be a local path, but does not exist; hub names are `a` or `a/b`."""
     if name.startswith("package:") or os.path.exists(name):
         return False
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(_LOCAL_ENDINGS)
@@ -210,7 +210,7 @@ def _resume(case: Case) -> Iterator[str]:
     if load is None or case.options.load_type != "pl":
         yield f"{where}: needs --load and --load-type pl"
     elif case.run is None and _is_file(load):
-        yield f"{where}: --load '{load}' is in no run directory, RUN/checkpoints/FILE beside RUN/config.toml"
+        yield f"{where}: --load '{load}' is not RUN/checkpoints/FILE in a run directory with RUN/config.toml"
 
 
 def _seeds(case: Case) -> Iterator[str]:
@@ -220,31 +220,28 @@ def _seeds(case: Case) -> Iterator[str]:
     actions = option_specs()["seeds"].option.actions
     if case.action not in actions:
         several = ", ".join(actions)
-        yield f"{where}: one run per seed is for {several}; {case.action} makes one run, give it --seed"
+        yield f"{where}: only for {several}; {case.action} makes a single run, give --seed"
     elif one is not None and (one.source == SOURCE) == (case.layer.settings["seeds"].source == SOURCE):
-        yield f"{where}: not together with seed; a run has one, a sweep has several"
+        yield f"{where}: cannot be combined with seed; a run has one seed, a sweep several"
     if case.options.resume_training:
-        yield f"{where}: not with --resume-training; the same sweep goes on by itself when it is run again"
+        yield f"{where}: cannot be combined with --resume-training; the same command resumes a sweep"
 
 
 def _launch(case: Case) -> Iterator[str]:
-    """Check what launchers set, and what a job needs that queues itself again.
-
-    For the latter a look or a resumption by hand needs nothing.
-    """
+    """Check the variables of launchers, and what a job needs that requeues itself."""
     options = case.options
     if case.is_sound("num_devices", "nodes"):
         yield from launch_faults(os.environ, options.num_devices, options.nodes)
     if options.auto_requeue and not (options.print_config or options.dry_run or options.resume_training):
         where = case.where("auto_requeue")
         if options.seeds is not None:
-            yield f"{where}: not together with seeds; queue one job per seed"
+            yield f"{where}: cannot be combined with seeds; submit one job per seed"
         elif slurm.job() is None:
-            yield f"{where}: this is no SLURM job (SLURM_JOB_ID is not set)"
+            yield f"{where}: not in a SLURM job (SLURM_JOB_ID is not set)"
         elif not slurm.can_requeue():
-            yield f"{where}: scontrol, which queues a job again, is not on the PATH"
+            yield f"{where}: scontrol, which requeues a job, is not on the PATH"
         elif not options.project and case.is_sound("project"):
-            yield f"{where}: needs --project, by which the job finds its run again"
+            yield f"{where}: needs --project, so that the job finds its run again"
 
 
 def _project_dir(case: Case) -> Iterator[str]:
@@ -253,10 +250,10 @@ def _project_dir(case: Case) -> Iterator[str]:
     if not os.path.isdir(existing):
         yield f"{case.where('project_dir')}: '{existing}' is not a directory"
         return
-    is_one = case.options.seeds is None  # a sweep's directories have names of their own
+    is_one = case.options.seeds is None  # the directories of a sweep have other names
     run = is_one and case.options.project and directory / case.options.project
     place = run if case.options.resume_training and run and os.path.isdir(run) else existing
     if run and rank() == 0 and os.path.exists(run) and not case.options.resume_training:
         yield f"{case.where('project')}: '{run}' already exists, and a run directory is never overwritten"
     if not os.access(place, os.W_OK | os.X_OK):
-        yield f"{case.where('project_dir')}: no permission to write in '{place}'"
+        yield f"{case.where('project_dir')}: '{place}' is not writable"

@@ -1,4 +1,4 @@
-"""The command line: arguments and config files become one checked set of options."""
+"""The command line: merge arguments and config files into one checked set of options."""
 
 import dataclasses
 import os
@@ -29,14 +29,14 @@ class HelpRequested(Exception):
 
 
 def parse(argv: Sequence[str]) -> Bound:
-    """Read and check everything that needs no heavy library.
+    """Read the command line and its config files, and check what needs no heavy library.
 
     Args:
-        argv: the words after `python -m main`.
+        argv: the arguments after `python -m main`.
 
     Raises:
         HelpRequested: when `--help` or `--version` is among the words.
-        InputFault: one line for every fault of flags, TOML files and paths.
+        InputFault: with a line for every fault in flags, TOML files and paths.
     """
     line = read_command_line(argv)
     if line.wants_help:
@@ -77,7 +77,7 @@ def _read_files(given: Layer) -> dict[Path, Layer]:
 
 
 def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
-    """Lay what was given over what the adapter and the checkpoint's run recorded."""
+    """Merge the given options over those recorded with the adapter and the checkpoint's run."""
     layers = []
     try:
         if line.action == "test" and "adapter" in given.settings:
@@ -98,7 +98,7 @@ def _inherit(line: CommandLine, given: Layer, run: Path | None) -> Layer:
 
 
 def _is_resumed(line: CommandLine, given: Layer, run: Path) -> bool:
-    """Tell whether RUN goes on; an importance test of another run's checkpoint is a run of its own."""
+    """Return whether RUN is resumed; an importance test of another run's checkpoint is a new run."""
     setting = given.settings.get("resume_training")
     if setting is None or not setting.value or line.action == "test":
         return False
@@ -106,7 +106,7 @@ def _is_resumed(line: CommandLine, given: Layer, run: Path) -> bool:
 
 
 def _options(settings: Mapping[str, Setting]) -> Options:
-    """Fill the schema: values that were given, defaults, and the defaults that depend on other options."""
+    """Complete the options: given values, defaults, and the defaults that depend on other options."""
     values = {name: setting.value for name, setting in settings.items()}
     for name in _PATHS_OR_NAMES:
         word = values.get(name)
@@ -120,7 +120,7 @@ def _options(settings: Mapping[str, Setting]) -> Options:
 
 
 def _is_one_run(action: str | None, settings: Mapping[str, Setting]) -> bool:
-    """Tell whether a TOML's list of seeds is set aside: by an action without seeds, or by a typed --seed."""
+    """Return whether a TOML's list of seeds is ignored: by an action without seeds, or for a typed --seed."""
     if "seeds" not in settings or settings["seeds"].source == SOURCE:
         return False
     has_seed = "seed" in settings and settings["seed"].source == SOURCE
@@ -128,7 +128,7 @@ def _is_one_run(action: str | None, settings: Mapping[str, Setting]) -> bool:
 
 
 def _ordered(faults: list[str], line: CommandLine) -> list[str]:
-    """Put the command line's faults first and drop repetitions."""
+    """Put the faults of the command line first and drop repetitions."""
     return list(dict.fromkeys([*line.layer.faults, *faults]))
 
 

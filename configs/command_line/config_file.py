@@ -16,11 +16,11 @@ from configs.toml.writer import toml_text, value_text
 
 
 def read_options(document: Document, source: str) -> Layer:
-    """Check every key of a config file; faults are collected, not raised.
+    """Read and check every key of a config file; faults are collected, not raised.
 
     Args:
         document: the file.
-        source: what the effective configuration calls these values' origin.
+        source: the origin of these values, as the effective configuration names it.
     """
     layer = Layer()
     for key, value in document.table.items():
@@ -39,7 +39,7 @@ def _refusal(key: str, value: Any) -> str:
     if key in FREE_TABLES:
         return f"{key}: must be a table, [{key}]"
     if key == "config":
-        return "config: stands on the command line only"
+        return "config: only allowed on the command line"
     if key in RETIRED:
         return f"{key}: no longer an option; {RETIRED[key]}"
     advice = foreign_advice(key, dashes=False)
@@ -53,7 +53,7 @@ def _take(layer: Layer, document: Document, key: str, source: str) -> None:
     spec, value = keys()[key], document.table[key]
     where = f"{document.at(key)}: {key}"
     if spec.name in layer.settings:
-        layer.faults.append(f"{where}: given twice, it is another name of {spec.name}")
+        layer.faults.append(f"{where}: given twice, as it is an alias of {spec.name}")
         return
     try:
         checked = spec.default if value == NONE_WORD else spec.kind.take(value)
@@ -65,9 +65,9 @@ def _take(layer: Layer, document: Document, key: str, source: str) -> None:
 
 
 def config_text(bound: Bound) -> str:
-    """Return the config.toml of a run: flat keys with their sources as comments, then the users' tables.
+    """Return the config.toml of a run: flat keys with their sources as comments, then the free tables.
 
-    Fed back with `--config` it gives the same options; without `project` it makes a new directory.
+    With `--config` it gives the same options again; it has no `project`, so a new directory is made.
     """
     lines = []
     for name, spec in option_specs().items():
@@ -94,7 +94,7 @@ def show_config(bound: Bound, *, everything: bool) -> None:
 
     Args:
         bound: the checked command line.
-        everything: show defaults too, not only what was given.
+        everything: print the defaults too, not only the given options.
     """
     rows = [
         (name, _word(getattr(bound.options, name)), source)

@@ -18,10 +18,10 @@ _POSITIONALS = ("model", "dataset")
 
 @dataclass
 class CommandLine:
-    """What was typed.
+    """The typed command line.
 
     Args:
-        action: the word ACTION; None when it is missing or unknown (then `layer.faults` says so).
+        action: ACTION; None when it is missing or unknown, which is then one of `layer.faults`.
         layer: the options.
         wants_help: `--help` or `-h` is among the words.
         wants_version: `--version` is among the words.
@@ -34,7 +34,7 @@ class CommandLine:
 
 
 def read_command_line(argv: Sequence[str]) -> CommandLine:
-    """Read every word; faults are collected, not raised.
+    """Read every argument; faults are collected, not raised.
 
     This is a scanner of its own and not argparse, which stops at the first fault, takes `-1e-3` and `-inf`
     for flags, and silently lets an option be given twice.
@@ -65,11 +65,11 @@ def _read_positionals(line: CommandLine, words: list[str]) -> None:
         line.layer.faults.insert(0, f"ACTION: {unknown('action', words[0], ACTIONS)}")
     for name, word in zip(_POSITIONALS, words[1:]):
         if _as_flag(word):
-            line.layer.faults.append(f"{word}: unexpected word{_as_flag(word)}")
+            line.layer.faults.append(f"{word}: unexpected argument{_as_flag(word)}")
         else:
             _store(line.layer, option_specs()[name], word)
     line.layer.faults.extend(
-        f"{word}: unexpected word{_as_flag(word)}" for word in words[1 + len(_POSITIONALS) :]
+        f"{word}: unexpected argument{_as_flag(word)}" for word in words[1 + len(_POSITIONALS) :]
     )
 
 

@@ -74,7 +74,7 @@ def read_words(module: str, purpose: str, flags: Sequence[Flag], argv: Sequence[
         argv: the words.
 
     Raises:
-        HelpRequested: when `--help` is among the words.
+        HelpRequested: when `--help` is given.
         InputFault: a line for each fault.
     """
     known = {flag.name: flag for flag in flags if not flag.is_positional}
@@ -119,7 +119,7 @@ def _next(
     if not word.startswith("--"):
         if places:
             return places[0] if places[0].repeats else places.popleft(), word
-        faults.append(f"{word}: unexpected word")
+        faults.append(f"{word}: unexpected argument")
         return None, None
     name, has_text, text = word.partition("=")
     if name not in known:

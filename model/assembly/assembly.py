@@ -198,6 +198,6 @@ def require_shortcuts(assembled: Assembled, word: str, *, wanted: bool, where: s
         InputFault: naming the flag that is missing or wrong.
     """
     if wanted and assembled.stream is None:
-        raise InputFault(f"--shortcut-config: required by '{word}', {where} has no shortcuts")
+        raise InputFault(f"--shortcut-config: required with '{word}', as {where} has no shortcuts")
     if not wanted and assembled.stream is not None:
         raise InputFault(f"--model: {where} has shortcuts; did you mean '{word}_ags'?")

@@ -154,7 +154,7 @@ def _config(table: NamedTable, method: str, form: Form, faults: list[str]) -> Ad
     for written, value in keys.items():
         key = form.aliases.get(written, written)
         if key != written and key in keys:
-            faults.append(f"[{name}] {written}: given twice, it is another name of {key}")
+            faults.append(f"[{name}] {written}: given twice, as it is an alias of {key}")
         elif key in form.keys:
             field_name, kind = form.keys[key]
             try:

@@ -109,7 +109,7 @@ def _group_tables(
             faults.append(f"{group}.{word}: must be a table")
         elif first.setdefault(form.roles[word], word) != word:
             other = first[form.roles[word]]
-            faults.append(f"[{group}.{word}]: given twice, it is another name of [{group}.{other}]")
+            faults.append(f"[{group}.{word}]: given twice, as it is an alias of [{group}.{other}]")
         else:
             yield from _role_tables(group, word, inner, form, faults)
 

@@ -146,7 +146,7 @@ def test_shortcuts_are_counted_beside_the_adapters(tmp_path, capsys):
     found = _counts(capsys, *words, "--shortcut-config", shortcuts)
     assert found["adapters"] - alone["adapters"] == (4 * 24 - 1) * 2 * 4 * 1024
     assert (found["base"], found["head"]) == (alone["base"], alone["head"])
-    assert refused("tools.count_params", *words) == ["error: --shortcut-config: required by 'opt_lora_ags'"]
+    assert refused("tools.count_params", *words) == ["error: --shortcut-config: required with 'opt_lora_ags'"]
     assert refused(
         "tools.count_params", "--model", "opt_lora", *words[2:], "--shortcut-config", shortcuts
     ) == ["error: --shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?"]

@@ -47,7 +47,7 @@ FLAGS = [
     ("-batch-size 3", "-batch-size: unknown option; did you mean '--batch-size'?"),
     ("--ofline", "--ofline: unknown option; did you mean '--offline'?"),
     ("--xyzzy 3", "--xyzzy: unknown option"),
-    ("extra", "extra: unexpected word"),
+    ("extra", "extra: unexpected argument"),
     ("--turn-on-percentile 1.2", "--turn-on-percentile: must be a number in (0, 1], got 1.2"),
     ("--turn-on-percentile 0", "--turn-on-percentile: must be a number in (0, 1], got 0"),
     ("--realloc-N often", f"--realloc-N: {BATCHES}, got often"),
@@ -62,18 +62,18 @@ FLAGS = [
     ("--seed -1", "--seed: must be a whole number in [0, 4294967295], got -1"),
     ("--seeds 0,x", "--seeds: must be a whole number in [0, 4294967295], got x"),
     ("--seeds 0,0", "--seeds: must be a non-empty list without repetitions"),
-    ("--seeds 0,1 --seed 1", "--seeds: not together with seed; a run has one, a sweep has several"),
-    ("--mmlu-dir data", "--mmlu-dir: belongs to --mmlu-mode"),
+    ("--seeds 0,1 --seed 1", "--seeds: cannot be combined with seed; a run has one seed, a sweep several"),
+    ("--mmlu-dir data", "--mmlu-dir: only with --mmlu-mode"),
     ("--mmlu-mode zs --mmlu-dir gone", "--mmlu-dir: no directory"),
     (
         "--shortcut-config lora.toml",
         "--shortcut-config: 'opt_lora' has no shortcuts; did you mean --model opt_lora_ags?",
     ),
     ("--realloc-hist-path none.toml", "--realloc-hist-path: no file"),
-    ("--auto-requeue", "--auto-requeue: this is no SLURM job"),
+    ("--auto-requeue", "--auto-requeue: not in a SLURM job"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
     ("--task sumarization", "--task: no task 'sumarization'"),
-    ("--adapter . --adapter ..", "--adapter: more than one adapter is not built yet"),
+    ("--adapter . --adapter ..", "--adapter: only one adapter can be loaded"),
     ("--adapter none", "--adapter: no directory"),
     ("--dataset-dir none", "--dataset-dir: no directory"),
     ("--dataset-saved-path none", "--dataset-dir: no directory"),
@@ -87,7 +87,7 @@ FLAGS = [
     ("--load none.ckpt --load-type pl", "--load: no file 'none.ckpt'"),
     ("--load-type pt", "--load-type: 'pt' needs --load"),
     ("--resume-training", "--resume-training: needs --load and --load-type pl"),
-    ("--resume-training --load lora.toml --load-type pl", "is in no run directory"),
+    ("--resume-training --load lora.toml --load-type pl", "is not RUN/checkpoints/FILE"),
     ("--project a/b", "--project: must be the name of a directory"),
     ("--project ..", "--project: must be the name of a directory"),
     ("--project-dir lora.toml/x", "lora.toml' is not a directory"),
@@ -120,9 +120,13 @@ def test_deepspeed_needs_its_package(bound, monkeypatch, word):
 @pytest.mark.parametrize(
     ("action", "words", "message"),
     [
-        ("train", "--precision 16", "'deepspeed_stage_3' computes in 32-true or bf16-mixed, got --precision"),
-        ("train", "--compile", "--compile: not together with 'deepspeed_stage_3'"),
-        ("imp-test", "", "imp-test needs whole weights, deepspeed_stage_3 shards them; did you mean 'ddp'?"),
+        ("train", "--precision 16", "'deepspeed_stage_3' needs --precision 32-true or bf16-mixed, got"),
+        ("train", "--compile", "--compile: cannot be combined with 'deepspeed_stage_3'"),
+        (
+            "imp-test",
+            "",
+            "imp-test needs unsharded weights, but deepspeed_stage_3 shards them; did you mean 'ddp'?",
+        ),
         ("train-dyrealloc", "", "deepspeed_stage_3 cannot switch modules while training"),
     ],
 )
@@ -149,16 +153,16 @@ COMMANDS = [
     ("train --modle opt_lora --dataset mrpc --lora-config lora.toml", "did you mean '--model'?"),
     ("train opt_lora mrcp --lora-config lora.toml", "--dataset: no data set 'mrcp'"),
     ("train opt_lora mrcp --lora-config lora.toml", "did you mean 'mrpc'?"),
-    ("train opt_lora mrpc", "--lora-config: required by 'opt_lora'"),
+    ("train opt_lora mrpc", "--lora-config: required with 'opt_lora'"),
     ("train opt_lora mrpc --lora-config none.toml", "--lora-config: no file"),
     (
         "train otp_lora mrpc --lora-config lora.toml",
         "no model family 'otp', one of auto, bert, llama, opt, roberta",
     ),
-    ("train auto_lora mrpc", "--lora-config: required by 'auto_lora'"),
+    ("train auto_lora mrpc", "--lora-config: required with 'auto_lora'"),
     ("train auto_lroa mrpc", "--model: no model 'auto_lroa'; did you mean 'auto_lora'?"),
     ("train opt_lroa mrpc", "--model: no model 'opt_lroa'; did you mean 'opt_lora'?"),
-    ("train facebook/opt-125m mrpc --lora-config lora.toml", "--lora-config: the plain model"),
+    ("train facebook/opt-125m mrpc --lora-config lora.toml", "--lora-config: not for the plain model"),
     ("train ./none mrpc", "--model: no file or directory './none'"),
 ]
 
@@ -182,7 +186,7 @@ def test_shortcuts_need_both_plans(here):
     with pytest.raises(InputFault) as refusal:
         parse(words)
     assert [line.split(":")[0] for line in refusal.value.lines] == ["--lora-config", "--shortcut-config"]
-    with pytest.raises(InputFault, match="^--shortcut-config: required by 'opt_lora_ags'"):
+    with pytest.raises(InputFault, match="^--shortcut-config: required with 'opt_lora_ags'"):
         parse([*words, "--lora-config", "lora.toml"])
     plans = ["--lora-config", "lora.toml", "--shortcut-config", "lora.toml"]
     assert parse([*words, *plans]).options.shortcut_config == here / "lora.toml"
@@ -254,7 +258,7 @@ def test_a_typed_seed_and_typed_seeds_win_over_a_toml(bound, here):
     assert (one.seed, one.seeds) == (7, None)
     (here / "b.toml").write_text("seed = 7\n")
     assert bound("--config", "b.toml", "--seeds", "1,2").options.seeds == (1, 2)
-    with pytest.raises(InputFault, match="not together with seed"):
+    with pytest.raises(InputFault, match="cannot be combined with seed"):
         bound("--config", "a.toml", "--config", "b.toml")
 
 
@@ -262,7 +266,7 @@ def test_seeds_are_for_training(bound, here):
     with pytest.raises(InputFault) as refusal:
         bound("--seeds", "1,2", action="test")
     assert refusal.value.lines == (
-        "--seeds: one run per seed is for train, train-dyrealloc; test makes one run, give it --seed",
+        "--seeds: only for train, train-dyrealloc; test makes a single run, give --seed",
     )
     (here / "a.toml").write_text("seeds = [1, 2]\nseed = 3\n")
     done = bound("--config", "a.toml", action="test")
@@ -275,7 +279,10 @@ def test_a_sweep_goes_on_without_resume_training_and_beside_a_taken_project(boun
     assert bound("--seeds", "1", "--project", "mine").options.project == "mine"
     with pytest.raises(InputFault) as refusal:
         bound("--seeds", "1", "--resume-training", "--load", "a/b", "--load-type", "hf")
-    assert "--seeds: not with --resume-training; the same sweep goes on by itself" in refusal.value.lines[-1]
+    assert (
+        "--seeds: cannot be combined with --resume-training; the same command resumes a sweep"
+        in refusal.value.lines[-1]
+    )
 
 
 def test_paths_become_absolute_and_hub_names_stay(bound, here):
@@ -315,7 +322,7 @@ def test_an_adapter_stands_in_for_the_plan_and_a_checkpoint_outside_its_run_does
     assert parse(["train", "opt_lora", "mrpc", "--adapter", "."]).options.adapter == (here,)
     with pytest.raises(InputFault) as refusal:
         parse(["test", "opt_lora", "mrpc", "--load", "x.ckpt", "--load-type", "pl"])
-    expected = "--lora-config: required by 'opt_lora' (or --adapter, or a checkpoint in its run)"
+    expected = "--lora-config: required with 'opt_lora', unless --adapter or the checkpoint of a run is given"
     assert refusal.value.lines == (expected,)
 
 
@@ -340,7 +347,7 @@ def test_a_directory_without_permission_is_refused(bound, here, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != here / "locked")
     with pytest.raises(InputFault) as refusal:
         bound("--project-dir", "locked/runs")
-    assert refusal.value.lines == (f"--project-dir: no permission to write in '{here / 'locked'}'",)
+    assert refusal.value.lines == (f"--project-dir: '{here / 'locked'}' is not writable",)
 
 
 def test_help_with_and_without_an_action():

@@ -38,7 +38,7 @@ def test_values_defaults_and_what_was_given(tmp_path):
     ("words", "lines"),
     [
         ([], ["FILE: required"]),
-        (["x", "y"], ["y: unexpected word"]),
+        (["x", "y"], ["y: unexpected argument"]),
         (["x", "--count", "-4"], ["--count: must be a whole number of at least 1, got -4"]),
         (["x", "--share", "-1e-3"], ["--share: must be a number in [0, 1], got -1e-3"]),
         (["x", "--coun", "3"], ["--coun: unknown option; did you mean '--count'?"]),

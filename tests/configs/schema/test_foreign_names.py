@@ -34,9 +34,9 @@ def test_every_answer_names_options_that_there_are():
             "--fast-dev-run: unknown option; write --dry-run to check a run, or --max-steps 1 to try one"
             " step",
         ),
-        (["max_steps=3"], "max_steps=3: unexpected word; write --max-steps 3"),
-        (["trainer.max_steps=3"], "trainer.max_steps=3: unexpected word; write --max-steps 3"),
-        (["lr=3"], "lr=3: unexpected word; here it is --learning-rate"),
+        (["max_steps=3"], "max_steps=3: unexpected argument; write --max-steps 3"),
+        (["trainer.max_steps=3"], "trainer.max_steps=3: unexpected argument; write --max-steps 3"),
+        (["lr=3"], "lr=3: unexpected argument; here it is --learning-rate"),
     ],
 )
 def test_a_foreign_flag_is_answered_with_ours(bound, words, line):

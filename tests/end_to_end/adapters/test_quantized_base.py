@@ -159,7 +159,7 @@ def test_gradient_checkpointing_gives_the_same_losses(place, words):
     [
         (
             {"strategy": "fsdp"},
-            "--strategy: fsdp shards plain weights, not a base in nf4; did you mean 'ddp'?",
+            "--strategy: fsdp cannot shard a base in nf4; did you mean 'ddp'?",
         ),
         (
             {"compile": True},

@@ -180,7 +180,7 @@ def test_an_adapter_without_shortcuts_does_not_serve_where_they_are_wanted(place
     bare = run(place / "bare", *ground.words(max_epochs=1)) / "adapter"
     given = ("--adapter", bare, "--load", ground.host("opt"), "--dataset-dir", ground.rte())
     assert launch("test", "opt_lora_ags", "rte", *given) == 2
-    expected = f"error: --shortcut-config: required by 'opt_lora_ags', {bare} has no shortcuts"
+    expected = f"error: --shortcut-config: required with 'opt_lora_ags', as {bare} has no shortcuts"
     assert capsys.readouterr().err.strip() == expected
 
 

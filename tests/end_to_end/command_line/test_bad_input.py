@@ -348,6 +348,6 @@ def test_a_directory_without_write_permission(ground):
         )
         *_, (code, _, err, seconds, heavy) = json.loads(done.stdout)
         assert (code, heavy) == (2, [])
-        assert err == f"error: --project-dir: no permission to write in '{place / 'locked'}'\n"
+        assert err == f"error: --project-dir: '{place / 'locked'}' is not writable\n"
         assert seconds < SECONDS
         assert not list((place / "locked").iterdir())

@@ -153,5 +153,5 @@ def test_an_old_and_a_new_name_together_are_refused(tmp_path):
     with pytest.raises(InputFault) as refusal:
         parse(["train", "--config", "run.toml", "--config", str(tmp_path / "both.toml")])
     assert refusal.value.lines == (
-        f"{tmp_path / 'both.toml'}:2: training_optimizer: given twice, it is another name of optimizer",
+        f"{tmp_path / 'both.toml'}:2: training_optimizer: given twice, as it is an alias of optimizer",
     )

@@ -111,6 +111,6 @@ def test_what_a_job_needs_is_checked_first(tmp_path, words, cluster, monkeypatch
     with pytest.raises(InputFault, match="scontrol"):
         parse([*words, "--project", "a"])
     monkeypatch.delenv("SLURM_JOB_ID")
-    with pytest.raises(InputFault, match="no SLURM job"):
+    with pytest.raises(InputFault, match="not in a SLURM job"):
         parse([*words, "--project", "a"])
     assert launch(*words, "--dry-run") == 0

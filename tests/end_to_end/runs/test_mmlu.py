@@ -178,7 +178,7 @@ def test_what_cannot_be_evaluated_is_refused(place, words, ground, capsys):
     capsys.readouterr()
     assert _refusal(capsys, *both, "--max-bad-rows", "1").startswith(f"{path}:4: label 'E' is not allowed")
     capsys.readouterr()
-    assert "belongs to --mmlu-mode" in _refusal(capsys, *ground.words("llama", mmlu_dir=bad))
+    assert "only with --mmlu-mode" in _refusal(capsys, *ground.words("llama", mmlu_dir=bad))
     assert "no directory" in _refusal(capsys, *line[:at], str(place / "none"), *line[at + 1 :])
     both = ground.words("llama", mmlu_mode="zs", mmlu_dir=place / "files")
     assert (

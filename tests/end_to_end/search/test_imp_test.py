@@ -248,4 +248,4 @@ def test_precisions_find_much_the_same(tested, place, words, method, options):
 
 def test_shards_are_refused(words, capsys):
     assert launch(*words("alpha_test"), "--strategy", "fsdp", "--num-devices", 2) == 2
-    assert "--strategy: imp-test needs whole weights" in capsys.readouterr().err
+    assert "--strategy: imp-test needs unsharded weights" in capsys.readouterr().err

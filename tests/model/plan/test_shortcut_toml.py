@@ -104,7 +104,7 @@ FAULTS = [
     (DEFAULT.replace("= 16", "= 0"), "[default] shortcut_alpha: must be"),
     (
         DEFAULT + table("all_layers.residual1", 2) + table("all_layers.residual_1", 2),
-        "[all_layers.residual_1]: given twice, it is another name of [all_layers.residual1]",
+        "[all_layers.residual_1]: given twice, as it is an alias of [all_layers.residual1]",
     ),
     (DEFAULT + table("all_layers.residual1.head_0", 2), "[all_layers.residual1.head_0]: unknown table"),
 ]

@@ -163,7 +163,7 @@ def test_gradient_checkpointing_gives_the_same_losses(place, words):
         ),
         (
             {"compile": True},
-            "--compile: a base in nf4 is made anew at every product, which is not compiled",
+            "--compile: a base in nf4 is dequantized in every product, which cannot be compiled",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_plain_model_has_nothing_frozen(ground, capsys):
     line = ("train", ground.host("llama"), "rte", "--dataset-dir", ground.rte(), "--base-dtype", "int8")
     assert launch(*line, "--dry-run") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --base-dtype: 'int8' is for frozen weights, the plain model '")
+    assert line.startswith("error: --base-dtype: 'int8' is for frozen weights, and the plain model '")
 
 
 def test_without_the_package_it_is_refused_before_anything_heavy(words, trained, tmp_path, capsys):

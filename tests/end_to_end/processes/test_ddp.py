@@ -83,7 +83,7 @@ def test_an_error_in_one_process_ends_both(place, words):
     named = [line for line in done.stderr.splitlines() if "rank 1" in line and "an invented fault" in line]
     assert named == ["error: rank 1: RuntimeError: an invented fault"]
     # The other process sees that it is alone; the defect's traceback is that of rank 1.
-    assert "error: another process of the run is gone: " in done.stderr
+    assert "error: another process of the run has ended: " in done.stderr
     assert not (place / "raising" / "summary.json").exists()
 
 
@@ -137,7 +137,7 @@ def test_a_lost_process_ends_the_run(place, words):
     assert "Traceback" not in done.stderr
     faults = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(faults) == 1
-    assert faults[0].startswith("error: another process of the run is gone: ")
+    assert faults[0].startswith("error: another process of the run has ended: ")
     assert not (place / "lost" / "summary.json").exists()
 
 

@@ -67,4 +67,4 @@ def test_sharded_processes_record_routers_as_whole_ones_do(place, words, ground)
 def test_a_plain_model_has_nothing_to_shard(ground):
     done = program("train", ground.host("llama"), "rte", "--strategy", "fsdp", "--dataset-dir", ground.rte())
     assert done.returncode == 2
-    assert "--strategy: fsdp shards frozen weights, the plain model" in done.stderr
+    assert "--strategy: fsdp shards frozen weights, which a plain model" in done.stderr

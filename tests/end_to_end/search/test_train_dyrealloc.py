@@ -173,8 +173,8 @@ def test_the_last_decision_of_a_history_can_be_applied(searched, place, words):
             {"budget_params": 10},
             "--budget-params: 10 parameters are too few for any of the 18 modules; the smallest",
         ),
-        ({"budget_params": 10, "turn_on_percentile": 0.5}, "--budget-params: takes the place of --turn-on"),
-        ({"compile": True}, "--compile: layers would be compiled again at every decision"),
+        ({"budget_params": 10, "turn_on_percentile": 0.5}, "--budget-params: replaces --turn-on-percentile"),
+        ({"compile": True}, "--compile: not with train-dyrealloc: every reallocation would compile"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_written(place, words, capsys, options, expected):

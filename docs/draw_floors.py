@@ -68,6 +68,7 @@ def reduced(rooms: Mapping[str, set[str]]) -> Graph:
     below: Graph = {}
 
     def reach(name: str, trail: tuple[str, ...]) -> set[str]:
+        """Return every room that can be reached from one; `trail` leads to it."""
         if name in trail:
             raise ValueError(f"a circle of imports: {' -> '.join((*trail, name))}")
         if name not in below:
@@ -88,6 +89,7 @@ def rows(rooms: Mapping[str, set[str]]) -> dict[str, int]:
     lowest: dict[str, int] = {}
 
     def height(name: str) -> int:
+        """Return the length of the longest way down from a room."""
         if name not in lowest:
             lowest[name] = 1 + max((height(target) for target in rooms[name]), default=-1)
         return lowest[name]

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from model.adapters.adapter import AdaptedLinear
 from model.adapters.block_diagonal import head_blocks, linear_plus_delta
 from model.adapters.experts import Mixture, MixtureAdapter, Observer, router_dtype, router_logits
+from model.adapters.fused import fused
 from model.adapters.rematerialisation import Remake, flat_remake_of
 
 
@@ -219,39 +220,32 @@ def _form(linear: AdaptedLinear[MixtureAdapter], mixture: Mixture) -> _Form:
     return _Form(experts, mixture.rank, scale, linear.adapter.observer)
 
 
-def fused_experts_forward(x: Tensor, linears: Sequence[AdaptedLinear[MixtureAdapter]]) -> list[Tensor]:
-    """Return base plus experts of linears with one input.
-
-    Under autocast the products run in its type, but those of routers in float32. With dropout every linear
-    draws its own noise, so each is a node of its own.
+@fused
+def fused_experts_forward(x: Tensor, linears: Sequence[AdaptedLinear[MixtureAdapter]]) -> Sequence[Tensor]:
+    """Return base plus experts of linears with one input; products of routers run in float32.
 
     Args:
         x: (..., D_in).
-        linears: all read x.
+        linears: all read x; several only without dropout.
 
     Returns:
-        One (..., D_out) for each linear.
+        One (B T, D_out) for each linear.
     """
-    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
-        return [output for linear in linears for output in fused_experts_forward(x, [linear])]
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    flat = x.reshape(-1, x.shape[-1])
-    first = linears[0]
+    flat, first = x.reshape(-1, x.shape[-1]), linears[0]
     dropped = F.dropout(flat, first.adapter.dropout) if first.adapter.draws_dropout else None
-    remake = flat_remake_of(x, first.epsilons)
-    remake_dropped = None if dropped is None else flat_remake_of(dropped, first.epsilons)
-    with torch.autocast(x.device.type, enabled=False):
-        mixtures = [linear.adapter.mixture() for linear in linears]
-        forms = tuple(_form(linear, mixture) for linear, mixture in zip(linears, mixtures))
-        outputs = _FusedExperts.apply(
-            flat,
-            dropped,
-            (forms, (remake, remake_dropped)),
-            *(linear.weight for linear in linears),
-            *(linear.bias for linear in linears),
-            *(mixture.router for mixture in mixtures),
-            *(mixture.A for mixture in mixtures),
-            *(mixture.B for mixture in mixtures),
-        )
-    return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
+    remakes = (
+        flat_remake_of(x, first.epsilons),
+        None if dropped is None else flat_remake_of(dropped, first.epsilons),
+    )
+    mixtures = [linear.adapter.mixture() for linear in linears]
+    forms = tuple(_form(linear, mixture) for linear, mixture in zip(linears, mixtures))
+    return _FusedExperts.apply(
+        flat,
+        dropped,
+        (forms, remakes),
+        *(linear.weight for linear in linears),
+        *(linear.bias for linear in linears),
+        *(mixture.router for mixture in mixtures),
+        *(mixture.A for mixture in mixtures),
+        *(mixture.B for mixture in mixtures),
+    )

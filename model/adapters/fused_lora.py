@@ -31,6 +31,7 @@ from model.adapters.block_diagonal import (
     linear_plus_delta,
     scale_rows,
 )
+from model.adapters.fused import fused
 from model.adapters.rematerialisation import Remake, dropout_noise, flat_remake_of
 
 
@@ -162,25 +163,18 @@ def _stacked(downs: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return downs[0].to(dtype) if len(downs) == 1 else torch.cat(list(downs)).to(dtype)
 
 
-def fused_lora_forward(x: Tensor, linears: Sequence[AdaptedLinear[LowRank]]) -> list[Tensor]:
+@fused
+def fused_lora_forward(x: Tensor, linears: Sequence[AdaptedLinear[LowRank]]) -> Sequence[Tensor]:
     """Return base plus delta of linears with one input.
-
-    Under autocast the products run in its type, as those of the stock layers do; A and B stay as stored. With
-    dropout every linear draws its own noise, so each is a node of its own.
 
     Args:
         x: (..., D_in).
-        linears: all read x.
+        linears: all read x; several only without dropout.
 
     Returns:
-        One (..., D_out) for each linear.
+        One (B T, D_out) for each linear.
     """
-    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
-        return [output for linear in linears for output in fused_lora_forward(x, [linear])]
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    flat = x.reshape(-1, x.shape[-1])
-    first = linears[0]
+    flat, first = x.reshape(-1, x.shape[-1]), linears[0]
     dropout = first.adapter.dropout if first.adapter.draws_dropout else 0.0
     shapes = tuple(_Shape(linear.adapter.blocks, linear.strength) for linear in linears)
     form = _Form(shapes, dropout, flat_remake_of(x, first.epsilons))
@@ -190,6 +184,4 @@ def fused_lora_forward(x: Tensor, linears: Sequence[AdaptedLinear[LowRank]]) -> 
         *[linear.adapter.A for linear in linears],
         *[linear.adapter.B for linear in linears],
     )
-    with torch.autocast(x.device.type, enabled=False):
-        outputs = _FusedLora.apply(flat, dropout_noise(flat, dropout), form, *tensors)
-    return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
+    return _FusedLora.apply(flat, dropout_noise(flat, dropout), form, *tensors)

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from model.adapters.adapter import AdaptedLinear
 from model.adapters.block_diagonal import head_blocks, is_half_precision, linear_plus_delta
+from model.adapters.fused import fused
 from model.adapters.rematerialisation import Remake, flat_remake_of
 from model.adapters.vector_scaled import VectorScaled
 
@@ -203,25 +204,18 @@ def _vector_gradients(
     return {name: value for name, value in found.items() if _needs(ctx, number, name)}
 
 
-def fused_vectors_forward(x: Tensor, linears: Sequence[AdaptedLinear[VectorScaled]]) -> list[Tensor]:
+@fused
+def fused_vectors_forward(x: Tensor, linears: Sequence[AdaptedLinear[VectorScaled]]) -> Sequence[Tensor]:
     """Return base plus delta of linears with one input.
-
-    Under autocast the products run in its type; matrices and vectors stay as stored. With dropout every
-    linear draws its own noise, so each is a node of its own.
 
     Args:
         x: (..., D_in).
-        linears: all read x.
+        linears: all read x; several only without dropout.
 
     Returns:
-        One (..., D_out) for each linear.
+        One (B T, D_out) for each linear.
     """
-    if any(linear.adapter.draws_dropout for linear in linears) and len(linears) > 1:
-        return [output for linear in linears for output in fused_vectors_forward(x, [linear])]
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    flat = x.reshape(-1, x.shape[-1])
-    first = linears[0]
+    flat, first = x.reshape(-1, x.shape[-1]), linears[0]
     dropped = F.dropout(flat, first.adapter.dropout) if first.adapter.draws_dropout else None
     scales = tuple(linear.adapter.scale * linear.strength for linear in linears)
     form = _Form(scales, flat_remake_of(x, first.epsilons))
@@ -230,6 +224,4 @@ def fused_vectors_forward(x: Tensor, linears: Sequence[AdaptedLinear[VectorScale
         for weight, bias, adapter, *_ in linears
         for tensor in _Tensors(weight, bias, adapter.matrix("A"), adapter.matrix("B"), adapter.d, adapter.b)
     ]
-    with torch.autocast(x.device.type, enabled=False):
-        outputs = _FusedVectorScaled.apply(flat, dropped, form, *tensors)
-    return [output.view(*x.shape[:-1], output.shape[-1]) for output in outputs]
+    return _FusedVectorScaled.apply(flat, dropped, form, *tensors)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from configs.runtime.faults import suggestion, unknown
-from configs.schema.foreign_names import FOREIGN_NAMES, foreign_advice
+from configs.schema.foreign_names import foreign_advice, foreign_option
 from configs.schema.lookup import OptionSpec, flags, keys, option_specs
 from configs.schema.options import ACTIONS, RETIRED
 from configs.schema.settings import NONE_WORD, Layer, Setting
@@ -111,7 +111,7 @@ def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:
     near = "" if retired else _nearest(flag)
     hint = f"; did you mean '{near}'?" if near else f"; {retired}" if retired else ""
     layer.faults.append(f"{flag}: unknown option{hint}")
-    spec = flags()[near][0] if near else keys().get(FOREIGN_NAMES.get(flag[2:].replace("-", "_"), ""))
+    spec = flags()[near][0] if near else keys().get(foreign_option(flag) or "")
     if spec:
         layer.touched.add(spec.name)
     # Its value must not pass for MODEL or DATASET.

@@ -90,14 +90,25 @@ FOREIGN_NAMES: dict[str, str] = {
 """Name in snake case -> our option, or a sentence."""
 
 
+def foreign_option(name: str) -> str | None:
+    """Return our option for a flag or key of another program, or None where there is none or not just one."""
+    found = FOREIGN_NAMES.get(_key(name))
+    return found if found in keys() else None
+
+
 def foreign_advice(name: str, dashes: bool) -> str | None:
-    """Return what to write here for a word of another program, or None where it is not known.
+    """Return what to write here for a flag or key of another program, or None where it is not known.
 
     Args:
         name: a flag or key, with or without dashes.
-        dashes: whether the option is named as a flag (else as a TOML key).
+        dashes: whether our option is named as a flag (else as a TOML key).
     """
-    found = FOREIGN_NAMES.get(name.lstrip("-").replace("-", "_"))
-    if found is None or found not in keys():
-        return found
-    return f"here it is {keys()[found].flag if dashes else found}"
+    option = foreign_option(name)
+    if option is None:
+        return FOREIGN_NAMES.get(_key(name))
+    return f"here it is {keys()[option].flag if dashes else option}"
+
+
+def _key(name: str) -> str:
+    """Return a flag or key as it is written in TOML."""
+    return name.lstrip("-").replace("-", "_")

@@ -28,6 +28,7 @@ from configs.runs.experiment import PLANS, experiment, recorded
 from configs.runs.run_directory import RunDirectory, automatic_name
 from configs.runtime import console
 from configs.runtime.faults import EndedEarlier, Findings, InputFault, Stopped
+from configs.runtime.launcher import is_launched
 from configs.schema.lookup import flags
 from configs.schema.values import shown
 
@@ -64,7 +65,7 @@ def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
         EndedEarlier: with the exit code of a seed's run that failed.
         Stopped: when a signal came between two runs.
     """
-    if _is_launched():
+    if is_launched(os.environ):
         raise InputFault(
             "--seeds: a launcher started several processes of this command; launch it per seed, with --seed"
         )
@@ -165,12 +166,6 @@ def _outlook(durations: Sequence[float], open_ones: int) -> str:
         return ""
     minutes, seconds = divmod(round(sum(durations) / len(durations) * open_ones), 60)
     return f", about {minutes} min {seconds:02d} s left" if minutes else f", about {seconds} s left"
-
-
-def _is_launched() -> bool:
-    """Tell whether this is one of several processes that a launcher started."""
-    counts = (os.environ.get("WORLD_SIZE", ""), os.environ.get("SLURM_STEP_NUM_TASKS", ""))
-    return console.rank() > 0 or any(count.isdecimal() and int(count) > 1 for count in counts)
 
 
 class _Relay:

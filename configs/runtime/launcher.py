@@ -41,6 +41,12 @@ def rank(environment: Mapping[str, str]) -> int:
     return number
 
 
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Return whether this is one of several processes of the same command."""
+    counts = (environment.get(name, "") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    return rank(environment) > 0 or any(count.isdecimal() and int(count) > 1 for count in counts)
+
+
 def launch_faults(environment: Mapping[str, str], devices: int, nodes: int) -> Iterator[str]:
     """Yield a line for each variable that does not fit the number of processes of the run.
 

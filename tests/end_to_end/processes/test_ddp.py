@@ -8,7 +8,7 @@ import torch
 from dataset.suites.rouge import score_rouge
 from model.tensors.checkpoint import load_checkpoint
 from tests.dataset.tasks.test_billsum import FILES, ROWS
-from tests.support.runs import ENTRY, comparable, files, launch, program, rows, run, summary
+from tests.support.runs import ENTRY, comparable, files, launch, pair, program, rows, run, summary
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def _both(directory, words, code=0, driver=()):
 @pytest.fixture(scope="module")
 def two(place, words):
     """A run of two processes with batches of four each."""
-    _both(place / "two", words(4))
+    pair(place / "two", *words(4))
     return place / "two"
 
 
@@ -188,7 +188,9 @@ def test_two_processes_count_each_summary_once(place, ground, tmp_path):
 
 
 @pytest.mark.slow
-def test_torchrun_gives_the_bytes_of_a_plain_launch(place, two, words):
+def test_plain_launch_and_torchrun_give_the_same_bytes(place, two, words):
+    _both(place / "plain", words(4))
+    assert comparable(place / "plain") == comparable(two)
     named = [*_named(place / "torchrun", words(4)), "--num-devices", 2, "--accelerator", "cpu"]
     torchrun = ("--nproc_per_node", 2, "--master_port", 29613, "-m", "main")
     done = program(*torchrun, *named, module="torch.distributed.run")

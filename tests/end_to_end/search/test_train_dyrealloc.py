@@ -105,7 +105,7 @@ def test_what_was_never_on_is_as_it_began_without_optimiser_state(searched):
 def test_with_everything_on_it_is_plain_training_byte_for_byte(place, words, method, request):
     plain = request.getfixturevalue("plain")
     many = method != "alpha_test"  # which computes every batch several times for each module
-    options = {"importance_test_name": method, "realloc_N": 1 if many else 3}
+    options = {"importance_test_name": method, "realloc_N": 1 if many else 4}
     options["imp_limit_test_batches"] = 2 if many else 1
     done = run(place / f"all_{method}", *words(**options, turn_on_percentile=1.0))
     assert (done / "metrics.csv").read_bytes() == (plain / "metrics.csv").read_bytes()
@@ -146,7 +146,7 @@ def _size(key):
 
 
 def test_alpha_test_mixes_the_validation_set_in_and_says_its_scale(place, words):
-    options = {"importance_test_name": "alpha_test", "realloc_N": 4, "imp_limit_test_batches": 2}
+    options = {"importance_test_name": "alpha_test", "realloc_N": 4, "imp_limit_test_batches": 1}
     done = run(place / "alpha", *words(**options, learning_rate=0.2))
     history = read_history(done / "search" / "history.toml")
     assert history.metadata == {"max_alpha": 10}

@@ -190,8 +190,8 @@ def fork(target: Any, *arguments: Any, after: float | None = None) -> int:
     return process.exitcode
 
 
-def pair(directory: Path, *words: Any, driver: tuple = ()) -> str:
-    """Run to the end in two processes, started as torchrun starts them, and return what they printed.
+def pair(directory: Path, *words: Any, driver: tuple = (), codes: Sequence[int] = (0, 0)) -> str:
+    """Run in two processes, started as torchrun starts them, and return what they printed.
 
     The libraries are imported once for all pairs. Processes start as they do for users in
     `tests/end_to_end/processes/test_ddp.py`.
@@ -200,6 +200,7 @@ def pair(directory: Path, *words: Any, driver: tuple = ()) -> str:
         directory: the run's.
         words: the command line.
         driver: point, step, rank and signal of `tests.support.killed`.
+        codes: exit codes that the two must have.
     """
     from tests.support.killed import member
 
@@ -218,7 +219,8 @@ def pair(directory: Path, *words: Any, driver: tuple = ()) -> str:
         process.kill()
     logs = (directory.with_name(f"{directory.name}-{number}.log").read_text() for number in (0, 1))
     text = "".join(logs)
-    assert [process.exitcode for process in processes] == [0, 0], text
+    found = [process.exitcode for process in processes]
+    assert found == list(codes), f"{found}\n{text}"
     return text
 
 

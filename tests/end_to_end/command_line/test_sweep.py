@@ -2,9 +2,12 @@
 
 import tomllib
 
+import pytest
+
 from tests.support.runs import comparable, program, run
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_what_single_runs_leave(ground, tmp_path):
     words = ground.words(max_epochs=1, max_steps=2)
     place = tmp_path / "runs"

@@ -78,13 +78,25 @@ def test_two_processes_leave_one_record(two, one, place):
     assert len(lines) == len(set(lines)) == 1 + 8 + 2 * 3
 
 
-def test_an_error_in_one_process_ends_both(place, words):
-    done = _both(place / "raising", words(4), 4, ("recorded", 3, 1, "raise"))
-    named = [line for line in done.stderr.splitlines() if "rank 1" in line and "an invented fault" in line]
+def _check_error_of_rank_1(directory, printed):
+    named = [line for line in printed.splitlines() if "rank 1" in line and "an invented fault" in line]
     assert named == ["error: rank 1: RuntimeError: an invented fault"]
     # The other process sees that it is alone; the defect's traceback is that of rank 1.
-    assert "error: another process of the run has ended: " in done.stderr
-    assert not (place / "raising" / "summary.json").exists()
+    assert "error: another process of the run has ended: " in printed
+    assert not (directory / "summary.json").exists()
+
+
+def test_an_error_in_one_process_ends_both(place, words):
+    directory = place / "raising"
+    printed = pair(directory, *words(4), driver=("recorded", 3, "1", "raise"), codes=(4, 1))
+    _check_error_of_rank_1(directory, printed)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_that_the_program_started_ends_both(place, words):
+    directory = place / "raising-launched"
+    done = _both(directory, words(4), 4, ("recorded", 3, 1, "raise"))
+    _check_error_of_rank_1(directory, done.stderr)
 
 
 @pytest.mark.slow

@@ -2,9 +2,9 @@
 
 Usage: lora-research ACTION ... | lora-research tools NAME ... | python -m tools NAME ...
 
-An installation keeps the program as it lies in a checkout, in one folder `lora_research` (the folders
-`model`, `dataset` and so on would collide with other packages at the top), and this module puts that folder
-on the path before anything of the program is imported. It therefore imports nothing of it at its top.
+An installation holds the checkout's folders in one package folder `lora_research`, because top-level packages
+named `model` or `dataset` would collide with others. This module puts that folder on the path before anything
+of the program is imported, so its own imports of the program are inside functions.
 """
 
 import sys
@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def command() -> int:
-    """Run what the words of `lora-research` say and return the exit code."""
+    """Run the command line of `lora-research` and return the exit code."""
     sys.path.insert(0, str(_ROOT))
     words = sys.argv[1:]
     if words[:1] == ["tools"]:

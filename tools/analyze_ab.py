@@ -1,4 +1,4 @@
-"""Compare the A's and B's of several adapters: t-SNE in three views, and a table of cosine similarities.
+"""Compare the A and B matrices of several adapters: t-SNE embeddings and cosine similarities.
 
 Usage: python -m tools.analyze_ab ADAPTERS ADAPTERS [...] [--output ab.json]
 """
@@ -19,18 +19,25 @@ from configs.schema.values import PathText, Switch
 from model.exchange.adapter_directory import find_adapter
 
 _FLAGS = (
-    Flag("ADAPTERS", PathText(), "A directory in PEFT format, or a run's.", required=True, repeats=True),
-    Flag("--output", PathText(), "The numbers; a PNG of the views beside them.", default=Path("ab.json")),
-    Flag("--json", Switch(), "Print the numbers instead of tables.", default=False),
+    Flag(
+        "ADAPTERS", PathText(), "A PEFT adapter directory, or a run directory.", required=True, repeats=True
+    ),
+    Flag(
+        "--output",
+        PathText(),
+        "JSON file of the results; the picture gets the same name with .png.",
+        default=Path("ab.json"),
+    ),
+    Flag("--json", Switch(), "Print JSON instead of tables.", default=False),
 )
 _FEWEST = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare, write and show; return the exit code."""
+    """Compare the adapters, write and print the results, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        purpose = "Compare the A's and B's of several adapters."
+        purpose = "Compare the A and B matrices of several adapters."
         given = read_words("tools.analyze_ab", purpose, _FLAGS, words)
         output = given.output.absolute()
         places = checked(given.adapters, output)
@@ -47,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         adapters = {name: flat_factors(read(path, "ADAPTERS")) for name, path in places.items()}
         empty = [str(places[name]) for name, flats in adapters.items() if not flats]
         if empty:
-            raise InputFault(*(f"ADAPTERS: {path} holds no A and B" for path in empty))
+            raise InputFault(*(f"ADAPTERS: {path} has no A and B matrices" for path in empty))
         found, groups = similarity(adapters), embed(adapters)
         content = json.dumps(numbers(adapters, found, groups), indent=1) + "\n"
         write_text(output, content)
@@ -63,17 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(paths: Sequence[Path], output: Path) -> dict[str, Path]:
-    """Return name -> directory of every adapter, as far as that needs no heavy library.
+    """Return name -> directory of every adapter; imports no heavy library.
 
     Raises:
-        InputFault: with every fault, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     findings.lines += place_faults("--output", output)
     findings.lines += place_faults("--output", output.with_suffix(".png"))
     attempts = [findings.attempt(partial(_directory, path)) for path in paths]
     if len(paths) < _FEWEST:
-        findings.lines.append(f"ADAPTERS: at least {_FEWEST} are compared, got {len(paths)}")
+        findings.lines.append(f"ADAPTERS: needs at least {_FEWEST} adapters, got {len(paths)}")
     twice = [path for path, count in Counter(attempts).items() if path is not None and count > 1]
     findings.lines += [f"ADAPTERS: '{path}' is given twice" for path in twice]
     found = [findings.settled(path) for path in attempts]
@@ -87,7 +94,7 @@ def _directory(path: Path) -> Path:
 
 
 def numbers(adapters: Mapping[str, Sequence[Any]], found: Any, groups: Sequence[Any]) -> dict[str, Any]:
-    """Return everything as JSON holds it."""
+    """Return the content of the JSON file."""
     return {
         "adapters": {
             name: [[one.index, one.module, one.factor, len(one.values)] for one in flats]
@@ -113,7 +120,7 @@ def numbers(adapters: Mapping[str, Sequence[Any]], found: Any, groups: Sequence[
 
 
 def show(found: Any, groups: Sequence[Any], output: Path) -> None:
-    """Print the tables of similarities, the sizes of the views, and the files."""
+    """Print the tables of similarities, views with too few points, and the files."""
     rows = [(" and ".join(pair), *map(_cell, values.values())) for pair, values in found.pairs.items()]
     rows.append(("mean", *map(_cell, found.mean.values())))
     console.table("Cosine similarity, mean over modules", ("adapters", "A", "B"), rows)
@@ -129,15 +136,17 @@ def show(found: Any, groups: Sequence[Any], output: Path) -> None:
     rows = [(kind, *cells) for kind, cells in means.items()]
     console.table("Cosine similarity, mean over layers and pairs", ("module", "A", "B"), rows)
     if found.skipped:
-        console.say(f"note: {found.skipped} factors have no partner of their size, or are zero")
+        console.say(f"note: {found.skipped} matrices not compared: zero, or without one of the same shape")
     for group in groups:
         if not group.points:
-            console.say(f"note: view {group.view}: {group.count} of size {group.size:,} are too few to embed")
+            console.say(
+                f"note: view {group.view}: {group.count} matrices of {group.size:,} entries, too few to embed"
+            )
     console.say(f"written: {output}\nwritten: {output.with_suffix('.png')}")
 
 
 def _kind(module: str) -> str:
-    """Return what stands behind a module's layer: `model.layers.0.self_attn.q_proj` -> `self_attn.q_proj`."""
+    """Return a module's name within its layer: `model.layers.0.self_attn.q_proj` -> `self_attn.q_proj`."""
     words = module.replace("/", ".").split(".")
     last = max((at for at, word in enumerate(words) if word.removeprefix("layer_").isdecimal()), default=-1)
     return ".".join(words[last + 1 :])

@@ -1,4 +1,4 @@
-"""Write the LoRA that weighs experts as their routers do on average over texts, and tell its error there.
+"""Average the routers of a mixture of experts over texts: write one LoRA and report its error on those texts.
 
 Usage: python -m tools.average_router --load BASE --adapter DIR --output DIR [--task TASK]
        (--texts FILE | --dataset mrpc --dataset-dir DIR | --config run.toml)
@@ -40,31 +40,43 @@ from model.network.source import Source
 from model.network.source_files import checked_source
 
 _FLAGS = (
-    Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
-    Flag("--adapter", PathText(), "A directory with experts, or a run's.", required=True),
-    Flag("--texts", PathText(), "A text a line: what the average is taken over."),
-    Flag("--dataset", Word(), f"In place of --texts: a data set, or {MIXTURE}; its validation set."),
-    Flag("--dataset-dir", PathText(), "The set's own files."),
-    Flag("--config", PathText(), "A run's TOML: its data set, directory and [data] table."),
-    Flag("--max-bad-rows", Whole(0), "Malformed rows that may be left out.", default=0),
-    Flag("--output", PathText(), "Directory that is made, in PEFT format.", required=True),
-    Flag("--rows", Whole(1), "At most so many texts, or examples of a set, from the first.", default=256),
-    Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
-    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
-    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+    Flag("--load", Word(), "Base model: a directory, a .gguf file or a hub name.", required=True),
+    Flag("--adapter", PathText(), "Adapter directory with experts, or a run directory.", required=True),
+    Flag("--texts", PathText(), "Text file, one text per line, to average over."),
+    Flag(
+        "--dataset",
+        Word(),
+        f"Average over the validation set of this data set ({MIXTURE}: see --config) instead.",
+    ),
+    Flag("--dataset-dir", PathText(), "Directory of the data set's files."),
+    Flag(
+        "--config",
+        PathText(),
+        "TOML of a run: data set, its directory and the [data] table are taken from it.",
+    ),
+    Flag("--max-bad-rows", Whole(0), "Number of malformed rows that may be skipped.", default=0),
+    Flag("--output", PathText(), "PEFT adapter directory to create.", required=True),
+    Flag("--rows", Whole(1), "Use the first so many texts or examples.", default=256),
+    Flag("--task", Choice("task", TASKS), "Task of the adapter, if its files do not name it."),
+    Flag(
+        "--base-dtype",
+        Choice("data type", BASES),
+        "Data type of the base's linear layers; by default the one the adapter was trained with.",
+    ),
+    Flag("--offline", Switch(), "Do not access the Hugging Face Hub.", default=False),
 )
 _OF_SETS = {"--dataset", "--dataset-dir", "--config", "--max-bad-rows"}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the words name, as far as it needs no heavy library.
+    """The inputs, read without any heavy library.
 
     Args:
         source: the base.
         files: the adapter.
         texts: the texts; empty with a data set.
-        data: the rows of the data set, as far as they lie in files; None with texts.
+        data: the rows of the data set that are in local files; None with texts.
     """
 
     source: Source
@@ -74,7 +86,7 @@ class Checked:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Average, compare and write; return the exit code."""
+    """Average, write the adapter, print its error, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.average_router", "Average routers into a LoRA.", _FLAGS, words)
@@ -115,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> Checked:
-    """Read what the words name, as far as that needs no heavy library.
+    """Read the inputs without importing a heavy library.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     findings.lines += _word_faults(given)
@@ -130,9 +142,11 @@ def checked(given: SimpleNamespace) -> Checked:
         findings.attempt(lambda: base_format(files, given.base_dtype))
         methods = extra_methods(files.metadata)
         if not methods:
-            findings.lines.append(f"--adapter: {files.path} is a plain LoRA already; nothing is averaged")
+            findings.lines.append(
+                f"--adapter: {files.path} is a plain LoRA without routers; there is nothing to average"
+            )
         if "shortcut" in methods:
-            findings.lines.append(f"--adapter: {files.path} has shortcuts, which no LoRA can stand for")
+            findings.lines.append(f"--adapter: {files.path} has shortcuts, which a LoRA cannot represent")
     findings.lines += place_faults("--output", given.output)
     adapter, lines = findings.settled(files), findings.settled(texts)
     assert source is not None  # `settled` would give the union's common class, which is object
@@ -141,13 +155,17 @@ def checked(given: SimpleNamespace) -> Checked:
 
 def _word_faults(given: SimpleNamespace) -> list[str]:
     if given.texts is None:
-        return [] if given.given & {"--dataset", "--config"} else ["--texts: required, or --dataset"]
+        return (
+            []
+            if given.given & {"--dataset", "--config"}
+            else ["--texts: required, unless --dataset is given"]
+        )
     others = sorted(given.given & _OF_SETS)
-    return [f"{flag}: --texts stands in the place of a data set; give one of them" for flag in others]
+    return [f"{flag}: cannot be combined with --texts" for flag in others]
 
 
 def _data(given: SimpleNamespace, files: AdapterFiles) -> RunRows:
-    """Return the rows that need not be fetched; the prompt is the one the adapter was trained with."""
+    """Return the rows, those in local files already read; the prompt is the one of the adapter's training."""
     bound = bound_for_tool(given)
     bound, parts = bind_parts(bound, trained_prompt([files.path], bound.options.dataset))
     request = Request("validation", False, bound.options.max_bad_rows)
@@ -163,7 +181,7 @@ def require_match(rows: TaskRows, files: AdapterFiles, task: str | None) -> None
     Args:
         rows: the data set's.
         files: the adapter.
-        task: the word of `--task`, for an adapter whose files do not say.
+        task: the value of `--task`, for an adapter whose files do not name it.
 
     Raises:
         InputFault: when they differ.
@@ -179,13 +197,13 @@ def require_match(rows: TaskRows, files: AdapterFiles, task: str | None) -> None
 
 
 def _length(cut: Callable[..., int], files: AdapterFiles, own: int) -> int:
-    """Return the longest input in tokens: the one the adapter was trained with, or the set's own."""
+    """Return the maximum input length in tokens: the adapter's, or else the data set's."""
     trained = files.metadata.get("evaluation", {}).get("max_token_len")
     return cut(own if trained is None else trained, given=trained is not None)
 
 
 def _facts(files: AdapterFiles, purpose: str) -> dict[str, Any]:
-    """Return what the written adapter's configuration says."""
+    """Return the configuration of the written adapter."""
     return {
         "task_type": "CAUSAL_LM" if purpose == "language_modeling" else "SEQ_CLS",
         "base": files.config.get("base_model_name_or_path") or "",
@@ -197,7 +215,7 @@ def read_texts(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty.
 
     Raises:
-        InputFault: when it cannot be read, is not UTF-8 or holds no text.
+        InputFault: when it cannot be read, is not UTF-8 or contains no text.
     """
     try:
         texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -206,7 +224,7 @@ def read_texts(path: Path) -> list[str]:
     except OSError as error:
         raise InputFault(f"--texts: cannot read '{path}': {error.strerror}") from None
     if not texts:
-        raise InputFault(f"--texts: {path} holds no text")
+        raise InputFault(f"--texts: {path} contains no text")
     return texts
 
 

@@ -1,4 +1,4 @@
-"""Find the number of components that a corpus asks for: TF-IDF, then k-means with the elbow, or DBSCAN.
+"""Estimate how many experts a corpus needs: TF-IDF, then k-means with the elbow rule, or DBSCAN.
 
 Usage: python -m tools.cluster_corpus [FILES ...] [--dataset gsm8k --dataset-dir DIR] [--config run.toml]
        [--method kmeans] [--kmax 10] [--output clusters.toml] [--write-parts DIR]
@@ -35,21 +35,32 @@ from model.figures.charts import elbow_curve
 
 _DEFAULTS = ClusterOptions()
 _FLAGS = (
-    Flag("FILES", PathText(), f"Texts: {', '.join(ENDINGS)}.", repeats=True, default=()),
-    Flag("--fields", Listed(Word()), "Fields of the FILES' rows that are their text; all unless given."),
-    Flag("--dataset", Word(), f"A data set of the project, or {MIXTURE} with --config, in place of FILES."),
-    Flag("--dataset-dir", PathText(), "The set's own files."),
-    Flag("--config", PathText(), "A run's TOML: its data set, directory, seed and [data] table."),
-    Flag("--max-bad-rows", Whole(0), "Malformed rows that may be left out.", default=0),
-    Flag("--offline", Switch(), "Never ask a hub.", default=False),
-    Flag("--method", Choice("method", METHODS), "How N is found.", default=_DEFAULTS.method),
-    Flag("--kmax", Whole(1), "k-means: the largest k.", default=_DEFAULTS.kmax),
+    Flag("FILES", PathText(), f"Text files: {', '.join(ENDINGS)}.", repeats=True, default=()),
+    Flag("--fields", Listed(Word()), "Fields of the rows that are clustered; default: all."),
+    Flag("--dataset", Word(), f"A data set by name instead of FILES ({MIXTURE}: see --config)."),
+    Flag("--dataset-dir", PathText(), "Directory of the data set's files."),
+    Flag(
+        "--config",
+        PathText(),
+        "TOML of a run: data set, its directory, seed and the [data] table are taken from it.",
+    ),
+    Flag("--max-bad-rows", Whole(0), "Number of malformed rows that may be skipped.", default=0),
+    Flag("--offline", Switch(), "Do not access the Hugging Face Hub.", default=False),
+    Flag("--method", Choice("method", METHODS), "Clustering method.", default=_DEFAULTS.method),
+    Flag("--kmax", Whole(1), "k-means: largest number of clusters tried.", default=_DEFAULTS.kmax),
     Flag("--eps", Real(0, 1, low_open=True), "DBSCAN: largest cosine distance.", default=_DEFAULTS.eps),
-    Flag("--min-samples", Whole(1), "DBSCAN: neighbours of a core.", default=_DEFAULTS.min_samples),
-    Flag("--max-texts", Whole(1), "Texts that are clustered at most.", default=_DEFAULTS.max_texts),
-    Flag("--seed", Whole(0, 2**32 - 1), "Of the draw and of k-means.", default=_DEFAULTS.seed),
-    Flag("--output", PathText(), "The report; a PNG of the curve beside it.", default=Path("clusters.toml")),
-    Flag("--write-parts", PathText(), "Directory that is made: a file of each cluster's rows."),
+    Flag(
+        "--min-samples", Whole(1), "DBSCAN: neighbours that make a core point.", default=_DEFAULTS.min_samples
+    ),
+    Flag("--max-texts", Whole(1), "Largest number of texts; more are sampled.", default=_DEFAULTS.max_texts),
+    Flag("--seed", Whole(0, 2**32 - 1), "Seed of the sample and of k-means.", default=_DEFAULTS.seed),
+    Flag(
+        "--output",
+        PathText(),
+        "TOML report; the picture of the curve gets the same name with .png.",
+        default=Path("clusters.toml"),
+    ),
+    Flag("--write-parts", PathText(), "Directory to create, with one file of rows per cluster."),
     Flag("--json", Switch(), "Print JSON instead of tables.", default=False),
 )
 _OF_KMEANS, _OF_DBSCAN = {"--kmax"}, {"--eps", "--min-samples"}
@@ -58,13 +69,13 @@ _OF_SETS = {"--dataset", "--dataset-dir", "--config", "--offline"}
 
 @dataclass(frozen=True)
 class Checked:
-    """What the command line names, before any heavy library is loaded; either texts or data sets.
+    """The inputs, read without any heavy library; either texts or data sets.
 
     Args:
         options: those of a run with these data sets.
         texts: FILE's name -> its texts.
         parts: the data set, or those of a mixture.
-        found: part -> its rows; parts that must be fetched from the hub are missing.
+        found: part -> its rows; parts that come from the hub are missing.
     """
 
     options: Options
@@ -74,12 +85,12 @@ class Checked:
 
     @property
     def request(self) -> Request:
-        """What is needed of the data sets: what training learns from and holds out, and no test set."""
+        """The splits to read: training and validation, no test set."""
         return Request("imp-test", False, self.options.max_bad_rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Cluster, write and show; return the exit code."""
+    """Cluster the corpus, write and print the report, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
         purpose = "Find the number of clusters in a corpus."
@@ -115,10 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> Checked:
-    """Read what the command line names, without any heavy library.
+    """Read the inputs without importing a heavy library.
 
     Raises:
-        InputFault: with every fault, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     findings.lines += _word_faults(given)
@@ -141,7 +152,7 @@ def corpus_of(named: Checked, texts_of: Callable[[Sequence[Example]], list[str]]
         texts_of: training examples -> the text of each.
 
     Raises:
-        InputFault: when the parts of a mixture do not go together.
+        InputFault: when the parts of a mixture cannot be combined.
     """
     if not named.parts:
         return {name: [one.text for one in texts] for name, texts in named.texts.items()}
@@ -167,7 +178,7 @@ def write(report: ClusterReport, output: Path) -> list[Path]:
 
 
 def show(report: ClusterReport, written: Sequence[str]) -> None:
-    """Print curve, clusters and files."""
+    """Print the curve, the clusters and the files written."""
     if report.curve:
         curve = [
             (point.k, f"{point.error:.4f}", f"{point.distance:.4f}", "elbow" * (point.k == report.chosen))
@@ -191,26 +202,28 @@ def show(report: ClusterReport, written: Sequence[str]) -> None:
 
 
 def _word_faults(given: SimpleNamespace) -> list[str]:
-    """Say which words do not go together."""
+    """Return a fault for each combination of flags that is not allowed."""
     faults = []
     if given.files:
         others = sorted(given.given & _OF_SETS)
-        faults += [f"{flag}: FILES stand in the place of a data set; give one of them" for flag in others]
+        faults += [f"{flag}: cannot be combined with FILES" for flag in others]
     elif not given.given & {"--dataset", "--config"}:
-        faults.append("FILES: required, or --dataset")
+        faults.append("FILES: required, unless --dataset is given")
     if given.fields and not given.files:
-        faults.append("--fields: belongs to FILES")
+        faults.append("--fields: only with FILES")
     strange = _OF_DBSCAN if given.method == "kmeans" else _OF_KMEANS
     return faults + [f"{flag}: not for --method {given.method}" for flag in sorted(given.given & strange)]
 
 
 def _parts_faults(given: SimpleNamespace) -> list[str]:
-    """Say why the directory of the clusters' rows cannot be made."""
+    """Return why the directory of --write-parts cannot be created."""
     if given.write_parts is None:
         return []
     place, output = given.write_parts.absolute(), given.output.absolute()
     faults = (
-        [f"--write-parts: '{place}' is what --output makes"] if place in (output, _picture(output)) else []
+        [f"--write-parts: '{place}' is already the path of --output"]
+        if place in (output, _picture(output))
+        else []
     )
     return faults + place_faults("--write-parts", place)
 

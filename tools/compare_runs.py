@@ -1,4 +1,4 @@
-"""Show the results of several runs side by side, with statistics over those that differ in the seed alone.
+"""Compare the results of several runs, with mean and deviation over runs that differ only in the seed.
 
 Usage: python -m tools.compare_runs RUN [RUN ...] [--json]
 """
@@ -13,8 +13,8 @@ from configs.runtime import console
 from configs.schema.values import PathText, Switch
 
 _FLAGS = (
-    Flag("RUN", PathText(), "A finished run's directory.", required=True, repeats=True),
-    Flag("--json", Switch(), "Print JSON.", default=False),
+    Flag("RUN", PathText(), "Directory of a finished run.", required=True, repeats=True),
+    Flag("--json", Switch(), "Print JSON instead of a table.", default=False),
 )
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        flags = read_words("tools.compare_runs", "Show results of runs side by side.", _FLAGS, words)
+        flags = read_words("tools.compare_runs", "Compare the results of several runs.", _FLAGS, words)
         results = read_results(flags.run)
         if flags.json:
             console.say(json.dumps(report(results), indent=2))

@@ -1,4 +1,4 @@
-"""Write a history with typed items, or with the names of the earlier implementation, in the form of today.
+"""Convert a history file of an earlier format into the current one.
 
 Usage: python -m tools.convert_history HISTORY --output history.toml
 """
@@ -16,7 +16,7 @@ from model.search.history import history_text, read_history
 
 _FLAGS = (
     Flag("HISTORY", PathText(), "A history file.", required=True),
-    Flag("--output", PathText(), "The file that is written.", required=True),
+    Flag("--output", PathText(), "File to write.", required=True),
 )
 
 
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Convert and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.convert_history", "Write a history in the form of today.", _FLAGS, words)
+        given = read_words(
+            "tools.convert_history", "Convert a history file into the current format.", _FLAGS, words
+        )
         findings = Findings()
         history = findings.attempt(partial(read_history, given.history))
         findings.lines += place_faults("--output", given.output)

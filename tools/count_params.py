@@ -1,4 +1,4 @@
-"""Count the parameters of a network with adapters from its configuration; no weight is read or made.
+"""Count the parameters of a model with adapters from its configuration, without loading weights.
 
 Usage: python -m tools.count_params --model FAMILY_lora --load DIR_WITH_CONFIG --lora-config FILE [--json]
 With shortcuts: --model FAMILY_lora_ags and --shortcut-config FILE as well.
@@ -28,25 +28,27 @@ from model.plan.shortcut_toml import read_shortcuts
 GROUPS = ("base", "adapters", "router_or_gates", "head", "other", "trainable", "total")
 SHARES = ("share_of_base", "share_of_total")
 _FLAGS = (
-    Flag("--model", Word(), "FAMILY_lora or FAMILY_lora_ags, for example llama_lora.", required=True),
-    Flag("--load", Word(), "Directory that holds config.json.", required=True),
-    Flag("--task", Choice("task", TASKS), "What the head is for.", default="classification"),
+    Flag(
+        "--model", Word(), "FAMILY_lora, or FAMILY_lora_ags with shortcuts; e.g. llama_lora.", required=True
+    ),
+    Flag("--load", Word(), "Directory with the model's config.json.", required=True),
+    Flag("--task", Choice("task", TASKS), "Task, which decides the head.", default="classification"),
     Flag("--lora-config", PathText(), "The LoRA TOML.", required=True),
-    Flag("--shortcut-config", PathText(), "The shortcut TOML, with FAMILY_lora_ags."),
-    Flag("--num-labels", Whole(1, 1_000_000), "Outputs of a classification head.", default=2),
+    Flag("--shortcut-config", PathText(), "The shortcut TOML; required with FAMILY_lora_ags."),
+    Flag("--num-labels", Whole(1, 1_000_000), "Number of outputs of a classification head.", default=2),
     Flag("--json", Switch(), "Print JSON instead of a table.", default=False),
 )
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A network and its adapters, before either is made.
+    """A network and its adapters, as configurations.
 
     Args:
-        directory: holds the network's config.json.
+        directory: with the network's config.json.
         family: the network's.
-        plan: where adapters sit.
-        shortcuts: where shortcuts sit, if there are any.
+        plan: the adapter of each site.
+        shortcuts: the shortcuts, if there are any.
     """
 
     directory: Path
@@ -77,10 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> Planned:
-    """Read what the command line names, without any heavy library.
+    """Read the inputs without importing a heavy library.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     located = findings.attempt(lambda: _located(given))
@@ -96,7 +98,7 @@ def checked(given: SimpleNamespace) -> Planned:
 
 
 def objective(task: str, outputs: int) -> str:
-    """Return what the head is for; one output is a number, not a class."""
+    """Return the objective; one output is regression."""
     if task in ("causal_language_modeling", "summarization"):
         return "language_modeling"
     return "regression" if outputs == 1 else "classification"
@@ -109,7 +111,7 @@ def record(counts: Any) -> dict[str, int | float]:
 
 
 def rows(counts: Any) -> list[tuple[str, str]]:
-    """Return the table: counts, shares in percent, and how many adapters work."""
+    """Return the table: counts, shares in percent, and how many modules are enabled."""
     table = [(name.replace("_", " "), f"{getattr(counts, name):,}") for name in GROUPS]
     table += [(f"{name.replace('_', ' ')}, %", f"{getattr(counts, name):.4f}") for name in SHARES]
     if counts.router_or_gates:
@@ -123,7 +125,7 @@ def rows(counts: Any) -> list[tuple[str, str]]:
 def _located(given: SimpleNamespace) -> tuple[Path, Family]:
     name: ModelName = model_name(given.model, "--model")
     if name.method == "full":
-        raise InputFault(f"--model: counts FAMILY_lora and FAMILY_lora_ags, got '{given.model}'")
+        raise InputFault(f"--model: must be FAMILY_lora or FAMILY_lora_ags, got '{given.model}'")
     if name.method == "lora_ags" and given.shortcut_config is None:
         raise InputFault(f"--shortcut-config: required with '{given.model}'")
     if name.method == "lora" and given.shortcut_config is not None:

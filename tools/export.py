@@ -47,7 +47,7 @@ class _Rank:
 
 
 _FLAGS = (
-    Flag("ADAPTER_DIR", PathText(), "A directory in PEFT format, or a run's.", required=True),
+    Flag("ADAPTER_DIR", PathText(), "A PEFT adapter directory, or a run directory.", required=True),
     Flag("--check", Choice("reader", ("vllm",)), "Whose reader.", required=True),
     Flag("--max-lora-rank", _Rank(), "What vLLM is served with.", default=16),
     Flag("--output", PathText(), "Directory that is made: a copy that the reader takes."),

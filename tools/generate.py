@@ -1,8 +1,8 @@
-"""Let a base with an adapter answer prompts, put into the template the adapter was trained with.
+"""Generate answers to prompts with an adapter, in the prompt template of its training.
 
 Usage: python -m tools.generate --load BASE --adapter RUN_OR_ADAPTER [--prompt TEXT | --file FILE]
 
-Without --prompt and --file each line of standard input is a prompt. Standard output holds the answers alone.
+Without --prompt and --file each line of standard input is a prompt. Only answers go to standard output.
 """
 
 import json
@@ -28,18 +28,26 @@ from model.network.source_files import checked_source
 _LOG = logging.getLogger(__name__)
 _SAMPLING = ("--temperature", "--top-p", "--seed")
 _FLAGS = (
-    Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
-    Flag("--adapter", PathText(), "A run, or a directory in PEFT format.", required=True),
-    Flag("--prompt", Text(), "One prompt."),
-    Flag("--file", PathText(), "A prompt a line; in a .jsonl file a row of the template's fields."),
-    Flag("--max-new-tokens", Whole(1), "Cut-off of an answer.", default=256),
-    Flag("--beams", Whole(1, 64), "Hypotheses kept; 1 is greedy.", default=1),
-    Flag("--sample", Switch(), "Draw tokens.", default=False),
-    Flag("--temperature", Real(0, low_open=True), "Divides the logits; with --sample.", default=1.0),
-    Flag("--top-p", Real(0, 1, low_open=True), "Probability mass drawn from; with --sample.", default=1.0),
-    Flag("--seed", Whole(0), "Of the draws; with --sample.", default=0),
-    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
-    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+    Flag("--load", Word(), "Base model: a directory, a .gguf file or a hub name.", required=True),
+    Flag("--adapter", PathText(), "A PEFT adapter directory, or a run directory.", required=True),
+    Flag("--prompt", Text(), "The prompt."),
+    Flag(
+        "--file",
+        PathText(),
+        "File with one prompt per line; .jsonl: one row with the template's fields per line.",
+    ),
+    Flag("--max-new-tokens", Whole(1), "Longest answer in tokens.", default=256),
+    Flag("--beams", Whole(1, 64), "Beam size; 1 is greedy decoding.", default=1),
+    Flag("--sample", Switch(), "Sample tokens instead of greedy decoding.", default=False),
+    Flag("--temperature", Real(0, low_open=True), "Sampling temperature.", default=1.0),
+    Flag("--top-p", Real(0, 1, low_open=True), "Nucleus sampling: probability mass.", default=1.0),
+    Flag("--seed", Whole(0), "Seed of the sampling.", default=0),
+    Flag(
+        "--base-dtype",
+        Choice("data type", BASES),
+        "Data type of the base's linear layers; by default the one the adapter was trained with.",
+    ),
+    Flag("--offline", Switch(), "Do not access the Hugging Face Hub.", default=False),
 )
 
 
@@ -80,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles, list[Row | str]]:
-    """Read what the words name, as far as that needs no heavy library.
+    """Read the inputs without importing a heavy library.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     findings.lines += word_faults(given)
@@ -108,19 +116,19 @@ def _rows(given: SimpleNamespace) -> list[Row | str]:
 
 
 def _writing(adapter: Path) -> AdapterFiles:
-    """Read an adapter of a network that writes text."""
+    """Read the adapter of a language model."""
     files = read_files(adapter, "--adapter")
     task = None if files.template is None else "causal_language_modeling"
     if objective(files, task) != "language_modeling":
-        raise InputFault(f"--adapter: {files.path} classifies, it writes no text")
+        raise InputFault(f"--adapter: {files.path} is a classifier and cannot generate text")
     return files
 
 
 def word_faults(given: SimpleNamespace) -> list[str]:
-    """Return what contradicts itself among the words."""
+    """Return a fault for each combination of flags that is not allowed."""
     faults = [f"{name}: only with --sample" for name in _SAMPLING if name in given.given and not given.sample]
     if given.prompt is not None and given.file is not None:
-        faults.append("--file: not together with --prompt")
+        faults.append("--file: cannot be combined with --prompt")
     return faults
 
 
@@ -128,7 +136,7 @@ def read_rows(path: Path) -> list[Row | str]:
     """Return the prompts of a text file, or the rows of a .jsonl file.
 
     Raises:
-        InputFault: naming the file, and the line that is no row.
+        InputFault: naming the file, and the line that is not a row.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -146,21 +154,21 @@ def read_rows(path: Path) -> list[Row | str]:
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise InputFault(f"{path}:{number}: is no JSON row of fields")
+                raise InputFault(f"{path}:{number}: is not a JSON object")
             rows.append(row)
     return rows
 
 
 def lines_of(text: str) -> list[Row | str]:
-    """Return the lines that hold something."""
+    """Return the lines that are not blank."""
     return [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
 
 
 def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
-    """Put rows into the template as the data set does; a text is its first field, the others are empty.
+    """Fill the template with each row, as in training; a plain text is its first field, others are empty.
 
     Raises:
-        InputFault: naming the row, or that there is none.
+        InputFault: naming the row, or when there is no prompt.
     """
     fields = [] if template is None else placeholders(template)
     prompts, faults = [], []
@@ -170,7 +178,7 @@ def prompts_of(rows: Iterable[Row | str], template: str | None) -> list[str]:
         except RowFault as fault:
             faults.append(f"prompt {number}: {fault}")
     if not prompts and not faults:
-        faults.append("--prompt: there is none")
+        faults.append("--prompt: no prompt was given")
     if faults:
         raise InputFault(*faults)
     return prompts
@@ -188,7 +196,7 @@ def _prompt(row: Row | str, template: str | None, fields: Sequence[str]) -> str:
 
 
 def shown(text: str, *, alone: bool) -> str:
-    """Return an answer as it is printed: one of many stands on one line, its line ends escaped."""
+    """Return an answer as it is printed; if there are several, each is one line with line ends escaped."""
     return text.strip() if alone else console.escaped(text.strip())
 
 

@@ -1,4 +1,4 @@
-"""Fold an adapter into its base and write a plain `transformers` checkpoint, compared before it is reported.
+"""Merge an adapter into its base and write a `transformers` checkpoint, checked against the unmerged model.
 
 Usage: python -m tools.merge --load BASE --adapter DIR --output DIR [--task TASK]
 """
@@ -27,20 +27,24 @@ from model.network.source import Source
 from model.network.source_files import checked_source
 
 _FLAGS = (
-    Flag("--load", Word(), "The frozen base: a directory, a .gguf file, a hub name.", required=True),
-    Flag("--adapter", PathText(), "A directory in PEFT format, or a run's.", required=True),
-    Flag("--output", PathText(), "Directory that is made.", required=True),
-    Flag("--task", Choice("task", TASKS), "What the adapter is for, where it does not say so."),
-    Flag("--base-dtype", Choice("data type", BASES), "Of the base's linears; else as the adapter says."),
-    Flag("--offline", Switch(), "Never ask a hub.", default=False),
+    Flag("--load", Word(), "Base model: a directory, a .gguf file or a hub name.", required=True),
+    Flag("--adapter", PathText(), "A PEFT adapter directory, or a run directory.", required=True),
+    Flag("--output", PathText(), "Directory to create.", required=True),
+    Flag("--task", Choice("task", TASKS), "Task of the adapter, if its files do not name it."),
+    Flag(
+        "--base-dtype",
+        Choice("data type", BASES),
+        "Data type of the base's linear layers; by default the one the adapter was trained with.",
+    ),
+    Flag("--offline", Switch(), "Do not access the Hugging Face Hub.", default=False),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Merge, compare and write; return the exit code."""
+    """Merge, write and compare, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.merge", "Fold an adapter into its base.", _FLAGS, words)
+        given = read_words("tools.merge", "Merge an adapter into its base.", _FLAGS, words)
         source, files = checked(given)
         purpose, names = objective(files, given.task), labels(files)
         console.configure_logging("warning")
@@ -54,21 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         word = base_format(files, given.base_dtype)
         backbone = with_quantizer(load_backbone(source, purpose, classes), word)
         assembled = assemble(backbone, Plans(), files.path, 0)
-        notes = [f"folded into the values that {word} gives the base's linears"] if backbone.quantizer else []
+        notes = (
+            [f"merged into the base's linear layers as {word} represents them"] if backbone.quantizer else []
+        )
         for note in (*assembled.notes, *notes):
             console.say(f"note: {note}")
         difference = merge(assembled, given.output, classes)
-        console.say(f"merged: {given.output} (read back, logits differ by {difference:.1e} at most)")
+        console.say(f"merged: {given.output} (read back, largest difference of logits {difference:.1e})")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0
 
 
 def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
-    """Read what the words name, as far as that needs no heavy library.
+    """Read the inputs without importing a heavy library.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
@@ -78,8 +84,8 @@ def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
         findings.attempt(lambda: base_format(files, given.base_dtype))
         if "shortcut" in extra_methods(files.metadata):
             findings.lines.append(
-                f"--adapter: {files.path} has shortcuts between layers, where no linear layer has a weight to"
-                " take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
+                f"--adapter: {files.path} has shortcuts between layers, which do not merge into the weights"
+                " of a linear layer; use the adapter unmerged: main test --adapter, tools.generate --adapter"
             )
     findings.lines += place_faults("--output", given.output)
     adapter = findings.settled(files)

@@ -1,4 +1,4 @@
-"""Draw what dynamic searches decided: how often modules were on, and the share of LoRA among them.
+"""Plot dynamic searches: how often each module was enabled, and the share of LoRA modules over time.
 
 Usage: python -m tools.plot_reallocation FILE [FILE ...] [--output frequency.png]
 """
@@ -21,16 +21,22 @@ from model.site import is_shortcut
 
 _FLAGS = (
     Flag("FILE", PathText(), "A history or a frequency file.", required=True, repeats=True),
-    Flag("--output", PathText(), "The heat map; frequency.png, here, unless given."),
-    Flag("--trend-output", PathText(), "The trend of histories; lora_share.png beside it unless given."),
+    Flag("--output", PathText(), "PNG of the heat map; default: frequency.png."),
+    Flag(
+        "--trend-output",
+        PathText(),
+        "PNG of the share of LoRA modules; default: lora_share.png beside --output.",
+    ),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw, write and return the exit code."""
+    """Write the pictures and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.plot_reallocation", "Draw what dynamic searches decided.", _FLAGS, words)
+        given = read_words(
+            "tools.plot_reallocation", "Plot the decisions of dynamic searches.", _FLAGS, words
+        )
         found, output, trend = checked(given)
         names = distinct_titles([path.stem for path in given.file], given.file)
         panels = [frequency_panel(counted, name) for name, (counted, _) in zip(names, found)]
@@ -51,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Path, Path]:
-    """Return what the files hold and where the pictures go.
+    """Return the contents of the files and the paths of the pictures.
 
     Raises:
-        InputFault: with the faults of all words, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     found = [findings.attempt(partial(read_either, path)) for path in given.file]
@@ -62,7 +68,7 @@ def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Pa
     trend = given.trend_output or output.with_name("lora_share.png")
     has_trend = any(one is not None and one[1].reallocations for one in found)
     if given.trend_output and not has_trend and not findings.lines:
-        findings.lines.append("--trend-output: frequency files hold no trend; give a history")
+        findings.lines.append("--trend-output: frequency files contain no trend; give a history file")
     findings.lines += place_faults("--output", output)
     findings.lines += place_faults("--trend-output", trend) if has_trend else []
     return [findings.settled(one) for one in found], output, trend

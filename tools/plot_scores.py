@@ -1,4 +1,4 @@
-"""Draw score files as heat maps, layers by modules, side by side.
+"""Plot score files as heat maps, layers by modules.
 
 Usage: python -m tools.plot_scores SCORES [SCORES ...] [--scale log] [--output scores.png]
 """
@@ -19,16 +19,16 @@ from model.search.score_file import Scores, read_scores, score_panel
 
 _FLAGS = (
     Flag("SCORES", PathText(), "A score file.", required=True, repeats=True),
-    Flag("--scale", Choice("scale", ("auto", "linear", "log")), "How scores become colours.", default="auto"),
-    Flag("--output", PathText(), "The PNG; the first file's name with .png, here, unless given."),
+    Flag("--scale", Choice("scale", ("auto", "linear", "log")), "Scale of the colours.", default="auto"),
+    Flag("--output", PathText(), "PNG to write; default: the first file's name with .png."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw, write and return the exit code."""
+    """Write the pictures and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.plot_scores", "Draw score files as heat maps.", _FLAGS, words)
+        given = read_words("tools.plot_scores", "Plot score files as heat maps.", _FLAGS, words)
         output = given.output or Path(f"{given.scores[0].stem}.png").absolute()
         findings = Findings()
         files = [findings.attempt(partial(read_scores, path, "SCORES")) for path in given.scores]
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def panels(paths: Sequence[Path], files: Sequence[Scores]) -> list[Panel]:
-    """Return a panel for each file, told apart by its run's or directory's name where headings agree."""
+    """Return a panel per file; equal titles are made distinct by the run's or directory's name."""
     found = [score_panel(scores, path.stem) for path, scores in zip(paths, files)]
     names = distinct_titles([panel.title for panel in found], paths)
     return [replace(panel, title=name) for panel, name in zip(found, names)]

@@ -23,8 +23,8 @@ from model.site import SiteKey
 _LEAST = 3
 _FLAGS = (
     Flag("A", PathText(), "A score file.", required=True),
-    Flag("B", PathText(), "Another one.", required=True),
-    Flag("--share", Real(0, 1, low_open=True), "Share of the modules that the top is.", default=0.25),
+    Flag("B", PathText(), "Another score file.", required=True),
+    Flag("--share", Real(0, 1, low_open=True), "Share of the modules that counts as the top.", default=0.25),
     Flag("--json", Switch(), "Print JSON instead of a table.", default=False),
 )
 
@@ -34,13 +34,13 @@ class Comparison:
     """How two rankings agree.
 
     Args:
-        modules: how many both files score.
-        only_a: modules that only the first file scores.
-        only_b: modules that only the second file scores.
-        spearman: rank correlation, ties sharing their mean rank; None where a file has one score only.
-        p_value: chance of one as large by accident, two-sided; None with it.
-        top: modules in the top of each.
-        overlap: share of the top that both have in common.
+        modules: number of modules that both files score.
+        only_a: number of modules that only the first file scores.
+        only_b: number of modules that only the second file scores.
+        spearman: rank correlation with mean ranks for ties; None where all scores of a file are equal.
+        p_value: two-sided p-value; None without correlation.
+        top: number of modules in the top of each.
+        overlap: share of the top that both files have in common.
     """
 
     modules: int
@@ -76,7 +76,7 @@ def checked(given: SimpleNamespace) -> tuple[Scores, Scores]:
     """Read both files.
 
     Raises:
-        InputFault: with the faults of both, or when they share too little.
+        InputFault: one line for each fault, or when the files share too few modules.
     """
     findings = Findings()
     first = findings.attempt(partial(read_scores, given.a, "A"))
@@ -84,22 +84,22 @@ def checked(given: SimpleNamespace) -> tuple[Scores, Scores]:
     a, b = findings.settled(first), findings.settled(second)
     shared = len(set(a.values) & set(b.values))
     if shared < _LEAST:
-        raise InputFault(f"B: shares {shared} modules with A, a correlation needs {_LEAST}")
+        raise InputFault(f"B: shares {shared} modules with A; a correlation needs at least {_LEAST}")
     if not lora_budget(given.share, shared):
-        raise InputFault(f"--share: {given.share:g} of {shared} modules is none")
+        raise InputFault(f"--share: {given.share:g} of {shared} modules is less than one module")
     return a, b
 
 
 def compare(
     a: Mapping[SiteKey, float], b: Mapping[SiteKey, float], share: float, spearmanr: Any
 ) -> Comparison:
-    """Return how two rankings agree on the modules they share; scores count with 9 digits.
+    """Return how two rankings agree on the modules they share; scores are rounded to 9 digits.
 
     Args:
         a: module -> score.
         b: module -> score.
-        share: part of the modules that the top is.
-        spearmanr: scipy's.
+        share: share of the modules that counts as the top.
+        spearmanr: `scipy.stats.spearmanr`.
     """
     shared = sorted(set(a) & set(b))
     columns = [[rounded(scores[key]) for key in shared] for scores in (a, b)]
@@ -119,7 +119,7 @@ def compare(
 
 
 def top(scores: Mapping[SiteKey, float], keys: Collection[SiteKey], count: int) -> set[SiteKey]:
-    """Return the best modules; of equal ones those that come first by layer and role."""
+    """Return the `count` modules of highest score; ties by layer and role."""
     return set(sorted(sorted(keys), key=lambda key: -rounded(scores[key]))[:count])
 
 
@@ -134,7 +134,7 @@ def rows(found: Comparison) -> list[tuple[str, str]]:
         ("Spearman", "none: all scores of one file are equal" if is_flat else f"{found.spearman:.6f}"),
         ("p-value", "" if is_flat else f"{found.p_value:.3g}"),
         (f"top {found.top} in common", f"{found.overlap:.4f}"),
-        ("expected by accident", f"{found.top / found.modules:.4f}"),
+        ("expected by chance", f"{found.top / found.modules:.4f}"),
     ]
     return table
 

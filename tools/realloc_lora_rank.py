@@ -1,4 +1,4 @@
-"""Turn a score file into a LoRA TOML that turns on the most important modules.
+"""Write a LoRA TOML that enables the most important modules of a score file.
 
 Usage: python -m tools.realloc_lora_rank SCORES [--percentile 0.25] [--rank 8] [--output FILE]
 """
@@ -33,28 +33,34 @@ from model.site import SiteKey, is_shortcut
 _MODES = ("off", "combined", "separated")
 _FLAGS = (
     Flag("SCORES", PathText(), "A score file.", required=True),
-    Flag("--percentile", Real(0, 1, low_open=True), "Share of the modules that is on.", default=0.25),
-    Flag("--budget-params", Whole(1), "Budget in parameters instead of --percentile."),
-    Flag("--rank", Whole(1), "Rank of a module that is on.", default=8),
-    Flag("--alpha", Real(0, low_open=True), "Scaling constant at that rank.", default=16.0),
-    Flag("--seed", Whole(0, 2**32 - 1), "What ties are drawn from.", default=0),
-    Flag("--spread", Switch(), "Ranks in proportion to scores, at the same total.", default=False),
-    Flag("--max-rank", Whole(1), "Largest rank of --spread; 4 x --rank unless given."),
-    Flag("--ags-mode", Choice("mode", _MODES), "How shortcuts take part.", default="separated"),
-    Flag("--load", Word(), "Directory that holds config.json, for scores without widths."),
-    Flag("--output", PathText(), "The LoRA TOML; named after data set and method unless given."),
-    Flag("--shortcut-output", PathText(), "The shortcut TOML; -shortcuts after the LoRA TOML's name."),
+    Flag("--percentile", Real(0, 1, low_open=True), "Share of the modules to enable.", default=0.25),
+    Flag("--budget-params", Whole(1), "Parameter budget, instead of --percentile."),
+    Flag("--rank", Whole(1), "Rank of an enabled module.", default=8),
+    Flag("--alpha", Real(0, low_open=True), "Alpha at that rank.", default=16.0),
+    Flag("--seed", Whole(0, 2**32 - 1), "Seed that breaks ties.", default=0),
+    Flag("--spread", Switch(), "Distribute the total rank in proportion to the scores.", default=False),
+    Flag("--max-rank", Whole(1), "Largest rank with --spread; default: 4 x --rank."),
+    Flag(
+        "--ags-mode", Choice("mode", _MODES), "How shortcuts compete with LoRA modules.", default="separated"
+    ),
+    Flag("--load", Word(), "Directory with the model's config.json, for score files without widths."),
+    Flag("--output", PathText(), "LoRA TOML to write; default: named after data set and method."),
+    Flag(
+        "--shortcut-output",
+        PathText(),
+        "Shortcut TOML to write; default: the LoRA TOML's name with -shortcuts.",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Choosing:
-    """What was chosen.
+    """The enabled modules and their ranks.
 
     Args:
-        ranked: module -> score, of all that were ranked.
-        ranks: module that is on -> its rank.
-        costs: module -> parameters of one rank, or None when widths are not known.
+        ranked: module -> score, for all candidates.
+        ranks: enabled module -> its rank.
+        costs: module -> parameters per rank, or None when the widths are not known.
     """
 
     ranked: Mapping[SiteKey, float]
@@ -63,10 +69,10 @@ class Choosing:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Choose, write and show; return the exit code."""
+    """Choose modules, write the TOMLs, print a table, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        purpose = "Turn a score file into a LoRA TOML."
+        purpose = "Write a LoRA TOML from a score file."
         given = read_words("tools.realloc_lora_rank", purpose, _FLAGS, words)
         scores, network = checked(given)
         if network is not None:
@@ -86,34 +92,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checked(given: SimpleNamespace) -> tuple[Scores, tuple[Path, Family] | None]:
-    """Read what the command line names, without any heavy library.
+    """Read the inputs without importing a heavy library.
 
     Returns:
         The scores, and the directory and family of the network that gives their widths, if one is named.
 
     Raises:
-        InputFault: with the faults of all of them, a line each.
+        InputFault: one line for each fault.
     """
     findings = Findings()
     if {"--percentile", "--budget-params"} <= given.given:
-        findings.lines.append("--budget-params: stands in the place of --percentile; give one of them")
+        findings.lines.append("--budget-params: cannot be combined with --percentile")
     if given.max_rank is not None and not given.spread:
-        findings.lines.append("--max-rank: belongs to --spread")
+        findings.lines.append("--max-rank: only with --spread")
     for flag, path in (("--output", given.output), ("--shortcut-output", given.shortcut_output)):
         findings.lines += place_faults(flag, path) if path else []
     scores = findings.attempt(partial(read_scores, given.scores, "SCORES"))
     network = findings.attempt(partial(saved_network, given.load, "--load")) if given.load else None
     if scores is not None and network is None and scores.costs() is None:
         needing = [flag for flag in ("--budget-params", "--spread") if flag in given.given and not given.load]
-        findings.lines += [f"{flag}: '{given.scores}' holds no widths; give --load DIR" for flag in needing]
+        findings.lines += [
+            f"{flag}: '{given.scores}' contains no widths; give --load DIR" for flag in needing
+        ]
     return findings.settled(scores), network
 
 
 def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
-    """Return which modules are on at what rank.
+    """Return which modules are enabled, and their ranks.
 
     Raises:
-        InputFault: when the budget turns on no LoRA module, or asks for a width that is not known.
+        InputFault: when the budget enables no LoRA module, or needs widths that are not known.
     """
     ranked = {
         key: one for key, one in scores.values.items() if given.ags_mode != "off" or not is_shortcut(key)
@@ -127,12 +135,12 @@ def choose(scores: Scores, given: SimpleNamespace) -> Choosing:
     else:
         where = "--budget-params"
         if given.ags_mode == "separated" and any(map(is_shortcut, ranked)):
-            raise InputFault(f"{where}: one budget is not separated; give --ags-mode off or combined")
+            raise InputFault(f"{where}: a single budget needs --ags-mode off or combined")
         costs = _costs(scores, where)
         sizes = {key: given.rank * costs[key] for key in ranked}
         kept = sorted(select_within_budget(ranked, sizes, given.budget_params, lots))
     if all(map(is_shortcut, kept)):
-        raise InputFault(f"{where}: turns on no LoRA module, and a LoRA TOML needs one")
+        raise InputFault(f"{where}: enables no LoRA module; a LoRA TOML needs at least one")
     ranks = dict.fromkeys(kept, given.rank)
     if given.spread:
         for group in _groups(kept, given.ags_mode):
@@ -147,15 +155,15 @@ def _costs(scores: Scores, flag: str) -> Mapping[SiteKey, int]:
     costs = scores.costs()
     if costs is None:
         role = min({key.role for key in scores.values} - set(scores.widths))
-        raise InputFault(f"{flag}: the network of --load has no {role}, which the scores are about")
+        raise InputFault(f"{flag}: the network of --load has no module {role}, which the score file has")
     return costs
 
 
 def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
-    """Return where the LoRA TOML and the shortcut TOML go; by default under the first free number.
+    """Return the paths of the LoRA TOML and the shortcut TOML; by default with the first free number.
 
     Raises:
-        InputFault: when the shortcut TOML's place is taken.
+        InputFault: when the shortcut TOML exists already.
     """
     if given.output is not None:
         shortcuts = given.shortcut_output or _beside(given.output)
@@ -175,7 +183,7 @@ def places(scores: Scores, given: SimpleNamespace) -> tuple[Path, Path]:
 
 
 def contents(chosen: Choosing, given: SimpleNamespace, lora: Path, shortcuts: Path) -> dict[Path, str]:
-    """Return the text of each file to write; alpha follows the rank, so that all modules have one scale."""
+    """Return the text of each file; alpha is proportional to the rank, so all modules have the same scale."""
     configs = {
         key: AdapterConfig(rank, given.alpha * rank / given.rank, 0.0, "default", disabled=False)
         for key, rank in chosen.ranks.items()
@@ -186,13 +194,13 @@ def contents(chosen: Choosing, given: SimpleNamespace, lora: Path, shortcuts: Pa
 
 
 def show(chosen: Choosing, given: SimpleNamespace, files: Sequence[Path]) -> None:
-    """Print what is on by role, the parameters, ties that were drawn, and the files."""
+    """Print enabled modules and parameters by role, ties at the cut-off, and the files."""
     roles = list(dict.fromkeys(sorted(key.role for key in chosen.ranked)))
     roles.sort(key=lambda role: SiteKey(0, role))
     rows = [_row(role, [key for key in chosen.ranked if key.role == role], chosen) for role in roles]
     console.table(
-        "Modules on",
-        ("role", "on", "of", "ranks", "parameters"),
+        "Enabled modules",
+        ("role", "enabled", "of", "ranks", "parameters"),
         [*rows, _row("all", list(chosen.ranked), chosen)],
     )
     if given.budget_params is None:
@@ -200,7 +208,7 @@ def show(chosen: Choosing, given: SimpleNamespace, files: Sequence[Path]) -> Non
             tied, drawn = ties_at_cutoff({key: chosen.ranked[key] for key in group}, chosen.ranks)
             if tied:
                 console.say(
-                    f"ties: {tied} modules share the last score; {drawn} drawn with seed {given.seed}"
+                    f"ties: {tied} modules at the cut-off score, {drawn} of them drawn (seed {given.seed})"
                 )
     for path in files:
         console.say(f"written: {path}")
@@ -216,7 +224,7 @@ def _row(name: str, keys: Sequence[SiteKey], chosen: Choosing) -> list[str]:
 
 
 def _groups(keys: Collection[SiteKey], mode: str) -> list[list[SiteKey]]:
-    """Return the modules that compete with each other."""
+    """Return groups of modules that compete with each other."""
     if mode == "combined":
         return [sorted(keys)]
     parts = [[key for key in sorted(keys) if is_shortcut(key) is one] for one in (False, True)]

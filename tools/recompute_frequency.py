@@ -1,4 +1,4 @@
-"""Count again from a history how often each module was on.
+"""Recompute from a history how often each module was enabled.
 
 Usage: python -m tools.recompute_frequency HISTORY [--output frequency.toml | --check frequency.toml]
 """
@@ -18,20 +18,22 @@ from model.search.history import Frequency, frequency, frequency_text, read_freq
 _MOST_SHOWN = 10
 _FLAGS = (
     Flag("HISTORY", PathText(), "A history file.", required=True),
-    Flag("--output", PathText(), "The frequency file; frequency.toml beside the history unless given."),
-    Flag("--check", PathText(), "Compare with this frequency file and write nothing."),
+    Flag("--output", PathText(), "Frequency file to write; default: frequency.toml beside the history."),
+    Flag("--check", PathText(), "Only compare with this frequency file."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Count, write or compare, and return the exit code."""
+    """Recompute, then write or compare, and return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.recompute_frequency", "Count a history's decisions again.", _FLAGS, words)
+        given = read_words(
+            "tools.recompute_frequency", "Recompute the frequencies of a history.", _FLAGS, words
+        )
         output = given.output or given.history.with_name("frequency.toml")
         findings = Findings()
         if given.check and given.output:
-            findings.lines.append("--check: writes nothing; --output has no use")
+            findings.lines.append("--output: cannot be combined with --check, which writes nothing")
         if not given.check:
             findings.lines += place_faults("--output", output)
         history = findings.attempt(partial(read_history, given.history))
@@ -49,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(counted: Frequency, other: Frequency, path: Path) -> None:
-    """See that a frequency file says what the history says.
+    """Compare a frequency file with the counts of the history.
 
     Raises:
-        InputFault: a line for each difference, the first ten of them.
+        InputFault: a line for each of the first ten differences.
     """
     faults = []
     if other.total != counted.total:
@@ -66,7 +68,7 @@ def compare(counted: Frequency, other: Frequency, path: Path) -> None:
 
 
 def _shown(count: int | None) -> str:
-    return "not there" if count is None else str(count)
+    return "missing" if count is None else str(count)
 
 
 if __name__ == "__main__":

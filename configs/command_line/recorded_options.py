@@ -57,7 +57,7 @@ _OF_THE_RUN = ("load", "load_type", "resume_training", "project", "project_dir")
 
 
 def run_directory(given: Mapping[str, Setting]) -> Path | None:
-    """Return RUN when `--load RUN/checkpoints/X --load-type pl` was given and RUN holds a config.toml."""
+    """Return RUN when `--load RUN/checkpoints/X --load-type pl` is given and RUN has a config.toml."""
     if "load" not in given or "load_type" not in given or given["load_type"].value != "pl":
         return None
     checkpoint = Path(given["load"].value or "").absolute()
@@ -66,9 +66,9 @@ def run_directory(given: Mapping[str, Setting]) -> Path | None:
 
 
 def requeued(given: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return the settings by which a job that SLURM started again goes on in its run.
+    """Return the settings that resume the run of a requeued SLURM job.
 
-    None on the first start, and none when the job ended before its first checkpoint.
+    Empty on the first start, and when the job ended before its first checkpoint.
     """
     if not slurm.is_restarted() or "auto_requeue" not in given or not given["auto_requeue"].value:
         return {}
@@ -84,7 +84,7 @@ def requeued(given: Mapping[str, Setting]) -> dict[str, Setting]:
 
 
 def action_of(run: Path) -> str | None:
-    """Return the action of a run, as its run.toml has it; None where that cannot be read."""
+    """Return the action in a run's run.toml; None where that cannot be read."""
     try:
         return read_document(run / "run.toml", "--load").table.get("action")
     except InputFault:
@@ -92,10 +92,10 @@ def action_of(run: Path) -> str | None:
 
 
 def recorded_run(run: Path) -> Layer:
-    """Read RUN/config.toml as a resumed run sees it.
+    """Read RUN/config.toml as the options of a resumed run.
 
-    The base the run was loaded from becomes `backbone_model`, its plans are the copies in RUN, and what
-    belongs to that one execution is left out.
+    The run's base becomes `backbone_model`, its plans are the copies in RUN, and options of that one
+    execution (`load`, `project` and so on) are left out.
 
     Raises:
         InputFault: when the file cannot be read as TOML.
@@ -117,7 +117,7 @@ def recorded_run(run: Path) -> Layer:
 
 
 def names_weights(load: str | None, model: str | None) -> bool:
-    """Tell the default of `pretrained`: --load names weights, and so does a plain model's own word."""
+    """Return the default of `pretrained`: whether --load or MODEL names weights."""
     word = model or ""
     return load is not None or "/" in word or not word.endswith(("_lora", "_lora_ags"))
 
@@ -128,10 +128,10 @@ def _has_weights(settings: Mapping[str, Setting]) -> bool:
 
 
 def without_training(recorded: Layer, action: str | None) -> Layer:
-    """Keep what a checkpoint means to an action that does not resume its run.
+    """Keep the recorded options that an action takes from a checkpoint without resuming its run.
 
-    To `test` that is all that decides an evaluation, with adapters only where no plan says which sites there
-    are; to the others it is the base and the sites.
+    For `test` these are all options that decide an evaluation (the adapter only where no plan gives the
+    sites); for the other actions, the base and the plans.
     """
     if action != "test":
         return Layer({name: one for name, one in recorded.settings.items() if name in _BASE})
@@ -143,7 +143,7 @@ def without_training(recorded: Layer, action: str | None) -> Layer:
 
 
 def place_of(run: Path) -> Layer:
-    """Return project and project_dir from where the run directory now lies."""
+    """Return project and project_dir from the run directory's present path."""
     where = "--load"
     return Layer(
         {
@@ -154,7 +154,7 @@ def place_of(run: Path) -> Layer:
 
 
 def changes(action: str | None, given: Layer, recorded: Layer, run: Path) -> list[str]:
-    """Return a fault for every option or table key that a resumed run would change, and for the action."""
+    """Return a fault for every option, table key or action that differs from the run to be resumed."""
     faults = []
     began = action_of(run)
     if began not in (None, action):
@@ -188,14 +188,14 @@ def _is_same(name: str, before: Any, now: Any, run: Path) -> bool:
 
 
 def recorded_adapter(adapter: Path, given: Layer) -> Layer:
-    """Read the options an adapter was evaluated with: `evaluation` in its metadata.json, if there is one.
+    """Read the options of an adapter's evaluation: `evaluation` in its metadata.json, if present.
 
     Args:
         adapter: its directory.
-        given: what the user gave; another data set than the adapter's has another `[data]`.
+        given: the user's options; with another data set the adapter's `[data]` is not used.
 
     Raises:
-        InputFault: when the file is no JSON object.
+        InputFault: when the file is not a JSON object.
     """
     path, layer = adapter / "metadata.json", Layer()
     if not os.path.isfile(path):
@@ -209,7 +209,7 @@ def recorded_adapter(adapter: Path, given: Layer) -> Layer:
     if not isinstance(table, dict):
         layer.faults.append(f"{path}: evaluation.data: must be an object")
     elif "dataset" not in given.settings or given.settings["dataset"].value == values.get("dataset"):
-        # Two ways to word a prompt exclude each other: one that is given takes the place of any recorded one.
+        # `prompt`, `template` and `form` exclude each other: a given one replaces any recorded one.
         replaced = _PROMPTS if given.tables.get("data", {}).keys() & _PROMPTS else set()
         kept = {key: value for key, value in table.items() if key not in replaced}
         layer.tables |= {"data": kept} if kept else {}

@@ -1,7 +1,7 @@
-"""One run per seed, each in a process of its own that runs the ordinary command of that seed.
+"""One run per seed, each in its own process with the command of that seed.
 
-A process of its own starts from nothing: no state of libraries, random numbers, threads or devices is left
-from the seed before, so each run is the one that `--seed` alone gives, byte for byte.
+A new process has no library, random, thread or device state of the seed before, so each run equals the one of
+`--seed` byte for byte.
 """
 
 import ctypes
@@ -44,7 +44,7 @@ class Leg:
     Args:
         seed: the seed.
         directory: its run directory.
-        words: the command that runs it or goes on with it; None where it is finished.
+        words: the command that starts or resumes it; None where it is finished.
     """
 
     seed: int
@@ -53,7 +53,7 @@ class Leg:
 
 
 def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
-    """Run every seed that is not finished, in order, show the table of all, and return the exit code.
+    """Run every unfinished seed in order, print a table of all, and return the exit code.
 
     Args:
         bound: the checked command line.
@@ -61,7 +61,7 @@ def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
         program: the program's file.
 
     Raises:
-        InputFault: before anything starts, for directories that cannot be gone on with.
+        InputFault: before any run starts, for directories that cannot be resumed.
         EndedEarlier: with the exit code of a seed's run that failed.
         Stopped: when a signal came between two runs.
     """
@@ -88,10 +88,10 @@ def run(bound: Bound, arguments: Sequence[str], program: Path) -> int:
 
 
 def legs(bound: Bound, arguments: Sequence[str]) -> list[Leg]:
-    """Decide for every seed whether its run begins, goes on, or is finished.
+    """Decide for every seed whether its run is to be started, resumed, or is finished.
 
     Raises:
-        InputFault: a line for each directory of another experiment, or with nothing to go on from.
+        InputFault: a line for each directory of another experiment or without a checkpoint.
     """
     findings = Findings()
     name = bound.options.project or automatic_name(bound.options)
@@ -110,8 +110,8 @@ def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[s
         return Leg(seed, directory, None)
     if not directory.last.exists():
         raise InputFault(
-            f"--seeds: {directory.path} has no checkpoint to go on from and is never overwritten;"
-            " remove it, or name another --project"
+            f"--seeds: {directory.path} has no checkpoint to resume from and is not overwritten;"
+            " remove it, or give another --project"
         )
     options = bound.options
     words = [bound.action, "--resume-training", "--load", str(directory.last), "--load-type", "pl"]
@@ -121,7 +121,7 @@ def _leg(bound: Bound, seed: int, directory: RunDirectory, arguments: Sequence[s
 
 
 def _beginning(bound: Bound, seed: int, project: str, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the command of one seed: what was typed, with its own seed and directory."""
+    """Return the command of one seed: the given one with this seed and directory."""
     words, kept = list(arguments), []
     while words:
         word = words.pop(0)
@@ -130,15 +130,17 @@ def _beginning(bound: Bound, seed: int, project: str, arguments: Sequence[str]) 
             kept.append(word)
         elif not value:
             words.pop(0)
-    kept += [] if bound.sources["seeds"] == SOURCE else ["--seeds", "NA"]  # a TOML's list is set aside
+    kept += [] if bound.sources["seeds"] == SOURCE else ["--seeds", "NA"]  # overrides the list of a TOML
     return (*kept, "--seed", str(seed), "--project", project)
 
 
 def _require_same(bound: Bound, seed: int, path: Path) -> None:
-    """Refuse a directory whose run began with other options than this sweep would give it."""
+    """Refuse a directory whose run has other options than those of this sweep."""
     began = recorded(path)
     if began is None:
-        raise InputFault(f"--seeds: {path} exists and holds no run; remove it, or name another --project")
+        raise InputFault(
+            f"--seeds: {path} exists and is not a run directory; remove it, or give another --project"
+        )
     options = dataclasses.replace(bound.options, seed=seed, seeds=None)
     now = experiment(tomli.loads(config_text(dataclasses.replace(bound, options=options))))
     before = experiment(began, path)
@@ -146,22 +148,22 @@ def _require_same(bound: Bound, seed: int, path: Path) -> None:
     faults = []
     for name in sorted(now.keys() | before.keys()):
         if name not in before and bound.sources.get(name) == "default":
-            continue  # an option the run's version did not have
+            continue  # an option that was added after the run
         if before.get(name) != now.get(name):
             faults.append(f"{name}: {_change(name, before.get(name), now.get(name))}")
     if faults:
-        raise InputFault(*(f"--seeds: {path}: {fault}; name another --project" for fault in faults))
+        raise InputFault(*(f"--seeds: {path}: {fault}; give another --project" for fault in faults))
 
 
 def _change(name: str, before: Any, now: Any) -> str:
     if name in PLANS:
-        return "the file's content is another one than the run began with"
+        return "the content of the file differs from the run's copy"
     before, now = ("none" if value is None else shown(value) for value in (before, now))
     return f"the run began with {before}, got {now}"
 
 
 def _outlook(durations: Sequence[float], open_ones: int) -> str:
-    """Return how long this run and those after it will take, by the mean of those before."""
+    """Return the estimated time for this and the following runs, from the mean of those before."""
     if not durations:
         return ""
     minutes, seconds = divmod(round(sum(durations) / len(durations) * open_ones), 60)
@@ -169,7 +171,7 @@ def _outlook(durations: Sequence[float], open_ones: int) -> str:
 
 
 class _Relay:
-    """Starts runs and hands SIGTERM and SIGINT on to the one that is going, each as often as it comes.
+    """Starts runs and forwards every SIGTERM and SIGINT to the current one.
 
     A run has a process group of its own: from a terminal it would otherwise get a signal twice, and the
     second one ends a run without its checkpoint.
@@ -195,7 +197,7 @@ class _Relay:
 
         Raises:
             EndedEarlier: when its exit code is not 0.
-            Stopped: when a signal came too late for a run, or before this one.
+            Stopped: when a signal came while no run was active.
         """
         if self._received is None:
             bind = _bound_to_parent()
@@ -209,7 +211,7 @@ class _Relay:
             if code != 0:
                 code = code if code > 0 else 128 - code
                 line = f"seed {leg.seed} ended with exit code {code}: {leg.directory.path}"
-                raise EndedEarlier(code, f"--seeds: {line}; the same command goes on from there")
+                raise EndedEarlier(code, f"--seeds: {line}; the same command resumes from there")
         if self._received is not None:
             line = f"stopped by signal {self._received} in the sweep, at seed {leg.seed}"
             raise Stopped(self._received, line)
@@ -221,7 +223,7 @@ class _Relay:
 
 
 def _bound_to_parent() -> Callable[[], Any] | None:
-    """Return what lets a new process be killed when this one is; Linux alone knows it."""
+    """Return a function that ties a child's life to this process (Linux only, prctl(2))."""
     if sys.platform != "linux":
         return None
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)

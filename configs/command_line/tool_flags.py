@@ -1,4 +1,4 @@
-"""The command lines of the tools: a handful of flags each, every fault of them told at once."""
+"""Command lines of the tools: reads the flags and reports all faults at once."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from configs.schema.values import Switch, ValueKind, refusal
 
 @dataclass(frozen=True)
 class Flag:
-    """One word of a tool's command line.
+    """One flag or positional argument of a tool.
 
     Args:
-        name: `--name`, or the name of a positional word in capitals.
-        kind: what its value may be; `Switch` takes none.
+        name: `--name`, or the name of a positional argument in capitals.
+        kind: the kind of its value; `Switch` takes none.
         meaning: its line of `--help`.
         required: whether it must be given.
         default: its value when it is not given.
-        repeats: a positional word that takes all that follow; its values are a tuple.
+        repeats: a positional argument that takes all remaining words; its value is a tuple.
     """
 
     name: str
@@ -34,23 +34,23 @@ class Flag:
 
     @property
     def is_positional(self) -> bool:
-        """Whether it is told by its place."""
+        """Whether it is a positional argument."""
         return not self.name.startswith("--")
 
     @property
     def key(self) -> str:
-        """The attribute that holds its value."""
+        """The attribute of its value in the result."""
         return self.name.removeprefix("--").replace("-", "_").lower()
 
 
 @dataclass(frozen=True)
 class Text:
-    """Any text that is not empty; line ends are part of it."""
+    """Any text that is not blank; it may contain line ends."""
 
     def read(self, text: str) -> str:
         """Read the text of a flag."""
         if not text.strip():
-            raise refusal("a text that is not empty", f'"{text}"')
+            raise refusal("a text that is not blank", f'"{text}"')
         return text
 
     def take(self, value: Any) -> str:
@@ -65,12 +65,12 @@ class Text:
 
 
 def read_words(module: str, purpose: str, flags: Sequence[Flag], argv: Sequence[str]) -> SimpleNamespace:
-    """Read a tool's command line; `given` of the result holds the names that stood there.
+    """Read a tool's command line; the result's `given` is the set of flags on it.
 
     Args:
         module: the tool, e.g. `tools.merge`.
         purpose: the first line of `--help`.
-        flags: what may be given; abbreviations are refused.
+        flags: the known flags; abbreviations are refused.
         argv: the words.
 
     Raises:
@@ -105,7 +105,7 @@ def read_words(module: str, purpose: str, flags: Sequence[Flag], argv: Sequence[
 
 
 def ended(error: BaseException) -> int:
-    """Print what ended a tool, help included, and return its exit code."""
+    """Print the error (or the help) that ended a tool and return its exit code."""
     if isinstance(error, HelpRequested):
         console.say(error.text)
         return 0
@@ -115,7 +115,7 @@ def ended(error: BaseException) -> int:
 def _next(
     word: str, words: deque[str], known: Mapping[str, Flag], places: deque[Flag], faults: list[str]
 ) -> tuple[Flag | None, str | None]:
-    """Return the flag a word stands for and its text; None for a word that is none."""
+    """Return the flag of a word and its value's text; None for a word that is no flag."""
     if not word.startswith("--"):
         if places:
             return places[0] if places[0].repeats else places.popleft(), word

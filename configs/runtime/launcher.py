@@ -1,4 +1,4 @@
-"""What launchers say in the environment: who starts the processes, and whether that fits the options.
+"""Launchers as seen in the environment: who starts the processes, and whether that fits the options.
 
 torchrun and its like set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; srun sets SLURM_STEP_ID,
 SLURM_PROCID and SLURM_NTASKS; Lightning, which starts a run's processes otherwise, sets LOCAL_RANK, NODE_RANK

@@ -83,7 +83,7 @@ FOREIGN_NAMES: dict[str, str] = {
     "fast_dev_run": "write --dry-run to check a run, or --max-steps 1 to try one step",
     "overfit_batches": "write --max-steps and a small training file",
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "stage", "finetuning_type"), _ACTION),
-    "overwrite_output_dir": "a run directory is never overwritten; name another --project",
+    "overwrite_output_dir": "a run directory is not overwritten; give another --project",
     "push_to_hub": "nothing is uploaded here; RUN/adapter is in PEFT's format",
     "trust_remote_code": "code that lies beside weights is never run",
 }

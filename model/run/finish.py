@@ -111,4 +111,4 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
             default=0.0,
         ),
     )
-    console.say(f"adapter: {directory.adapter} (read back, logits differ by {difference:.1e} at most)")
+    console.say(f"adapter: {directory.adapter} (read back, largest difference of logits {difference:.1e})")

@@ -101,7 +101,7 @@ def test_every_site_is_hit_as_often_as_its_linear_runs(family, objective, varian
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
-def test_norms_stand_where_the_row_says(family, objective, variant):
+def test_norms_are_where_the_row_says(family, objective, variant):
     network, order = _network(family, objective, variant), []
     layer = network.get_submodule(family.layer.format(layer=1))
     marks = dict(zip(("attention_norm", "ffn_norm"), family.norms(network.config)))

@@ -95,7 +95,7 @@ def test_nf4_is_that_of_bitsandbytes_with_double_quantisation():
 
 
 @every_quantizer
-def test_it_takes_the_bits_it_says(name):
+def test_it_takes_its_declared_bits(name):
     values = _values((576, 192))
     parts = _kind(name).encode(values)
     bits = 8 * sum(part.numel() * part.element_size() for part in parts.values()) / values.numel()

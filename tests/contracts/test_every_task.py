@@ -153,7 +153,7 @@ def test_texts_carry_their_labels(case):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_batch_holds_what_the_table_of_its_keys_says(case, split):
+def test_a_batch_holds_the_keys_of_its_table(case, split):
     task = case.completed()
     tokenizer = byte_tokenizer(encoder=task.objective != "language_modeling", segments=True)
     encoded = encode(task, split, case.examples(), tokenizer, 512)

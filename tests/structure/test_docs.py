@@ -104,7 +104,7 @@ def test_every_flag_is_one_there_is(page):
     } == set()
 
 
-def test_every_option_stands_on_the_page_of_the_command_line():
+def test_every_option_is_on_the_page_of_the_command_line():
     text = (DOCS / "command-line.md").read_text()
     assert [spec.flag for spec in option_specs().values() if f"`{spec.flag}`" not in text] == []
     aliases = [f"--{alias}" for spec in option_specs().values() for alias in spec.option.flags]
@@ -140,7 +140,7 @@ def test_every_toml_example_is_right(page, text, tmp_path):
     kind.build(bind(kind.options, table.get("data", {"train": "a.csv"}), page.name))
 
 
-def test_the_map_says_what_is_refused():
+def test_the_table_lists_what_is_refused():
     section = (DOCS / "index.md").read_text().partition("## Not built yet")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([\w-]+)", section, re.MULTILINE)
     assert set(rows) == {"method", "--adapter"}

@@ -189,7 +189,7 @@ def _top_names(name: str) -> set[str]:
     return assigned | defined
 
 
-def test_imports_stand_at_the_top():
+def test_imports_are_at_the_top():
     def inside(path: Path) -> list[str]:
         tools = path.is_relative_to(ROOT / "tools")
         return [
@@ -244,5 +244,5 @@ def test_the_command_and_the_tools_start_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_main_is_the_only_module_beside_the_folders():
+def test_main_is_the_only_module_at_the_top():
     assert {path.name for path in ROOT.glob("*.py")} <= {"main.py", "setup.py"}

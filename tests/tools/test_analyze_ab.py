@@ -69,12 +69,12 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
         f"error: ADAPTERS: '{runs[0]}' is given twice",
     ]
     assert refused("tools.analyze_ab", runs[0], "--output", tmp_path / "d.json") == [
-        "error: ADAPTERS: at least 2 are compared, got 1"
+        "error: ADAPTERS: needs at least 2 adapters, got 1"
     ]
     gates = {"layer_0/w1": Extra(Recipe("shortcut", 1, 1.0), {"G": torch.ones(2)})}
     write(
         tmp_path / "none", replace(adapter(0), modules={}, extra=gates), task_type="X", base="x", dropout=0.0
     )
     assert main([str(runs[0]), str(tmp_path / "none"), "--output", "d.json"]) == 2
-    assert "none holds no A and B" in capsys.readouterr().err
+    assert "none has no A and B matrices" in capsys.readouterr().err
     assert not (tmp_path / "d.json").exists()

@@ -62,7 +62,9 @@ def _words(ground, tmp_path, texts, family="llama"):
 
 
 @pytest.mark.parametrize("manner", KEYS)
-def test_peft_reads_the_average_and_gives_the_error_that_was_told(ground, tmp_path, texts, capsys, manner):
+def test_peft_reads_the_average_and_gives_the_error_that_was_reported(
+    ground, tmp_path, texts, capsys, manner
+):
     made = _made(ground, tmp_path / "experts", manner)
     assert main(_words(ground, tmp_path, texts)) == 0
     said = capsys.readouterr().out
@@ -212,9 +214,11 @@ def test_texts_and_a_data_set_do_not_go_together(ground, tmp_path, texts):
     _made(ground, tmp_path / "experts", "token")
     words = _words(ground, tmp_path, texts)
     assert refused("tools.average_router", *words, "--dataset", "gsm8k") == [
-        "error: --dataset: --texts stands in the place of a data set; give one of them"
+        "error: --dataset: cannot be combined with --texts"
     ]
-    assert refused("tools.average_router", *words[:-2]) == ["error: --texts: required, or --dataset"]
+    assert refused("tools.average_router", *words[:-2]) == [
+        "error: --texts: required, unless --dataset is given"
+    ]
 
 
 @pytest.mark.parametrize("manner", EXACT)
@@ -231,6 +235,6 @@ def test_faults_come_together_and_before_torch(tmp_path):
         "error: --load: no file or directory 'none'",
         f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"
         " with one",
-        f"error: --texts: {tmp_path / 'empty.txt'} holds no text",
+        f"error: --texts: {tmp_path / 'empty.txt'} contains no text",
         f"error: --output: '{tmp_path}' already exists and is not overwritten",
     ]

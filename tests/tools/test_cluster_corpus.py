@@ -48,7 +48,7 @@ def test_a_data_set_gives_what_training_learns_from(corpus, tmp_path, capsys):
     assert tomllib.loads((tmp_path / "clusters.toml").read_text())["texts"] == 38  # two are held out
 
 
-def test_a_mixture_is_told_by_its_toml(corpus, tmp_path, capsys):
+def test_a_mixture_is_given_by_its_toml(corpus, tmp_path, capsys):
     write_gsm8k(tmp_path / "gsm8k", train=40)
     own = {
         "dataset": "local",
@@ -175,7 +175,7 @@ def test_parts_are_not_written_over_anything(corpus, tmp_path):
         f"error: --write-parts: '{tmp_path}' already exists and is not overwritten"
     ]
     assert refused("tools.cluster_corpus", *words, tmp_path / "out.png") == [
-        f"error: --write-parts: '{tmp_path / 'out.png'}' is what --output makes"
+        f"error: --write-parts: '{tmp_path / 'out.png'}' is already the path of --output"
     ]
 
 
@@ -184,11 +184,13 @@ def test_wrong_words_are_refused_before_anything_is_loaded(corpus, tmp_path):
     taken.write_text("mine")
     words = (corpus, "--dataset", "gsm8k", "--eps", 0.5, "--output", taken)
     assert refused("tools.cluster_corpus", *words) == [
-        "error: --dataset: FILES stand in the place of a data set; give one of them",
+        "error: --dataset: cannot be combined with FILES",
         "error: --eps: not for --method kmeans",
         f"error: --output: '{taken}' already exists and is not overwritten",
     ]
-    assert refused("tools.cluster_corpus", "--output", free) == ["error: FILES: required, or --dataset"]
+    assert refused("tools.cluster_corpus", "--output", free) == [
+        "error: FILES: required, unless --dataset is given"
+    ]
     assert refused("tools.cluster_corpus", "--dataset", "gsm8", "--output", free)[0].endswith(
         "did you mean 'gsm8k'?"
     )

@@ -27,7 +27,7 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_runs_stand_side_by_side_with_their_group(runs, capsys):
+def test_runs_are_listed_with_their_group(runs, capsys):
     assert main([str(runs / name) for name in ("one", "two", "three")]) == 0
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()[1:]]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
@@ -56,7 +56,7 @@ def test_json(runs, capsys):
     assert group["best_step"] == {"mean": 4.0, "sd": 0.0, "median": 4.0, "n": 2}
 
 
-def test_a_run_without_its_configuration_stands_alone(runs, capsys):
+def test_a_run_without_its_configuration_is_its_own_group(runs, capsys):
     (runs / "three" / "config.toml").unlink()
     assert main([str(runs / "one"), str(runs / "three")]) == 0
     assert "mean" not in capsys.readouterr().out

@@ -135,7 +135,7 @@ def test_counts_are_those_of_the_network_that_a_run_makes(tmp_path, capsys, fami
     assert [found[name] for name in ("base", "adapters", "head")] == [base_count, adapters, head]
 
 
-def test_shortcuts_are_counted_beside_the_adapters(tmp_path, capsys):
+def test_shortcuts_are_counted_with_the_adapters(tmp_path, capsys):
     base, plan = _directory(tmp_path / "base", OPT_350M), _plan(tmp_path / "plan.toml", 8, ("q_proj",))
     words = ["--load", base, "--lora-config", plan]
     alone = _counts(capsys, "--model", "opt_lora", *words)

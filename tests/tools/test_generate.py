@@ -74,7 +74,7 @@ def test_the_template_is_filled_as_the_data_set_does():
     )
     with pytest.raises(InputFault, match="prompt 1: field 'prompt' has an unpaired surrogate"):
         prompts_of(["\udcff"], None)
-    with pytest.raises(InputFault, match="--prompt: there is none"):
+    with pytest.raises(InputFault, match="--prompt: no prompt was given"):
         prompts_of([], TEMPLATE)
     with pytest.raises(InputFault, match="prompt 1: the adapter has no template"):
         prompts_of([{"question": "x"}], None)
@@ -83,7 +83,7 @@ def test_the_template_is_filled_as_the_data_set_does():
 def test_files_are_read_whole_or_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": "b"}\n{"a": ')
-    with pytest.raises(InputFault, match="rows.jsonl:2: is no JSON row of fields"):
+    with pytest.raises(InputFault, match="rows.jsonl:2: is not a JSON object"):
         read_rows(path)
     path.write_bytes(b"\xff")
     with pytest.raises(InputFault, match="is not UTF-8"):
@@ -103,7 +103,7 @@ def test_a_prompt_that_is_too_long_is_refused_before_any_answer(ground, run, cap
     assert f"error: prompt 2: has {tokens} tokens, the network takes 128" in told.err
 
 
-def test_one_of_many_answers_stands_on_one_line():
+def test_one_of_many_answers_is_one_line():
     assert shown(" a\nb ", alone=False) == "a\\nb"
     assert shown(" a\nb ", alone=True) == "a\nb"
 
@@ -112,7 +112,7 @@ def test_faults_come_together_and_before_torch(ground, run, tmp_path):
     words = ["--load", "./none", "--adapter", tmp_path, "--prompt", "x", "--file", "y", "--seed", 3]
     assert refused("tools.generate", *words) == [
         "error: --seed: only with --sample",
-        "error: --file: not together with --prompt",
+        "error: --file: cannot be combined with --prompt",
         "error: --load: no file or directory 'none'",
         f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"
         " with one",

@@ -49,11 +49,11 @@ def test_the_trend_is_the_share_among_what_is_on():
     assert lora_fraction(HISTORY) == 0.5
 
 
-def test_bad_words_are_told_at_once(history, tmp_path):
+def test_bad_words_are_reported_together(history, tmp_path):
     counted = tmp_path / "counted.toml"
     counted.write_text(frequency_text(frequency(HISTORY)))
     assert refused("tools.plot_reallocation", counted, "--trend-output", tmp_path / "t.png") == [
-        "error: --trend-output: frequency files hold no trend; give a history"
+        "error: --trend-output: frequency files contain no trend; give a history file"
     ]
     (tmp_path / "lora_share.png").write_bytes(b"mine")
     (tmp_path / "bad.toml").write_text("")

@@ -19,7 +19,7 @@ def files(tmp_path, monkeypatch):
     return paths
 
 
-def test_files_stand_side_by_side(files, tmp_path, capsys):
+def test_files_are_panels_side_by_side(files, tmp_path, capsys):
     assert main([str(path) for path in files]) == 0
     picture = tmp_path / "scores_snip.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -28,13 +28,13 @@ def test_files_stand_side_by_side(files, tmp_path, capsys):
     assert (tmp_path / "log.png").read_bytes() != picture.read_bytes()
 
 
-def test_equal_headings_are_told_apart_by_their_runs(files, tmp_path):
+def test_equal_headings_are_distinguished_by_their_runs(files, tmp_path):
     found = panels(files, [read_scores(path) for path in files])
     assert [panel.title for panel in found] == ["one: snip on sst2", "two: snip on sst2"]
     assert panels(files[:1], [read_scores(files[0])])[0].title == "snip on sst2"
 
 
-def test_bad_files_and_a_taken_place_are_told_at_once(files, tmp_path):
+def test_bad_files_and_a_taken_place_are_reported_together(files, tmp_path):
     (tmp_path / "taken.png").write_bytes(b"mine")
     (tmp_path / "bad.toml").write_text("[layer_0]\nq_proj = inf\n")
     words = [files[0], tmp_path / "bad.toml", "--output", tmp_path / "taken.png"]

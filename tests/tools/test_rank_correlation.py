@@ -87,10 +87,10 @@ def test_equal_scores_have_no_correlation(write, capsys):
 def test_what_cannot_be_compared_is_refused(write, tmp_path):
     a, b = write("a.toml", range(12)), write("b.toml", range(2))
     assert refused("tools.rank_correlation", a, b) == [
-        "error: B: shares 2 modules with A, a correlation needs 3"
+        "error: B: shares 2 modules with A; a correlation needs at least 3"
     ]
     assert refused("tools.rank_correlation", a, a, "--share", 0.01) == [
-        "error: --share: 0.01 of 12 modules is none"
+        "error: --share: 0.01 of 12 modules is less than one module"
     ]
     assert refused("tools.rank_correlation", a, tmp_path / "gone.toml") == [
         f"error: B: cannot read '{tmp_path / 'gone.toml'}': No such file or directory"

@@ -88,7 +88,7 @@ def test_a_seed_decides_ties_and_the_file_is_the_same_again(place, capsys):
         texts.append((place / f"flat-version_{number}.toml").read_text())
     assert texts[0] == texts[1]
     assert len(set(texts)) > 1
-    assert "ties: 6 modules share the last score; 3 drawn with seed 3\n" in capsys.readouterr().out
+    assert "ties: 6 modules at the cut-off score, 3 of them drawn (seed 3)\n" in capsys.readouterr().out
 
 
 def test_a_budget_of_parameters_is_kept(place, scored):
@@ -127,7 +127,7 @@ def test_widths_come_from_a_configuration_where_the_file_has_none(place, capsys)
     assert rows == {"q_proj": "128", "v_proj": "96", "w1": "160", "residual1": "128"}
     refusal = refused("tools.realloc_lora_rank", place / "bare.toml", "--spread", "--budget-params", 9)
     assert refusal == [
-        f"error: {flag}: '{place / 'bare.toml'}' holds no widths; give --load DIR"
+        f"error: {flag}: '{place / 'bare.toml'}' contains no widths; give --load DIR"
         for flag in ("--budget-params", "--spread")
     ]
 
@@ -139,7 +139,7 @@ def test_a_role_that_the_network_lacks_has_no_cost(place, capsys, words):
     config = tiny_config(kinds.load(kinds.FAMILIES, "opt")).to_dict()
     (place / "base" / "config.json").write_text(json.dumps(config))
     assert main([str(word) for word in ("gated.toml", "--load", place / "base", *words)]) == 2
-    refusal = f"error: {words[0]}: the network of --load has no gate, which the scores are about\n"
+    refusal = f"error: {words[0]}: the network of --load has no module gate, which the score file has\n"
     assert capsys.readouterr().err == refusal
 
 
@@ -158,19 +158,19 @@ def test_off_leaves_shortcuts_alone_and_combined_needs_a_lora_module(place, shor
     assert len(_sites(place / "out.toml")) == 3
     assert not (place / "out-shortcuts.toml").exists()
     assert refused("tools.realloc_lora_rank", shortened, "--ags-mode", "combined") == [
-        "error: --percentile: turns on no LoRA module, and a LoRA TOML needs one"
+        "error: --percentile: enables no LoRA module; a LoRA TOML needs at least one"
     ]
     _run(shortened, "--ags-mode", "combined", "--percentile", 0.75, "--output", place / "both.toml")
     lora, edits = _sites(place / "both.toml"), read_shortcuts(place / "both-shortcuts.toml").tables
     assert (len(lora), len(edits)) == (9 + 17 - 23, 23)
 
 
-def test_every_wrong_word_is_told_at_once(place, scored):
+def test_every_wrong_word_is_reported_together(place, scored):
     (place / "there.toml").write_text("")
     words = ["--percentile", 0.5, "--budget-params", 9, "--max-rank", 4, "--output", place / "there.toml"]
     assert refused("tools.realloc_lora_rank", place / "gone.toml", *words) == [
-        "error: --budget-params: stands in the place of --percentile; give one of them",
-        "error: --max-rank: belongs to --spread",
+        "error: --budget-params: cannot be combined with --percentile",
+        "error: --max-rank: only with --spread",
         f"error: --output: '{place / 'there.toml'}' already exists and is not overwritten",
         f"error: SCORES: cannot read '{place / 'gone.toml'}': No such file or directory",
     ]

@@ -24,7 +24,7 @@ def history(tmp_path, monkeypatch):
     return path
 
 
-def test_it_is_written_beside_the_history(history, capsys):
+def test_it_is_written_to_the_directory_of_the_history(history, capsys):
     assert main([str(history)]) == 0
     path = history.with_name("frequency.toml")
     assert capsys.readouterr().out == f"written: {path} (3 reallocations, 4 modules)\n"
@@ -43,7 +43,7 @@ def test_a_file_that_agrees_is_called_equal_and_others_are_named(history, capsys
     assert refused("tools.recompute_frequency", history, "--check", path) == [
         f"error: {path}: total_reallocation_number: is 4, the history has 3",
         f"error: {path}: layer_0/residual1: is 1, the history gives 2",
-        f"error: {path}: layer_1/residual1: is not there, the history gives 0",
+        f"error: {path}: layer_1/residual1: is missing, the history gives 0",
     ]
 
 
@@ -60,6 +60,6 @@ def test_nothing_is_written_over(history):
         f"error: --output: '{taken}' already exists and is not overwritten"
     ]
     assert refused("tools.recompute_frequency", history, "--check", taken, "--output", taken)[0] == (
-        "error: --check: writes nothing; --output has no use"
+        "error: --output: cannot be combined with --check, which writes nothing"
     )
     assert taken.read_text() == "mine"

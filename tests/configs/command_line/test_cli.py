@@ -274,7 +274,7 @@ def test_seeds_are_for_training(bound, here):
     assert done.notes == ("test does not use seeds",)
 
 
-def test_a_sweep_goes_on_without_resume_training_and_beside_a_taken_project(bound, here):
+def test_a_sweep_resumes_without_resume_training_and_with_an_existing_project(bound, here):
     (here / "outputs" / "mine").mkdir(parents=True)
     assert bound("--seeds", "1", "--project", "mine").options.project == "mine"
     with pytest.raises(InputFault) as refusal:
@@ -317,7 +317,7 @@ def test_unused_options_are_named_once(bound, here):
     assert bound("--learning-rate", "1", action="test").notes == ("test does not use learning_rate",)
 
 
-def test_an_adapter_stands_in_for_the_plan_and_a_checkpoint_outside_its_run_does_not(here):
+def test_an_adapter_replaces_the_plan_and_a_checkpoint_outside_its_run_does_not(here):
     (here / "x.ckpt").write_text("")
     assert parse(["train", "opt_lora", "mrpc", "--adapter", "."]).options.adapter == (here,)
     with pytest.raises(InputFault) as refusal:

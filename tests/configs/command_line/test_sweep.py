@@ -110,7 +110,7 @@ def test_a_failing_seed_stops_the_sweep_and_the_same_command_goes_on(ready, here
         ready(*WORDS)
     place = here / "outputs" / "mine-seed1"
     assert end.value.exit_code == 3
-    expected = f"--seeds: seed 1 ended with exit code 3: {place}; the same command goes on from there"
+    expected = f"--seeds: seed 1 ended with exit code 3: {place}; the same command resumes from there"
     assert end.value.lines == (expected,)
     assert len(_calls(here)) == 2
     assert ready(*WORDS) == 0
@@ -137,7 +137,7 @@ def test_another_experiment_is_not_gone_on_with(ready, here):
     assert len(refusal.value.lines) == 3
     assert refusal.value.lines[0] == (
         f"--seeds: {here / 'outputs' / 'mine-seed0'}: learning_rate: the run began with 0.0001, got 0.5;"
-        " name another --project"
+        " give another --project"
     )
     assert ready(*WORDS, "--num-workers", "1") == 0
     assert len(_calls(here)) == 3
@@ -146,15 +146,15 @@ def test_another_experiment_is_not_gone_on_with(ready, here):
 def test_a_changed_plan_is_another_experiment(ready, bound, here):
     assert ready(*WORDS) == 0
     (here / "lora.toml").write_text("# changed")
-    with pytest.raises(InputFault, match="lora_config: the file's content is another one"):
+    with pytest.raises(InputFault, match="lora_config: the content of the file differs"):
         sweep.legs(bound(*WORDS), ())
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], "exists and holds no run; remove it, or name another --project"),
-        (["config.toml"], "has no checkpoint to go on from and is never overwritten"),
+        ([], "exists and is not a run directory; remove it, or give another --project"),
+        (["config.toml"], "has no checkpoint to resume from and is not overwritten"),
     ],
 )
 def test_a_directory_with_nothing_to_go_on_from_is_refused(ready, here, files, message):

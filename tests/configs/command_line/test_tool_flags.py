@@ -45,11 +45,11 @@ def test_values_defaults_and_what_was_given(tmp_path):
         (["x", "--share", "--json"], ["--share: needs a value, a number in [0, 1]"]),
         (["x", "--json=1"], ["--json: takes no value, got 1"]),
         (["x", "--json", "--json"], ["--json: given twice"]),
-        (["x", "--prompt", " "], ['--prompt: must be a text that is not empty, got " "']),
+        (["x", "--prompt", " "], ['--prompt: must be a text that is not blank, got " "']),
         (["--count", "0", "--wrong"], ["--count: must", "--wrong: unknown option", "FILE: required"]),
     ],
 )
-def test_every_fault_is_told_at_once(words, lines):
+def test_every_fault_is_reported_together(words, lines):
     with pytest.raises(InputFault) as refused:
         _read(*words)
     assert len(refused.value.lines) == len(lines)

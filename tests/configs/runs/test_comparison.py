@@ -57,7 +57,7 @@ def test_a_number_that_is_not_finite_is_shown_and_null_in_json(make):
 @pytest.mark.parametrize(
     "other", [{"config": "learning_rate = 0.2"}, {"split": "test"}], ids=["option", "split"]
 )
-def test_runs_of_other_experiments_stand_apart(make, other):
+def test_runs_of_other_experiments_are_separate_groups(make, other):
     runs = [make("a", 0, 0.5), make("b", 0, 0.5, **other), make("c", 1, 0.7)]
     found = [[one.run.name for one in group] for group in groups(read_results(runs))]
     assert found == [["a", "c"], ["b"]]

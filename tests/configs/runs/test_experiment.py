@@ -7,7 +7,7 @@ from configs.runtime.faults import InputFault
 from configs.schema.lookup import option_specs
 
 
-def test_seed_and_names_stand_apart():
+def test_seed_and_names_are_no_part_of_the_experiment():
     one = {"seed": 0, "project_dir": "a", "num_workers": 0, "learning_rate": 0.1, "data": {"x": 1}}
     other = one | {"seed": 1, "project_dir": "b", "num_workers": 2}
     assert experiment(one) == experiment(other) == {"learning_rate": 0.1, "data": {"x": 1}}

@@ -18,7 +18,7 @@ def test_it_is_the_start_of_a_digest(seed, purpose):
     assert 0 <= derive(seed, *purpose) < 2**63
 
 
-def test_seeds_purposes_and_their_parts_are_told_apart():
+def test_seeds_purposes_and_their_parts_are_distinguished():
     seeds = {derive(*one) for one in [(0,), (1,), (0, "a"), (0, "b"), (0, "a", 1), (0, "a", 2), (0, "a1")]}
     assert len(seeds) == 7
 

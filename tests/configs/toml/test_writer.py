@@ -34,7 +34,7 @@ def test_tables_round_trip(table):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, object(), "\ud800"])
-def test_what_toml_cannot_say_is_refused(value):
+def test_what_toml_cannot_represent_is_refused(value):
     with pytest.raises(ValueError):
         toml_text({"x": value})
 
@@ -97,7 +97,7 @@ def test_flags_and_toml_agree(bound, here, values):
     assert bound("--config", "same.toml").options == bound(*_words(values)).options
 
 
-def test_config_text_says_where_values_come_from(bound, here):
+def test_config_text_names_where_values_come_from(bound, here):
     (here / "a.toml").write_text(
         'seed = 3\nproject = "mine"\n[data]\nfiles = ["a"]\n[[data.mix]]\nname = "p"\n'
     )

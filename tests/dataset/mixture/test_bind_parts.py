@@ -196,7 +196,7 @@ def test_no_set_has_a_key_of_the_entries(kind):
     assert not set(ENTRY_KEYS) & set(options.__dataclass_fields__)
 
 
-def test_a_wrong_entry_is_told_without_the_heavy_libraries(tmp_path):
+def test_a_wrong_entry_is_reported_without_the_heavy_libraries(tmp_path):
     (tmp_path / "lora.toml").write_text("")
     (tmp_path / "run.toml").write_text('[[data.mix]]\ndataset = "gsm8k"\nweight = 0\n')
     program = (

@@ -114,7 +114,7 @@ def test_bad_rows_of_all_parts_count_together(parts):
     assert rows.reasons()[1].startswith("train_own own.jsonl:7: ")
 
 
-def test_a_place_that_lacks_the_set_is_told_with_its_entry(parts, tmp_path):
+def test_a_place_that_lacks_the_set_is_reported_with_its_entry(parts, tmp_path):
     lost = (Part(parts[0].task, "", tmp_path / "nowhere", "gsm8k", where=parts[0].where), parts[1])
     with pytest.raises(InputFault) as caught:
         gather_parts(lost, TRAIN, {})

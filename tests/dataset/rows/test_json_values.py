@@ -22,6 +22,6 @@ def test_values_are_read_alone_or_from_a_place():
         ("1" * 5000, "invalid JSON"),
     ],
 )
-def test_what_is_wrong_is_told(text, reason):
+def test_what_is_wrong_is_reported(text, reason):
     with pytest.raises(RowFault, match=reason):
         json_value(text)

@@ -50,7 +50,7 @@ def test_equal_names_keep_their_directories(rows, tmp_path):
     assert list(read_texts([rows, other], None, 0)) == [str(rows), str(other)]
 
 
-def test_faults_of_all_files_are_told_at_once(rows, tmp_path):
+def test_faults_of_all_files_are_reported_together(rows, tmp_path):
     (tmp_path / "b.doc").write_text("x")
     with pytest.raises(InputFault) as refused:
         read_texts([rows, tmp_path / "b.doc"], ("qq",), 0)

@@ -49,7 +49,7 @@ def test_the_input_may_be_empty_or_left_out(row):
     assert example.texts == ("Go.",)
 
 
-def test_columns_are_named_as_they_stand_in_the_row():
+def test_columns_are_named_as_in_the_row():
     columns = Columns("instruction", "context", "response")
     with pytest.raises(RowFault, match="field 'context' must be text, got int"):
         instruction_example(TEMPLATE, columns, {"instruction": "a", "context": 3, "response": "b"})

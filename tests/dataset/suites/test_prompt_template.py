@@ -23,7 +23,7 @@ def test_fill_reads_each_field_once():
         fill("{a}{b}", {"a": "x"})
 
 
-def test_a_part_stands_where_its_field_is_not_empty():
+def test_a_part_is_kept_where_its_field_is_not_empty():
     assert fill(INSTRUCTION, {"instruction": "Add.", "input": "1 2"}) == "Add.\n1 2"
     for row in ({"input": ""}, {"input": None}, {}):
         assert fill(INSTRUCTION, {"instruction": "Add.", **row}) == "Add."
@@ -69,7 +69,7 @@ def test_the_end_counts_at_the_end_alone():
         ("{a}{?b:x{?c:y}}", "an optional part {?name:...} is not closed, or holds another one"),
     ],
 )
-def test_a_template_that_lacks_something_is_told(template, fault):
+def test_a_template_that_lacks_something_is_reported(template, fault):
     assert [one[: len(fault)] for one in template_faults(template)] == [fault]
 
 

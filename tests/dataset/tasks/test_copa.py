@@ -30,7 +30,7 @@ BARE = "".join(json.dumps({k: v for k, v in row.items() if k != "label"}) + "\n"
 FILES = {"train.jsonl": LABELLED, "val.jsonl": LABELLED, "test.jsonl": BARE}
 
 
-def test_all_three_sentences_stand_in_the_pair():
+def test_all_three_sentences_are_in_the_pair():
     example = TASK.build(TASK.options()).example
     assert example(ROWS[0]).texts == (
         "The glass fell. What happened as a result?",

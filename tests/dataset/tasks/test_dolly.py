@@ -57,7 +57,7 @@ def test_a_row_of_no_category_is_refused_whether_asked_for_or_not(tmp_path):
     assert counts == {"read": 26, "used": 3, "refused": 2, "not_selected": 21}
 
 
-def test_a_selection_without_rows_is_told(tmp_path):
+def test_a_selection_without_rows_is_reported(tmp_path):
     task = TASK.build(DollyOptions(categories=("open_qa",)))
     with pytest.raises(InputFault, match="no row is selected"):
         gather(task, BOTH, written(tmp_path, ROWS[:2]))

@@ -298,6 +298,6 @@ def test_a_column_of_task_types_is_read_where_it_is_named(tmp_path):
         gather(task, NeededSplits(("train",)), tmp_path)
 
 
-def test_an_instructions_type_may_stand_in_another_column():
+def test_an_instructions_type_may_be_in_another_column():
     task = TASK.build(LocalOptions(train="a.jsonl", form="instruction", task_type="input"))
     assert [task.example(row).task_type for row in INSTRUCTIONS] == ["1 2", "", ""]

@@ -49,7 +49,7 @@ def trained(request, place, words):
     return request.param, run(place / request.param, *words(request.param))
 
 
-def test_the_adapter_is_a_lora_with_its_own_tensors_beside_it(trained):
+def test_the_adapter_is_a_lora_with_its_own_tensors_in_extra_tensors(trained):
     method, directory = trained
     adapter = directory / "adapter"
     told = json.loads((adapter / "metadata.json").read_text())["extra"]
@@ -111,7 +111,7 @@ def test_a_squares_matrices_do_not_train_by_the_rule_of_rectangles(trained):
     [m if m in ("aflora", "vera") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
     indirect=True,
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(trained, place, words):
+def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):
     method, whole = trained
     directory = place / f"{method}-killed"
     line = [str(w) for w in (*words(method), "--project-dir", place, "--project", directory.name)]
@@ -292,7 +292,7 @@ def test_parameters_are_counted_without_weights(ground, capsys, method):
     assert counted == vectors if method == "vera" else counted > 2 * vectors
 
 
-def test_a_plan_that_freezes_tells_the_start_and_the_end(ground, capsys):
+def test_a_plan_that_freezes_shows_the_counts_of_start_and_end(ground, capsys):
     plan = ground.plan("count-freezing", {"freezing": {"rule": "epoch", "after_epochs": 1}}, method="aflora")
     words = ["--model", "llama_lora", "--load", ground.host("llama"), "--lora-config", plan]
     assert count_params.main([*map(str, words), "--json"]) == 0

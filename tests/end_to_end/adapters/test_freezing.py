@@ -65,7 +65,7 @@ def _matrices(state):
     }
 
 
-def test_all_matrices_stop_between_the_warm_ups_and_their_order_is_told(done):
+def test_all_matrices_stop_between_the_warm_ups_and_their_order_is_recorded(done):
     table = _table(done)
     assert table["total_steps"] == STEPS
     decisions = table["decisions"]
@@ -172,7 +172,7 @@ def test_the_adapter_gives_the_runs_number(done, place, ground):
         pytest.param("report", STEPS, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(place, words, done, point, step):
+def test_a_killed_run_resumes_to_the_same_bytes(place, words, done, point, step):
     directory = place / f"{point}-{step}"
     line = [str(w) for w in (*words("score", SCORE), "--project-dir", place, "--project", directory.name)]
     log = place / f"{directory.name}.log"
@@ -283,7 +283,7 @@ def test_a_search_while_training_refuses_it(ground, tmp_path, capsys):
     assert "[freezing]: cannot be used with train-dyrealloc: a module that is off" in capsys.readouterr().err
 
 
-def test_other_actions_say_that_they_do_not_use_it(place, words, done, ground, capsys):
+def test_other_actions_note_that_they_do_not_use_it(place, words, done, ground, capsys):
     words = words("score", SCORE)
     run(place / "scored", "imp-test", *words[1:], "--imp-limit-test-batches", 1)
     assert "[freezing] is not used by imp-test" in capsys.readouterr().out
@@ -322,7 +322,7 @@ def test_both_processes_hold_the_same_bits(two):
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_processes_goes_on_exactly(place, words, two):
+def test_a_killed_run_of_two_processes_resumes_exactly(place, words, two):
     mine = place / "two-killed"
     line = ["train", "--config", two[0] / "config.toml", "--project-dir", place, "--project", mine.name]
     done = program("step", 9, "1", "SIGKILL", *line, module="tests.support.killed", timeout=200)

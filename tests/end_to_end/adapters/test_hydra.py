@@ -108,7 +108,7 @@ def test_training_starts_from_what_was_saved(trained, place, words, ground):
 
 
 @pytest.mark.parametrize("method", ["hydra", pytest.param("split", marks=pytest.mark.slow)])
-def test_a_killed_run_goes_on_to_the_same_bytes(method, place, words):
+def test_a_killed_run_resumes_to_the_same_bytes(method, place, words):
     directory = place / f"{method}-killed"
     line = [str(w) for w in (*words(method), "--project-dir", place, "--project", directory.name)]
     log = place / f"{method}.log"
@@ -222,7 +222,7 @@ def test_a_router_starts_as_the_average_and_goes_on_where_it_was(place, ground, 
     assert losses[0] != pytest.approx(losses[2], rel=1e-6)
 
 
-def test_a_killed_routed_run_goes_on_to_the_same_bytes(place, ground, filled):
+def test_a_killed_routed_run_resumes_to_the_same_bytes(place, ground, filled):
     plan = ground.plan("routed-killed", **SPLIT, combine="routed", lora_dropout=0.1)
     options = {"adapter": filled, "max_steps": 4, "checkpoint_every_n_steps": 1}
     words = ground.words("llama", lora_config=plan, **options)
@@ -284,7 +284,7 @@ def test_single_heads_of_a_projection_have_no_experts(ground, capsys, tmp_path):
     assert "method 'hydra' has no adapters for single heads" in capsys.readouterr().err
 
 
-def test_vllm_is_told_that_it_has_no_place_for_it(trained):
+def test_export_for_vllm_is_refused(trained):
     method, directory = trained
     (line,) = [
         line for line in refused("tools.export", directory, "--check", "vllm") if "extra.safetensors" in line

@@ -69,7 +69,7 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(trained, place, groun
     assert summary(adapter)["metric"]["value"] == summary(checkpoint)["metric"]["value"] == value
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(trained, place, words):
+def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):
     directory, log = place / "killed", place / "killed.log"
     line = [str(w) for w in (*words(*NAMES), "--project-dir", place, "--project", directory.name)]
     assert fork(child, "step", 3, "SIGKILL", line, log) == -9, log.read_text()

@@ -126,7 +126,7 @@ def test_a_second_run_leaves_the_same_bytes(trained, place, words):
     [*(pytest.param(w, marks=pytest.mark.slow) for w in WORDS[:-1]), WORDS[-1]],
     indirect=True,
 )
-def test_a_killed_run_goes_on_to_the_same_bytes(trained, place, words):
+def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):
     word, directory = trained
     other, log = place / f"{word}-killed", place / f"{word}.log"
     line = [str(w) for w in (*words(word), "--project-dir", place, "--project", other.name)]
@@ -228,7 +228,7 @@ def test_merging_folds_into_the_values_it_was_trained_over(tmp_path, capsys, wor
     line = ["--load", str(host), "--adapter", str(adapter), "--output"]
     assert merge([*line, str(tmp_path / "merged")]) == 0
     out = capsys.readouterr().out
-    assert f"note: folded into the values that {word} gives the base's linears" in out
+    assert f"note: merged into the base's linear layers as {word} represents them" in out
     with quiet_transformers():
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     torch.testing.assert_close(logits(merged, BATCH), expected, rtol=1e-4, atol=1e-5)

@@ -132,7 +132,7 @@ def test_zero_shortcuts_learn_what_lora_learns(place, ground):
     assert comparable(plain)["metrics.csv"] == comparable(with_them)["metrics.csv"]
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(place, words, trained):
+def test_a_killed_run_resumes_to_the_same_bytes(place, words, trained):
     directory = place / "killed"
     words = [*words, "--project-dir", place, "--project", "killed"]
     log = place / "killed.log"
@@ -190,11 +190,11 @@ def test_an_imported_lora_starts_with_new_shortcuts(place, ground):
     assert "adapter/extra.safetensors" in files(run(place / "second", *ground.words(**options)))
 
 
-def test_other_programs_are_told_what_they_cannot_hold(trained, ground, tmp_path):
+def test_other_programs_are_refused_what_they_cannot_represent(trained, ground, tmp_path):
     adapter, output = trained / "adapter", tmp_path / "out"
     assert refused("tools.merge", "--load", ground.host("opt"), "--adapter", trained, "--output", output) == [
-        f"error: --adapter: {adapter} has shortcuts between layers, where no linear layer has a weight to"
-        " take them; keep them as an adapter: main test --adapter, tools.generate --adapter"
+        f"error: --adapter: {adapter} has shortcuts between layers, which do not merge into the weights"
+        " of a linear layer; use the adapter unmerged: main test --adapter, tools.generate --adapter"
     ]
     lines = refused("tools.export", trained, "--check", "vllm")
     assert lines[1] == (

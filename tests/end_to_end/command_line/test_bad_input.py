@@ -259,7 +259,7 @@ def _test_words(ground, place, adapter):
     return [*words, "--adapter", adapter, "--project-dir", place / "out"]
 
 
-def test_an_adapter_of_another_rank_than_it_says(ground, place, adapter, capsys):
+def test_an_adapter_of_another_rank_than_its_configuration(ground, place, adapter, capsys):
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "r": 16}))
     line = _refused(capsys, *_test_words(ground, place, adapter))

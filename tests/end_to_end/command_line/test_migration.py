@@ -129,7 +129,7 @@ def test_heads_that_differ_in_what_they_share_are_refused(tmp_path):
     assert line.endswith("the heads of one projection share this setting")
 
 
-def test_what_is_refused_says_what_to_write():
+def test_a_refusal_names_what_to_write():
     with pytest.raises(InputFault) as refusal:
         parse(["train", "opt_lora", "mrpc", "--config", "refused.toml", "--alpha", "0.5"])
     file = OLD / "refused.toml"

@@ -154,7 +154,7 @@ def test_a_tokenizer(ground, tmp_path, refused, marker, name):
 
 
 @pytest.mark.parametrize("key", ["auto_map", "tokenizer auto_map", "optimizer", "payload files"])
-def test_code_beside_a_network_is_not_run(ground, tmp_path, marker, key):
+def test_code_in_the_directory_of_a_network_is_not_run(ground, tmp_path, marker, key):
     """Code and pickles that other loaders would take lie beside a right network: they are left alone."""
     host = _copy(ground.host("opt"), tmp_path / "host")
     code = f"import os\nos.mkdir({str(marker)!r})\nclass Config: pass\nclass Network: pass\n"

@@ -100,7 +100,7 @@ def test_an_error_in_a_process_that_the_program_started_ends_both(place, words):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_of_two_processes_goes_on_exactly(place, words, two):
+def test_a_stopped_run_of_two_processes_resumes_exactly(place, words, two):
     directory = place / "stopped"
     done = _both(directory, words(4), 143, ("step", 5, 0, "SIGTERM"))
     assert "error: stopped by signal 15 after step 5" in done.stderr.splitlines()
@@ -133,7 +133,7 @@ def test_two_processes_test_each_row_once(place, two, ground):
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_processes_goes_on_exactly(place, words, ground):
+def test_a_killed_run_of_two_processes_resumes_exactly(place, words, ground):
     options = {"lora_config": ground.plan("dropout2", lora_dropout=0.2), "accumulate_grad_batches": 3}
     _both(place / "dropout", words(4, **options))
     directory = place / "dropout-killed"

@@ -66,7 +66,7 @@ def _assert_alike(found, expected):
 
 
 @pytest.mark.parametrize("word", DEEPSPEED)
-def test_a_run_in_shares_is_the_whole_one_and_goes_on_exactly(place, words, whole, word):
+def test_a_run_in_shares_is_the_whole_one_and_resumes_exactly(place, words, whole, word):
     directory = _run(place / word, words, word)
     found, expected = rows(directory), rows(whole)
     assert list(found) == list(expected)

@@ -31,7 +31,7 @@ def _run(directory, words, strategy, code=0, driver=()):
 
 
 @pytest.mark.slow
-def test_a_sharded_run_equals_the_whole_one_and_goes_on_exactly(place, words):
+def test_a_sharded_run_equals_the_whole_one_and_resumes_exactly(place, words):
     whole = _run(place / "whole", words, "ddp")
     assert _run(place / "sharded", words, "fsdp") == whole
     directory = place / "killed"

@@ -137,7 +137,7 @@ def test_with_everything_on_it_is_plain_training_byte_for_byte(place, words, mod
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "step", "rank"), [("decision", 1, 0), ("decision", 3, 1)])
-def test_a_killed_search_of_two_processes_goes_on_exactly(place, words, ground, point, step, rank):
+def test_a_killed_search_of_two_processes_resumes_exactly(place, words, ground, point, step, rank):
     options = {"lora_config": ground.plan("drop3", lora_dropout=0.2), "checkpoint_every_n_steps": 1}
     whole = place / "dropped"
     if not whole.exists():

@@ -83,7 +83,7 @@ def _assert_equal(directory, whole):
         ("report", 6),  # all but the summary
     ],
 )
-def test_a_killed_run_goes_on_exactly(place, words, whole, point, step):
+def test_a_killed_run_resumes_exactly(place, words, whole, point, step):
     directory = _interrupted(place / f"{point}{step}", words, point, step)
     assert not (directory / "summary.json").exists()
     assert launch(*_resume_words(directory)) == 0
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_exactly(place, words, whole, point, step):
 
 
 @pytest.mark.parametrize(("point", "step"), [("step", 1), ("step", 4), ("validation", 3)])
-def test_a_stopped_run_says_so_and_goes_on_exactly(place, words, whole, point, step):
+def test_a_stopped_run_is_reported_and_resumes_exactly(place, words, whole, point, step):
     directory = _interrupted(place / f"stop-{point}{step}", words, point, step, "SIGTERM", 143)
     log = (place / f"{directory.name}.log").read_text()
     assert f"error: stopped by signal 15 after step {step}\n" in log
@@ -126,7 +126,7 @@ def test_a_shortened_record_is_refused_before_training(place, words, capsys):
 
 
 @pytest.mark.slow  # the killed run's loading processes notice it after five seconds
-def test_a_run_with_loading_processes_goes_on_exactly(place, words, whole):
+def test_a_run_with_loading_processes_resumes_exactly(place, words, whole):
     directory = _interrupted(place / "workers", [*words, "--num-workers", "2"], "step", 4)
     assert launch(*_resume_words(directory), "--num-workers", "1") == 0
     assert comparable(directory) == comparable(whole)
@@ -138,7 +138,7 @@ def test_a_run_of_one_process_may_change_its_loading(place, words, whole):
     _assert_equal(directory, whole)
 
 
-def test_a_language_model_goes_on_exactly(ground, place):
+def test_a_language_model_resumes_exactly(ground, place):
     words = ["train", "llama_lora", "gsm8k", "--load", ground.host("llama"), "--batch-size", "8"]
     words += ["--lora-config", ground.plan("resume", lora_dropout=0.1), "--dataset-dir", ground.gsm8k()]
     words += ["--max-steps", "7", "--learning-rate", "0.01", "--checkpoint-every-n-steps", "1"]
@@ -148,7 +148,7 @@ def test_a_language_model_goes_on_exactly(ground, place):
     _assert_equal(directory, whole)
 
 
-def test_a_mixture_goes_on_exactly(ground, place):
+def test_a_mixture_resumes_exactly(ground, place):
     """Seven batches an epoch; killed in the third, amid a round of either part."""
     words = ["train", "llama_lora", "--load", ground.host("llama"), "--config", ground.mixture()]
     words += ["--lora-config", ground.plan("resume", lora_dropout=0.1), "--batch-size", "8"]

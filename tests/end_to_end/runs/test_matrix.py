@@ -127,7 +127,7 @@ def _plan(how, counts):
     return default | {"headwise_default": {"w2": entry, "o_proj": off}, "model_layer_1": heads}
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(cell):
+def test_a_killed_run_resumes_to_the_same_bytes(cell):
     directory = cell.beside("killed")
     words = [*cell.words, "--project-dir", directory.parent, "--project", directory.name]
     log = cell.beside("killed.log")

@@ -52,7 +52,7 @@ def tested(place, words):
 
 
 @pytest.mark.parametrize("method", HEURISTICS)
-def test_every_module_is_scored_and_the_file_says_from_what(tested, method):
+def test_every_module_is_scored_and_the_file_records_from_what(tested, method):
     found = scores(tested(method), method)
     assert len(found.values) == 3 * 6
     least = {"constant": 0, "synflow": 1}.get(method, 3)
@@ -141,7 +141,7 @@ def _host(directory):
 
 
 @pytest.mark.parametrize("step", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_killed_alpha_test_goes_on_in_its_directory(tested, place, words, step):
+def test_a_killed_alpha_test_resumes_in_its_directory(tested, place, words, step):
     directory = place / f"killed_{step}"
     options = {**TRAINING, "checkpoint_every_n_steps": 1}
     made = words("alpha_test", imp_limit_test_batches=3, **options)

@@ -62,7 +62,7 @@ def test_every_heuristic_on_either_kind_of_task(place, words, ground, host, meth
         assert (len(first) == 1) == vanish
 
 
-def test_random_b_tells_modules_apart_where_b_is_zero(place, words, ground, capsys):
+def test_random_b_distinguishes_modules_where_b_is_zero(place, words, ground, capsys):
     options = {"importance_test_name": "snip"}
     plain = _check(run(place / "as-is", *words("roberta", **options)))
     said = capsys.readouterr().out

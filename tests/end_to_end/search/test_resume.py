@@ -116,7 +116,7 @@ def test_the_run_decides_amid_windows(whole):
         pytest.param("combined", "export", 6, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_search_goes_on_exactly(place, words, whole, mode, point, step):
+def test_a_killed_search_resumes_exactly(place, words, whole, mode, point, step):
     _check(place, words, whole, mode, point, step)
 
 
@@ -140,7 +140,7 @@ def test_the_ends_of_epochs_may_be_the_last(place, words, whole, mode, point, st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "synflow", "fisher", "alpha_test", "constant"])
-def test_every_heuristic_goes_on_exactly(place, words, whole, method):
+def test_every_heuristic_resumes_exactly(place, words, whole, method):
     options = {"importance_test_name": method, "score_init": "random_b", "constant_warmup_epochs": 1}
     _check(place, words, whole, "combined", "decision", 4, **options)
 
@@ -168,7 +168,7 @@ def test_every_instant_may_be_the_last(place, words, whole, seed):
     _assert_equal(directory, whole("separated"))
 
 
-def test_a_stopped_search_says_so_and_goes_on_exactly(place, words, whole):
+def test_a_stopped_search_is_reported_and_resumes_exactly(place, words, whole):
     directory = place / "stopped"
     _interrupted(directory, words("combined"), "step", 4, "SIGTERM", 143)
     history = read_history(directory / "search" / "history.toml")

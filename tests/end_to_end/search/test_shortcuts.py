@@ -170,7 +170,7 @@ def test_a_history_is_applied_in_training_and_test(searched, place, words, typed
     assert summary(tested)["search"]["enabled"] == 7
 
 
-def test_a_history_says_more_than_a_checkpoint(searched, place):
+def test_a_history_holds_more_than_a_checkpoint(searched, place):
     """The checkpoint holds the tensors of all modules; the history chooses among them."""
     directory = searched("combined")
     best = ("--load", directory / "checkpoints" / "best.ckpt", "--load-type", "pl")

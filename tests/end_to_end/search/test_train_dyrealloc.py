@@ -145,7 +145,7 @@ def _size(key):
     return 4 * (32 + (48 if key.role in ("w1", "w2") else 32))
 
 
-def test_alpha_test_mixes_the_validation_set_in_and_says_its_scale(place, words):
+def test_alpha_test_mixes_the_validation_set_in_and_records_its_scale(place, words):
     options = {"importance_test_name": "alpha_test", "realloc_N": 4, "imp_limit_test_batches": 1}
     done = run(place / "alpha", *words(**options, learning_rate=0.2))
     history = read_history(done / "search" / "history.toml")
@@ -205,6 +205,6 @@ def test_a_history_of_other_modules_is_refused(searched, place, words, ground, c
     assert "history.toml: layer_0/w2 is no module of the configurations given" in capsys.readouterr().err
 
 
-def test_no_file_is_left_beside_the_records(searched):
+def test_no_other_file_is_left_with_the_records(searched):
     left = {name for name in files(searched) if name.startswith("search/")}
     assert left == {"search/history.toml", "search/frequency.toml", "search/frequency.png"}

@@ -169,7 +169,7 @@ def test_tensors_exist_for_the_blocks_alone(heads):
     assert adapter.alpha == [head.alpha for head in heads]
 
 
-def test_factors_beside_the_blocks_are_refused():
+def test_factors_outside_the_blocks_are_refused():
     heads = HEADS["mixed"]
     adapter = _adapter(heads)
     a, b, scale = ADAPTER.export(adapter)

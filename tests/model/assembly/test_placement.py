@@ -58,7 +58,7 @@ def test_the_last_decision_counts_in_both_dialects(tmp_path, last):
     assert plans.history == path
 
 
-def test_all_files_are_read_and_their_faults_told_together(tmp_path):
+def test_all_files_are_read_and_their_faults_reported_together(tmp_path):
     (tmp_path / "lora.toml").write_text(toml_text({"default": {**ENTRY, "r": "8"}}))
     (tmp_path / "shortcut.toml").write_text(toml_text({"default": {**PROJECTION, "r": -1}}))
     (tmp_path / "history.toml").write_text("[dyrealloc_0]\nepoch = 0\nstep = 0\nturn_on = 3\n")

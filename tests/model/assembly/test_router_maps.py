@@ -24,7 +24,7 @@ def heard():
     return {"sums": one, "": two}, dict.fromkeys(one, even)
 
 
-def test_types_that_differ_module_by_module_are_told_apart_by_their_distance(heard):
+def test_types_that_differ_module_by_module_are_distinguished_by_their_distance(heard):
     weights, apart, spread = task_type_maps(*heard)
     assert weights.columns == ("B0", "B1")
     assert weights.values == {kind: (0.5, 0.5) for kind in (None, "sums", "")}  # even over all modules

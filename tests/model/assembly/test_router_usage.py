@@ -67,7 +67,7 @@ def test_nothing_is_heard_before_and_after_and_nothing_changes(guests):
     assert all(one.observer is None for one in record.routed.values())
 
 
-def test_the_file_and_the_maps_say_the_same():
+def test_the_file_and_the_maps_agree():
     sites = {GATE: RouterUsage((0.25, 0.75), 0.5, 9), SiteKey(1, "w2"): RouterUsage((1.0,), 0.0, 9)}
     table = tomllib.loads(usage_text({"validation": sites}))
     assert table["validation"]["layer_0"]["gate"] == {"weights": [0.25, 0.75], "entropy": 0.5, "tokens": 9}

@@ -20,7 +20,7 @@ def _adapter(directory, metadata=None, head=None, **config):
     return directory
 
 
-def test_a_run_stands_for_its_adapter(tmp_path):
+def test_a_run_directory_means_its_adapter(tmp_path):
     place = _adapter(tmp_path / "run" / "adapter")
     assert find_adapter(tmp_path / "run", "--adapter") == find_adapter(place, "--adapter") == place
     with pytest.raises(InputFault, match="--adapter: .* is neither an adapter .* nor a run"):

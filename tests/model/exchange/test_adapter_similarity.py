@@ -36,7 +36,7 @@ def test_factors_are_numbered_by_layer_then_module_then_a_before_b():
     assert flats[1].values.tolist() == b.flatten().tolist()
 
 
-def test_factors_beside_pefts_files_join_in():
+def test_factors_of_extra_tensors_are_compared_too():
     tensors = {
         "B.10": torch.full((2,), 3.0),
         "B.2": torch.full((2,), 2.0),

@@ -58,7 +58,7 @@ def test_many_cells_hold_no_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize(("scale", "kind"), [("auto", "log"), ("linear", "linear"), ("log", "log")])
-def test_three_decades_are_logarithmic_unless_told_otherwise(monkeypatch, scale, kind):
+def test_three_decades_are_logarithmic_by_default(monkeypatch, scale, kind):
     values = {SiteKey(0, "q_proj"): 1e-3, SiteKey(0, "v_proj"): 1.0}
     assert _texts(monkeypatch, [Panel("a", values)], "score", scale)[1] == [kind]
     near = {SiteKey(0, "q_proj"): 2e-3, SiteKey(0, "v_proj"): 1.0}

@@ -216,7 +216,7 @@ def test_one_input_is_computed_once():
 
 
 @pytest.mark.parametrize("same", [(0, 1, 1), (0, 0, 1), (0, 1, 0), (0, 1, 2)])
-def test_different_inputs_are_told_apart(same):
+def test_different_inputs_are_distinguished(same):
     host = Host()
     inputs = [_x(seed=5 + number) for number in same]
     tensors = [inputs[i] if same.index(n) == i else inputs[same.index(n)] for i, n in enumerate(same)]

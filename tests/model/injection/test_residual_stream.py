@@ -307,7 +307,7 @@ def test_inference_mode():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 @pytest.mark.parametrize("word", ["gemma2", "roberta"])
-def test_copies_stand_alone(word, copied):
+def test_copies_are_independent(word, copied):
     host = Host(word)
     expected = host.logits()
     network, modules = copied((host.network, host.modules))

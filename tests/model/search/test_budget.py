@@ -28,7 +28,7 @@ def _budget(keys=BOTH, share=0.25, mode="combined", parameters=None, size=10):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_shortcuts_take_part_where_the_mode_says_so(mode):
+def test_shortcuts_take_part_by_the_mode(mode):
     assert eligible(BOTH[::-1], mode) == sorted(LORA if mode == "off" else BOTH)
 
 
@@ -72,7 +72,7 @@ def test_a_group_with_a_budget_of_none_is_off():
         ({"parameters": 12345}, "at most 12,345 parameters in 20 modules"),
     ],
 )
-def test_the_words_say_what_is_on(changes, words):
+def test_the_summary_names_what_is_on(changes, words):
     assert _budget(**changes).description() == words
 
 

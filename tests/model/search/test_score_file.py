@@ -78,7 +78,7 @@ def test_names_of_the_earlier_implementation_are_read(path):
     assert all(type(value) is float for value in scores.values.values())
 
 
-def test_every_fault_of_a_file_is_told(path):
+def test_every_fault_of_a_file_is_reported(path):
     path.write_text(
         'widths = [["q_proj", 4]]\n'
         '[layer_0]\nqproj = 1.0\nv_proj = "1"\nk_proj = nan\nfc1 = 1\nw1 = 2\n'
@@ -146,7 +146,7 @@ def test_damaged_files_are_read_or_refused(path):
             read_scores(path)
 
 
-def test_a_score_file_tells_its_method_zeros_and_ties():
+def test_a_score_file_records_its_method_zeros_and_ties():
     keys = [SiteKey(0, role) for role in LINEAR_ROLES]
     values = dict(zip(keys, [0.0, -0.0, 1.0, 1.0 + 1e-12, 2.0]))
     panel = score_panel(Scores(values, {"method": "snip", "dataset": "sst2"}), "scores_snip")

@@ -92,7 +92,7 @@ def test_assign_names_everything_that_does_not_fit_and_copies_nothing():
     assert torch.equal(module.weight, before)
 
 
-def test_assign_may_be_told_what_can_be_missing():
+def test_assign_accepts_a_list_of_what_may_be_missing():
     module = nn.Linear(2, 2)
     assign(module, {"weight": torch.eye(2)}, "here", allow_missing=("bias",))
     assert torch.equal(module.weight, torch.eye(2))

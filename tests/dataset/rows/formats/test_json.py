@@ -53,7 +53,7 @@ def test_what_is_no_array_is_refused_with_its_line(tmp_path, text, fault):
         read(tmp_path, text)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_file_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(InputFault, match="a.json: cannot be read"):
         READ(tmp_path / "a.json")
 

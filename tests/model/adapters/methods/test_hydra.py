@@ -19,7 +19,7 @@ def _built(method=ADAPTER, *, init=True, **keys):
     return method.build([PlannedSite(Site(key, "w1", 6, 5), config, options)], 3)[key]
 
 
-def test_two_heads_and_a_router_unless_told_otherwise():
+def test_two_heads_and_a_router_by_default():
     adapter = _built()
     assert {name: tuple(p.shape) for name, p in adapter.named_parameters()} == {
         "A": (2, 6), "B": (4, 5), "router": (2, 6),

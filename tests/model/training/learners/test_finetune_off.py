@@ -76,7 +76,7 @@ def _switch(scored, *on):
         attachment.enabled = key in on
 
 
-def test_what_is_off_stands_still_and_goes_on_afterwards(tmp_path):
+def test_what_is_off_does_not_change_and_trains_on_afterwards(tmp_path):
     """No update, no decay, no moments; the optimiser's state of before is still there when it is on again."""
     scored, learner = scene()
     watch = Watch(LOW, HIGH)

@@ -1,6 +1,6 @@
 """Row 16: epoch time against padding to 512, on RTE, MRPC and SST-2.
 
-A subset of each set stands for it: one chunk of the length grouping, which groups within chunks of 50
+A subset represents each set: one chunk of the length grouping, which groups within chunks of 50
 batches. Batches padded to 512 all cost the same, so one of them is run and counted for each.
 """
 

@@ -72,7 +72,7 @@ def config_text(bound: Bound) -> str:
     lines = []
     for name, spec in option_specs().items():
         value = getattr(bound.options, name)
-        # What follows from other options must follow anew from those given over this file.
+        # Defaults that follow from other options are derived again from the options given over this file.
         is_derived = spec.option.derived and bound.sources[name] == "default"
         if name not in ("config", "project") and not is_derived and value is not None and value != ():
             lines.append(f"{name} = {value_text(_plain(value))}  # {bound.sources[name]}")

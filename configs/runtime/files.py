@@ -1,6 +1,6 @@
 """The one writer: files and directories appear whole or not at all, and no kill costs an existing copy.
 
-What is not finished bears a name that begins with a dot and ends in `.tmp`, beside its target.
+Unfinished files are in the target's directory, with a name that begins with a dot and ends in `.tmp`.
 """
 
 import contextlib

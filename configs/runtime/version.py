@@ -10,7 +10,7 @@ _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def program_version() -> str:
-    """Return the version; a checkout's own file goes before what is installed beside it."""
+    """Return the version; a checkout's own file takes precedence over an installed one."""
     if _PROJECT.is_file():
         return str(tomli.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"])
     try:

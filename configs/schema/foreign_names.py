@@ -85,7 +85,7 @@ FOREIGN_NAMES: dict[str, str] = {
     **dict.fromkeys(("do_train", "do_eval", "do_predict", "stage", "finetuning_type"), _ACTION),
     "overwrite_output_dir": "a run directory is not overwritten; give another --project",
     "push_to_hub": "nothing is uploaded here; RUN/adapter is in PEFT's format",
-    "trust_remote_code": "code that lies beside weights is never run",
+    "trust_remote_code": "code in the directory of a model is never run",
 }
 """Name in snake case -> our option, or a sentence."""
 

@@ -10,7 +10,7 @@ from configs.runtime.faults import InputFault, unknown
 
 Method = Literal["full", "lora", "lora_ags"]
 AUTO = "auto"
-"""The FAMILY that stands for the loaded network's own."""
+"""The FAMILY that means the loaded network's own."""
 
 
 @dataclass(frozen=True)

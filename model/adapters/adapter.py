@@ -160,7 +160,7 @@ class AdapterKind(Generic[A]):
     keys: Callable[[A], Mapping[str, Any]] = lambda adapter: {}
     optional_tensors: Callable[[A, Mapping[str, Any]], Collection[str]] = lambda adapter, keys: ()
     place: Literal["linear", "stream"] = "linear"
-    unmergeable: str = "weighs its parts anew for every token, so no one matrix can be added to the weight"
+    unmergeable: str = "weights its parts by token, so no single matrix can be added to the weight"
     average: Callable[[A, Tensor | None], LoraForm] | None = None
     by_head: bool = False
     converts: bool = False

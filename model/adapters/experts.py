@@ -25,7 +25,7 @@ from model.adapters.initialisation import kaiming_uniform_
 from model.tensors.random_state import generator
 
 UNMERGEABLE = (
-    "weighs its parts anew for every token, so no one matrix can be added to the weight; tools.average_router"
+    "weights its parts by token, so no single matrix can be added to the weight; tools.average_router"
     " makes a LoRA of their average weights over texts and measures its error"
 )
 _BLOCK_NUMBERS = 2**18

@@ -25,7 +25,7 @@ class TaskTypeMap:
         title: its heading.
         columns: headings of the columns.
         values: type, or None for all types together, -> a number for each column; NaN where there is none.
-        top: the number of the darkest colour; the lightest stands for 0.
+        top: the number of the darkest colour; the lightest means 0.
     """
 
     title: str

@@ -68,7 +68,7 @@ def heat_map(
 
     Args:
         panels: one or more maps, which show the same layers.
-        label: what the numbers are, written beside the colour bar.
+        label: what the numbers are, the label of the colour bar.
         scale: of the colours; `auto` is logarithmic if the positive numbers span three decades.
         limits: least and greatest number of a colour bar that all panels share; None: each has its own.
 

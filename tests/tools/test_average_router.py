@@ -116,7 +116,7 @@ def test_the_average_merges_where_the_routers_were_refused_with_the_offer(ground
     base = ["--load", str(ground.host("llama")), "--output", str(tmp_path / "merged")]
     assert merge([*base, "--adapter", str(tmp_path / "experts")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'hydra' weighs its parts anew for every token" in line
+    assert "'hydra' weights its parts by token" in line
     assert "tools.average_router makes a LoRA of their average weights" in line
     assert merge([*base, "--adapter", str(tmp_path / "out")]) == 0
     metadata = json.loads((tmp_path / "out" / "metadata.json").read_text())

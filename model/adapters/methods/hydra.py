@@ -4,7 +4,7 @@
     w = softmax(W_r x)                                   W_r (N, D_in) without bias
 
 Source: Tian et al. 2024, arXiv 2404.19245, section 3.
-Differs: the published layer loops over the B_i and draws dropout and computes A x anew for each; here both
+Differs: the published layer loops over the B_i and draws dropout and computes A x again for each; here both
 happen once (`model.adapters.experts`). The published code takes logits in the precision of the run and only
 their softmax in float32; here the router's product is in float32 as well.
 

@@ -24,7 +24,7 @@ from model.exchange.adapter_directory import (
     read_files,
 )
 from model.network.source import Source
-from model.network.source_files import checked_source
+from model.network.source_files import DTYPES, checked_source, weights_dtype
 
 _FLAGS = (
     Flag("--load", Word(), "Base model: a directory, a .gguf file or a hub name.", required=True),
@@ -36,6 +36,7 @@ _FLAGS = (
         Choice("data type", BASES),
         "Data type of the base's linear layers; by default the one the adapter was trained with.",
     ),
+    Flag("--dtype", Choice("data type", DTYPES), "Data type of the written weights; default: the base's."),
     Flag("--offline", Switch(), "Do not access the Hugging Face Hub.", default=False),
 )
 
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         purpose, names = objective(files, given.task), labels(files)
         console.configure_logging("warning")
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        import torch
+
         from model.assembly.assembly import assemble
         from model.assembly.merging import merge
         from model.assembly.placement import Plans
         from model.network.backbone import load_backbone, with_quantizer
+        from model.network.snapshot import local_copy
 
         classes = names if purpose == "classification" else ()
         word = base_format(files, given.base_dtype)
@@ -63,8 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for note in (*assembled.notes, *notes):
             console.say(f"note: {note}")
-        difference = merge(assembled, given.output, classes)
-        console.say(f"merged: {given.output} (read back, largest difference of logits {difference:.1e})")
+        # Dequantized values are those of the network that was trained, which the base's type would round.
+        dtype = given.dtype or ("float32" if backbone.quantizer else weights_dtype(local_copy(source)))
+        found = merge(assembled, given.output, classes, getattr(torch, dtype))
+        rounded = "" if dtype == "float32" else f"; rounding to {dtype} {found.rounding:.1e}"
+        console.say(
+            f"merged: {given.output} (read back as {dtype},"
+            f" largest difference of logits {found.merging:.1e}{rounded})"
+        )
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0

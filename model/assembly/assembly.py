@@ -1,7 +1,7 @@
 """Put a backbone and its adapters together: decide what goes where, attach it, load its tensors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,11 @@ def assemble(
         InputFault: when plans, adapter and network do not fit each other.
     """
     network, head = backbone.network, backbone.trained_modules
-    file = None if adapter is None else read(adapter)
+    file = None if adapter is None else _in_order(backbone, read(adapter))
     decision = decide(network, backbone.family, head, plans, file, norm)
     attachments = attach_decided(network, decision, seed)
     saved = {} if file is None else file.head
-    notes = decision.notes + train_in_full(network, decision.modules_to_save, saved)
+    notes = backbone.notes + decision.notes + train_in_full(network, decision.modules_to_save, saved)
     if file is not None:
         load_adapter(network, attachments, decision.methods, file)
         notes += _base_note(backbone, file) + _head_note(backbone, file)
@@ -151,7 +151,19 @@ def attach_decided(network: nn.Module, decision: Decision, seed: int) -> dict[Si
 def fully_trained(backbone: Backbone) -> Assembled:
     """Return a network without adapters whose every weight trains."""
     backbone.network.requires_grad_(True)
-    return Assembled(backbone, {}, {}, {}, backbone.trained_modules)
+    return Assembled(backbone, {}, {}, {}, backbone.trained_modules, backbone.notes)
+
+
+def _in_order(backbone: Backbone, file: PeftAdapter) -> PeftAdapter:
+    """Put the head of an adapter that names no classes into the order of the base's reordered head."""
+    if not backbone.order or file.metadata.get("labels"):
+        return file
+    order = list(backbone.order)
+    head = {
+        name: value[order] if name.startswith(f"{backbone.output}.") else value
+        for name, value in file.head.items()
+    }
+    return replace(file, head=head)
 
 
 def _base_note(backbone: Backbone, adapter: PeftAdapter) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Source: Hu et al. 2021, arXiv 2106.09685, section 4.1: W = W0 + (alpha / R) B A 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from model.exchange.export import logits
 from model.exchange.peft_format import largest_difference
 from model.injection.attachment import Attachment
 from model.network.backbone import load_backbone
+from model.network.generation_settings import save_network
 from model.network.quantization import dequantize
 from model.network.snapshot import quiet_transformers
 from model.network.source import LocalSource
@@ -28,18 +30,31 @@ _ROUNDING = 1e-4
 """Largest relative difference of float32 logits that adding the delta to the weight explains."""
 
 
-def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float:
+class Differences(NamedTuple):
+    """Largest relative differences of logits, computed in float32.
+
+    Args:
+        merging: between the merged weights and the adapter beside them.
+        rounding: between the merged weights and the same in the number format of the file.
+    """
+
+    merging: float
+    rounding: float
+
+
+def merge(
+    assembled: Assembled, directory: Path, labels: Sequence[str], dtype: torch.dtype = torch.float32
+) -> Differences:
     """Write the network with its adapters merged, after reading it back and comparing logits.
 
-    The network's memory is freed before the written one is loaded; it cannot be used afterwards.
+    The delta is added in float32. The network's memory is freed before the written one is loaded; it cannot
+    be used afterwards.
 
     Args:
         assembled: network and adapters.
         directory: where the checkpoint goes; it must not exist.
         labels: class names of a classification head.
-
-    Returns:
-        The largest relative difference of the logits.
+        dtype: number format of the written weights.
 
     Raises:
         InputFault: when an adapter depends on its input.
@@ -53,21 +68,33 @@ def merge(assembled: Assembled, directory: Path, labels: Sequence[str]) -> float
     for attachment in assembled.attachments.values():
         attachment.merge()
         attachment.detach()
+    merged = logits(network, batch)
+    _require_close(largest_difference(expected, merged))
     with replacing_directory(directory) as draft:
         with quiet_transformers():
-            network.save_pretrained(draft)
-            if backbone.tokenizer is not None:
-                backbone.tokenizer.save_pretrained(draft)
+            _cast(network, dtype)
+            save_network(network, backbone.tokenizer, backbone.settings, draft)
+        _cast(network, torch.float32)
+        rounded = logits(network, batch)
         _free(network)
         written = load_backbone(
             LocalSource(str(draft), "--output", draft, "directory"), backbone.objective, labels
         )
         if written.new_modules:
             raise RuntimeError(f"the merged network lacks {', '.join(written.new_modules)}")
-        difference = largest_difference(expected, logits(written.network, batch))
-        if not difference <= _ROUNDING:
-            raise RuntimeError(f"the merged network gives other logits: {difference:.3g} relative")
-    return difference
+        _require_close(largest_difference(rounded, logits(written.network, batch)))
+    return Differences(largest_difference(expected, merged), largest_difference(merged, rounded))
+
+
+def _require_close(difference: float) -> None:
+    if not difference <= _ROUNDING:
+        raise RuntimeError(f"the merged network gives other logits: {difference:.3g} relative")
+
+
+def _cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Change the number format of a network's parameters; buffers (rotary frequencies) stay as computed."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _free(network: nn.Module) -> None:

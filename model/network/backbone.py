@@ -1,9 +1,10 @@
 """The backbone of a run: the frozen stock network with a head for the objective, and its tokenizer."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,10 +13,12 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256
 from configs.schema.options import QUANTIZED_DTYPES
 from model.network.family import Family
+from model.network.generation_settings import plain_settings, read_settings, unused_settings
 from model.network.snapshot import local_copy, quiet_transformers
 from model.network.source import LocalSource, Source
 from model.network.source_files import check_source, digest_of, family_of, read_config, weight_files
 from model.network.stock_network import (
+    StockNetwork,
     has_tensors,
     loading_faults,
     pretrained_network,
@@ -42,6 +45,10 @@ class Backbone:
         digest: SHA-256 over the base's configuration and weights, in hexadecimal.
         word: the source as the user wrote it.
         quantizer: the kind that quantizes the layers' frozen linears once adapters are attached, if any.
+        settings: the base's generation_config.json, which is not followed; None where it has none.
+        notes: what is to be known about the base, a line each.
+        output: dotted path of the head's linear whose rows were reordered by class name; empty: none.
+        order: for each class, the row it has in the base's files.
     """
 
     network: PreTrainedModel
@@ -52,6 +59,10 @@ class Backbone:
     digest: str
     word: str
     quantizer: str | None = None
+    settings: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    output: str = ""
+    order: tuple[int, ...] = ()
 
     @property
     def trained_modules(self) -> tuple[str, ...]:
@@ -98,22 +109,35 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     quantizer, base_dtype = (base_dtype, "bfloat16") if base_dtype in QUANTIZED_DTYPES else (None, base_dtype)
     with quiet_transformers(), torch.random.fork_rng(devices=[]), loading_faults(local):
         if pretrained:
-            network, lacking = pretrained_network(local, config, family, objective, _DTYPES[base_dtype])
+            loaded = pretrained_network(local, config, family, objective, _DTYPES[base_dtype])
             digest = digest_of(source if source.kind == "gguf" else local)
         else:
-            network, lacking = random_network(config, family, objective, seed, _DTYPES[base_dtype])
+            loaded = random_network(config, family, objective, seed, _DTYPES[base_dtype])
             digest = _hash(f"{digest_of(local, pretrained=False)} seed {seed}")
         if attention != "auto":
-            network.set_attn_implementation(attention)
+            loaded.network.set_attn_implementation(attention)
         tokenizer = load_tokenizer(local)
+    network, lacking = loaded.network, loaded.lacking
     set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if has_tensors(name, lacking))
     backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, quantizer)
+    backbone = _with_settings(backbone, local, loaded)
     train_only(network, backbone.trained_modules)
     if pretrained and base_dtype != "float32":
         restore_precision(network, backbone.trained_modules, weight_files(local))
     initialise(network, sorted(lacking), seed)
     return backbone
+
+
+def _with_settings(backbone: Backbone, local: LocalSource, loaded: StockNetwork) -> Backbone:
+    """Return the backbone with plain settings for decoding, and with what its files had to say."""
+    plain_settings(backbone.network)
+    notes, settings = loaded.notes, None
+    if backbone.objective == "language_modeling":
+        settings = read_settings(local.path)
+        unused = unused_settings(settings, backbone.tokenizer)
+        notes += () if unused is None else (unused,)
+    return replace(backbone, settings=settings, notes=notes, output=loaded.output, order=loaded.order)
 
 
 def with_quantizer(backbone: Backbone, base_dtype: str) -> Backbone:

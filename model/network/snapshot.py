@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import sha256
+from model.network.generation_settings import plain_settings
 from model.network.source import HubSource, LocalSource, Source
 from model.tensors.gguf_header import read_gguf_header
 
@@ -147,6 +148,7 @@ def _convert(path: Path, directory: Path, splitting: str | None) -> None:
         # The weights are dequantized; with these marks transformers would refuse to save or to load them.
         vars(network).update(hf_quantizer=None)
         vars(network.config).pop("quantization_config", None)
+        plain_settings(network)
         network.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
 

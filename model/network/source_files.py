@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from model.tensors.safetensors_header import read_header
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
+_SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Number format in safetensors -> its name."""
+DTYPES = tuple(_SAVED.values())
+"""Number formats of a checkpoint."""
 _GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
 """Architecture in GGUF -> `model_type` in transformers, where they differ."""
 _GGUF_KEYS = {
@@ -173,6 +178,27 @@ def _shards(index: Path) -> tuple[Path, ...]:
             if lacking:
                 raise InputFault(f"{path}: has no tensor {min(lacking)}, although {index.name} names it")
     return tuple(shards.values())
+
+
+def weights_dtype(source: LocalSource) -> str:
+    """Return the number format of most of a source's weights: float32, float16 or bfloat16.
+
+    Without headers to read (pickle-based files) config.json decides; a GGUF file is unpacked to float32.
+
+    Raises:
+        InputFault: naming the file that cannot be read.
+    """
+    if source.kind == "gguf":
+        return "float32"
+    sizes: dict[str, int] = {}
+    for path in weight_files(source):
+        headers = read_header(path).values() if path.suffix == ".safetensors" else ()
+        for info in headers:
+            sizes[info.dtype] = sizes.get(info.dtype, 0) + math.prod(info.shape)
+    config = read_config(source)
+    recorded = config.get("dtype") or config.get("torch_dtype")
+    found = _SAVED.get(max(sizes, key=lambda name: sizes[name])) if sizes else recorded
+    return found if found in DTYPES else "float32"
 
 
 def digest_of(source: LocalSource, *, pretrained: bool = True) -> str:

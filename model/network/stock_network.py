@@ -2,14 +2,18 @@
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -18,10 +22,33 @@ from configs.runtime.faults import Fault, InputFault, SystemFault
 from configs.runtime.seeds import derive
 from model.network.family import Family
 from model.network.source import LocalSource, Source
-from model.network.source_files import weight_files
+from model.network.source_files import read_config, weight_files
 from model.tensors.weights import require_finite
 
 _LOG = logging.getLogger(__name__)
+_NO_NAME = re.compile(r"LABEL_\d+|\d+")
+_ADVICE = re.compile(r"\s(You can|You should|Please|Set |Use |If you|Try |Consider|For more)\b.*", re.DOTALL)
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True)
+class StockNetwork:
+    """A stock network, and what its files had to say about its head.
+
+    Args:
+        network: the network.
+        lacking: names of the parameters that the files lack.
+        notes: what is to be known about the base, a line each.
+        output: dotted path of the head's last linear, whose rows were put into the order of the labels;
+            empty where they were left alone.
+        order: for each label, the row it had in the files.
+    """
+
+    network: PreTrainedModel
+    lacking: set[str]
+    notes: tuple[str, ...] = ()
+    output: str = ""
+    order: tuple[int, ...] = ()
 
 
 def stock_config(source: LocalSource, objective: str, labels: Sequence[str]) -> PreTrainedConfig:
@@ -37,9 +64,10 @@ def stock_config(source: LocalSource, objective: str, labels: Sequence[str]) -> 
     """
     with loading_faults(source):
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
-    if objective == "classification":
+    if objective == "classification" and not (_are_no_names(labels) and config.num_labels == len(labels)):
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
+    if objective == "classification":
         config.problem_type = "single_label_classification"
     elif objective == "regression":
         config.num_labels = 1
@@ -49,10 +77,11 @@ def stock_config(source: LocalSource, objective: str, labels: Sequence[str]) -> 
 
 def pretrained_network(
     source: LocalSource, config: PreTrainedConfig, family: Family, objective: str, dtype: torch.dtype
-) -> tuple[PreTrainedModel, set[str]]:
-    """Return a network with the weights of a source, and the names of the parameters that they lack.
+) -> StockNetwork:
+    """Return a network with the weights of a source.
 
-    Only parameters of the head and of the family's optional modules may be missing.
+    Only parameters of the head and of the family's optional modules may be missing. Where the source names
+    the classes of its head, the head's rows are put into the order of the configuration's labels.
 
     Args:
         source: a saved model's directory.
@@ -75,6 +104,7 @@ def pretrained_network(
         trust_remote_code=False,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        generation_config=GenerationConfig(),  # so that the base's file is not even read
     )
     network, info = loaded
     mismatched = {
@@ -96,13 +126,88 @@ def pretrained_network(
     require_finite(
         ((name, value) for name, value in network.named_parameters() if name not in lacking), source.word
     )
-    return network, lacking
+    notes = _untie(network)
+    if objective != "classification" or any(has_tensors(head, lacking) for head in family.heads[objective]):
+        return StockNetwork(network, lacking, notes)
+    return _with_ordered_labels(StockNetwork(network, lacking, notes), read_config(source), family)
+
+
+def _untie(network: PreTrainedModel) -> tuple[str, ...]:
+    """Let the configuration say that two different tables of embeddings are not tied, and return a note."""
+    ours, theirs = network.get_input_embeddings(), network.get_output_embeddings()
+    if not getattr(network.config, "tie_word_embeddings", False) or theirs is None:
+        return ()
+    if theirs.weight is ours.weight:
+        return ()
+    network.config.tie_word_embeddings = False
+    return ("config.json of the base ties two embeddings that differ; they are not tied",)
+
+
+def _with_ordered_labels(loaded: StockNetwork, saved: Mapping[str, Any], family: Family) -> StockNetwork:
+    """Put the rows of a loaded head into the order of the labels, or note that the names differ."""
+    network = loaded.network
+    ours = [str(name) for _, name in sorted((network.config.id2label or {}).items())]
+    theirs = saved_labels(saved)
+    order = label_order(theirs, ours)
+    if order == list(range(len(ours))) or not theirs or _are_no_names(theirs) or _are_no_names(ours):
+        return loaded
+    if order is None:
+        what = f"the base's head was trained for {', '.join(theirs)}"
+        return replace(
+            loaded, notes=(*loaded.notes, f"{what}; its rows are used in this order for {', '.join(ours)}")
+        )
+    output = _output_layer(network, family, len(ours))
+    with torch.no_grad():
+        for parameter in network.get_submodule(output).parameters():
+            parameter.copy_(parameter[order])
+    note = f"the rows of the base's head ({', '.join(theirs)}) are reordered by name: {', '.join(ours)}"
+    return replace(loaded, notes=(*loaded.notes, note), output=output, order=tuple(order))
+
+
+def _output_layer(network: PreTrainedModel, family: Family, outputs: int) -> str:
+    """Return the path of the last linear of the classification head."""
+    heads = family.heads["classification"]
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        and module.out_features == outputs
+        and any(name == head or name.startswith(f"{head}.") for head in heads)
+    ][-1]
+
+
+def saved_labels(config: Mapping[str, Any]) -> list[str]:
+    """Return the class names of a config.json in the order of their ids; empty where it has none."""
+    table = config.get("id2label")
+    if not isinstance(table, dict) or set(table) != {str(number) for number in range(len(table))}:
+        return []
+    return [str(table[str(number)]) for number in range(len(table))]
+
+
+def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
+    """Return the position in `theirs` of each of `ours`; None where the names are not the same ones.
+
+    Names are compared without case and punctuation: `NOT_ENTAILMENT` is `not entailment`.
+    """
+    known = {_plain(name): number for number, name in enumerate(theirs)}
+    order = [known.get(_plain(name), -1) for name in ours]
+    is_permutation = sorted(order) == list(range(len(theirs))) and len(known) == len(theirs)
+    return order if is_permutation else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _are_no_names(labels: Sequence[str]) -> bool:
+    """Return whether labels are numbers only, as `LABEL_0`."""
+    return all(_NO_NAME.fullmatch(label) for label in labels)
 
 
 def random_network(
     config: PreTrainedConfig, family: Family, objective: str, seed: int, dtype: torch.dtype
-) -> tuple[PreTrainedModel, set[str]]:
-    """Return a network with random weights, and the names of the head's parameters.
+) -> StockNetwork:
+    """Return a network with random weights; it lacks the parameters of the head.
 
     Draws from the global generator, after seeding it.
 
@@ -121,7 +226,8 @@ def random_network(
         parameter.data = parameter.data.to(dtype)
     network.eval()
     names = (name for name, _ in network.named_parameters())
-    return network, {name for name in names if any(has_tensors(h, [name]) for h in family.heads[objective])}
+    heads = family.heads[objective]
+    return StockNetwork(network, {name for name in names if any(has_tensors(head, [name]) for head in heads)})
 
 
 def has_tensors(module: str, names: Collection[str]) -> bool:
@@ -134,7 +240,7 @@ def loading_faults(source: Source) -> Iterator[None]:
     """Turn any exception that transformers raises over a source's files into one line.
 
     Raises:
-        InputFault: naming flag, path and the exception's class.
+        InputFault: naming flag, path and the reason.
         SystemFault: when the memory does not suffice.
     """
     try:
@@ -142,12 +248,23 @@ def loading_faults(source: Source) -> Iterator[None]:
     except (Fault, MemoryError):
         raise
     except Exception as error:
-        # Damaged files raise any exception; the longer messages advise to disable safety checks.
+        # Damaged files raise any exception.
         if "allocate memory" in str(error):
             raise SystemFault(f"{source.word}: not enough memory") from None
         _LOG.debug("loading %s failed", source.location, exc_info=True)
-        what = f"cannot be loaded ({type(error).__name__})"
-        raise InputFault(f"{source.flag}: '{source.location}' {what}") from None
+        raise InputFault(f"{source.flag}: '{source.location}' cannot be loaded: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return what an exception of transformers says, on one line and without its advice.
+
+    Some messages advise to disable safety checks, or to look for the model on the hub.
+    """
+    if type(error).__name__ == "UnpicklingError":  # its message advises to run the code of the file
+        return "its weights are damaged or contain more than tensors"
+    text = _ADVICE.sub("", " ".join(str(error).split()))
+    text = text[:_LONGEST_REASON] + "..." * (len(text) > _LONGEST_REASON)
+    return f"{text} ({type(error).__name__})" if text else type(error).__name__
 
 
 def _auto_class(objective: str) -> type[AutoModelForCausalLM] | type[AutoModelForSequenceClassification]:

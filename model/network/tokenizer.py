@@ -45,5 +45,3 @@ def set_padding(
     if "language_modeling" not in family.heads and pad != config.pad_token_id:
         raise InputFault(f"{flag}: the tokenizer pads with id {pad}, config.json says {config.pad_token_id}")
     config.pad_token_id = pad
-    if getattr(network, "generation_config", None) is not None:
-        network.generation_config.pad_token_id = pad

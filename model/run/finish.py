@@ -8,6 +8,7 @@ from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import replacing_directory
 from model.exchange.export import collect, export
+from model.network.generation_settings import save_network
 from model.run.evaluation import evaluate_test, show_result, write_predictions
 from model.run.job import NO_SEARCH, Job, SearchResult, Steps
 from model.run.report import write_report
@@ -79,8 +80,8 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
     assembled = job.assembled
     if not assembled.attachments:
         with replacing_directory(directory.path / "model") as draft:
-            assembled.network.save_pretrained(draft)
-            assembled.tokenizer.save_pretrained(draft)
+            backbone = assembled.backbone
+            save_network(assembled.network, assembled.tokenizer, backbone.settings, draft)
         return
     metadata = {
         "base_digest": assembled.backbone.digest,

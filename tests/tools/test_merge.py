@@ -37,7 +37,9 @@ def test_the_checkpoint_answers_as_peft_does(ground, tmp_path, capsys, family):
     adapter = _adapter(ground, family, tmp_path / "run" / "adapter")
     base, output = ground.host(family), tmp_path / "merged"
     assert main(["--load", str(base), "--adapter", str(tmp_path / "run"), "--output", str(output)]) == 0
-    assert capsys.readouterr().out.startswith(f"merged: {output} (read back, largest difference of logits ")
+    assert capsys.readouterr().out.startswith(
+        f"merged: {output} (read back as float32, largest difference of logits "
+    )
     sizes = {} if family == "llama" else {"num_labels": 3}
     tokenizer = AutoTokenizer.from_pretrained(output)
     batch = tokenizer(["The fox is in the tree."], return_tensors="pt")

@@ -1,5 +1,6 @@
 """Merging refuses what is no matrix and leaves nothing when the written network is another one."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from model.assembly.merging import merge, random_batch, refuse_unmergeable
 from model.assembly.placement import Plans
 from model.network.backbone import load_backbone
 from model.network.source import resolve
+from model.network.source_files import weights_dtype
 from model.plan.lora_toml import read_plan
 from model.site import SiteKey
 
@@ -58,9 +60,24 @@ def test_a_delta_lands_in_the_weight(ground, tmp_path):
     key, attachment = next(iter(assembled.attachments.items()))
     path = f"{attachment.site.path}.weight"
     expected = attachment.linear.weight + attachment.strength * attachment.adapter.merged_delta()
-    assert merge(assembled, tmp_path / "out", ()) < 1e-5
+    assert merge(assembled, tmp_path / "out", ()).merging < 1e-5
     written = load_backbone(resolve(str(tmp_path / "out"), "--load"), "language_modeling")
     torch.testing.assert_close(written.network.get_parameter(path), expected)
+
+
+def test_the_written_weights_have_the_number_format_that_is_asked_for(ground, tmp_path):
+    exact = merge(_assembled(ground), tmp_path / "wide", ())
+    found = merge(_assembled(ground), tmp_path / "half", (), torch.bfloat16)
+    assert exact.rounding == 0
+    assert exact.merging == found.merging
+    assert 1e-5 < found.rounding < 0.1
+    source = resolve(str(tmp_path / "half"), "--load")
+    assert (
+        weights_dtype(source)
+        == json.loads((tmp_path / "half" / "config.json").read_text())["dtype"]
+        == "bfloat16"
+    )
+    assert weights_dtype(resolve(str(tmp_path / "wide"), "--load")) == "float32"
 
 
 def test_a_network_that_answers_otherwise_is_not_left(ground, tmp_path, monkeypatch):

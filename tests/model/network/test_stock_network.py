@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from model.network.stock_network import label_order, saved_labels
 from model.tensors.weights import load_tensors
 from tests.model.tensors.test_weights import Payload
 from tests.support.backbones import FAMILIES, batch, fine_tuned, load, refused, rewrite
@@ -87,3 +88,51 @@ def test_a_pooler_that_the_base_lacks_trains_and_travels(tmp_path):
     assert all(p.requires_grad for p in backbone.network.bert.pooler.parameters())
     assert backbone.network.bert.pooler.dense.weight.std() > 0.05
     assert backbone.network.bert.pooler.dense.bias.abs().sum() == 0
+
+
+def test_labels_are_matched_by_name():
+    assert label_order(["NOT_ENTAILMENT", "Entailment"], ["entailment", "not entailment"]) == [1, 0]
+    assert label_order(["a", "b"], ["a", "c"]) is None
+    assert label_order(["a", "b", "c"], ["a", "b"]) is None
+    assert label_order(["a", "A"], ["a", "b"]) is None
+    assert saved_labels({"id2label": {"0": "x", "1": "y"}}) == ["x", "y"]
+    assert saved_labels({"id2label": {"1": "x", "2": "y"}}) == saved_labels({}) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rows_of_a_bases_head_follow_the_labels_of_the_data(hosts, tmp_path, family):
+    trained = fine_tuned(hosts[family], tmp_path, ("Contradiction", "neutral", "ENTAILMENT"))
+    same = load(tmp_path, labels=("contradiction", "neutral", "entailment"))
+    assert (same.notes, same.order) == ((), ())
+    other = load(tmp_path, labels=("entailment", "contradiction", "neutral"))
+    texts = batch(trained)
+    expected = trained.network(**texts).logits[:, [2, 0, 1]]
+    torch.testing.assert_close(other.network(**texts).logits, expected)
+    assert other.order == (2, 0, 1)
+    assert "reordered by name: entailment, contradiction, neutral" in other.notes[0]
+    strange = load(tmp_path, labels=("a", "b", "c"))
+    torch.testing.assert_close(strange.network(**texts).logits, trained.network(**texts).logits)
+    assert (
+        "was trained for Contradiction, neutral, ENTAILMENT; its rows are used in this order"
+        in strange.notes[0]
+    )
+    unnamed = load(tmp_path, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    assert unnamed.notes == ()
+    assert unnamed.network.config.id2label[2] == "ENTAILMENT"
+
+
+def test_two_different_tables_are_not_tied(tmp_path):
+    host = rewrite(save_host("llama", tmp_path), tie_word_embeddings=True)
+    backbone = load(host, "language_modeling")
+    network = backbone.network
+    assert network.get_output_embeddings().weight is not network.get_input_embeddings().weight
+    assert network.config.tie_word_embeddings is False
+    assert backbone.notes == ("config.json of the base ties two embeddings that differ; they are not tied",)
+
+
+def test_the_reason_of_transformers_is_given_without_its_advice(tmp_path):
+    host = rewrite(save_host("llama", tmp_path), hidden_size="wide")
+    message = refused(load, host, "language_modeling")
+    assert message.startswith(f"--load: '{host}' cannot be loaded: ")
+    assert "hidden_size" in message
+    assert "\n" not in message

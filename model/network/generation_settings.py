@@ -1,0 +1,90 @@
+"""How a language model decodes: as this program asks, whatever the files of its base recommend.
+
+A base may bring a generation_config.json with sampling, beams, penalties or suppressed tokens, which
+`generate` of transformers follows silently. Here a network gets settings without any of them; the file is
+named in a note and copied unchanged into every checkpoint that is made of the base.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from configs.runtime.files import write_text
+
+FILE = "generation_config.json"
+_NO_SETTING = ("bos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
+_NEUTRAL: dict[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "use_cache": True,
+}
+"""Values that change no greedy answer."""
+
+
+def plain_settings(network: PreTrainedModel) -> None:
+    """Give a network settings that contain the ids of its special tokens and nothing else."""
+    if getattr(network, "generation_config", None) is None:
+        return
+    config = network.config
+    network.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+
+
+def read_settings(directory: Path) -> dict[str, Any] | None:
+    """Return the content of a base's generation_config.json; None where there is no JSON object."""
+    try:
+        content = json.loads((directory / FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def unused_settings(settings: dict[str, Any] | None, tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+    """Return a note on the settings of a base that this program does not follow; None without any.
+
+    Args:
+        settings: what `read_settings` returned.
+        tokenizer: its end-of-sequence token alone ends an answer.
+    """
+    end = None if tokenizer is None else tokenizer.eos_token_id
+    unused = {
+        name: value
+        for name, value in sorted((settings or {}).items())
+        if name not in _NO_SETTING and value not in (None, False) and value != _NEUTRAL.get(name)
+    }
+    if "eos_token_id" in unused and unused["eos_token_id"] in (end, [end]):
+        del unused["eos_token_id"]
+    if not unused:
+        return None
+    listed = ", ".join(f"{name} {json.dumps(value)}" for name, value in unused.items())
+    return (
+        f"{FILE} of the base is not followed: {listed}; an answer ends at the tokenizer's end token ({end})"
+    )
+
+
+def save_network(
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    settings: Mapping[str, Any] | None,
+    directory: Path,
+) -> None:
+    """Write a network with its tokenizer and the generation_config.json of its base.
+
+    Args:
+        network: a network with `plain_settings`.
+        tokenizer: its tokenizer, if it has one.
+        settings: the base's, written as they are; None: the plain ones.
+        directory: where the files go.
+    """
+    network.save_pretrained(directory)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+    if settings is not None:
+        write_text(directory / FILE, json.dumps(dict(settings), indent=2) + "\n")

@@ -25,10 +25,10 @@ def command() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool that the first word names; without a word, list the tools.
+    """Run the tool that the first argument names; without arguments, list the tools.
 
     Args:
-        arguments: the tool's name and its words; None takes those of the process.
+        arguments: the tool's name and its arguments; None for those of the process.
     """
     console, faults = import_module("configs.runtime.console"), import_module("configs.runtime.faults")
     words = sys.argv[1:] if arguments is None else list(arguments)

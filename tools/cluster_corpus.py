@@ -73,7 +73,7 @@ class Checked:
 
     Args:
         options: those of a run with these data sets.
-        texts: FILE's name -> its texts.
+        texts: name of a file -> its texts.
         parts: the data set, or those of a mixture.
         found: part -> its rows; parts that come from the hub are missing.
     """
@@ -145,7 +145,7 @@ def checked(given: SimpleNamespace) -> Checked:
 
 
 def corpus_of(named: Checked, texts_of: Callable[[Sequence[Example]], list[str]]) -> dict[str, list[str]]:
-    """Return the texts of each FILE, or those that each data set trains on.
+    """Return the texts of each file, or the training texts of each data set.
 
     Args:
         named: the files or the data sets, with all their rows.
@@ -162,13 +162,13 @@ def corpus_of(named: Checked, texts_of: Callable[[Sequence[Example]], list[str]]
 
 
 def cluster_options(given: SimpleNamespace, seed: int) -> ClusterOptions:
-    """Return how to cluster, with the seed of the command line or of the run's TOML."""
+    """Return the clustering options, with the seed of the command line or of the run's TOML."""
     chosen = {field.name: getattr(given, field.name) for field in dataclasses.fields(ClusterOptions)}
     return ClusterOptions(**chosen | {"seed": seed})
 
 
 def write(report: ClusterReport, output: Path) -> list[Path]:
-    """Write the report, and the curve where there is one; return the files."""
+    """Write the report, and the elbow curve of k-means; return the files."""
     from_curve = {point.k: point.error for point in report.curve}
     write_text(output, toml_text(report.table()))
     if not from_curve:

@@ -1,7 +1,7 @@
-"""Say what another program's reader would refuse in an adapter, and write a copy that it takes.
+"""Check whether another program can load an adapter, and write a copy that it can load.
 
 Source: vLLM's `vllm/lora/peft_helper.py` and `vllm/lora/utils.py`; the ranks are those of its option
-max-lora-rank. It reads lora_A and lora_B alone and knows one scale for all modules, no patterns.
+max-lora-rank. It reads only lora_A and lora_B and applies one scale to all modules, without patterns.
 
 Usage: python -m tools.export ADAPTER_DIR --check vllm [--max-lora-rank 16] [--output DIR]
 """
@@ -21,7 +21,7 @@ from configs.schema.values import Choice, PathText, refusal
 from model.exchange.adapter_directory import AdapterFiles, extra_methods, read_files
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's option takes."""
+"""Values that vLLM's option accepts."""
 
 _FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])\.weight$")
 _ROUNDING = 1e-6
@@ -29,7 +29,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class _Rank:
-    """A rank that vLLM's option takes."""
+    """A rank that vLLM's option accepts."""
 
     def read(self, text: str) -> int:
         """Read the text of a flag."""
@@ -48,14 +48,14 @@ class _Rank:
 
 _FLAGS = (
     Flag("ADAPTER_DIR", PathText(), "A PEFT adapter directory, or a run directory.", required=True),
-    Flag("--check", Choice("reader", ("vllm",)), "Whose reader.", required=True),
-    Flag("--max-lora-rank", _Rank(), "What vLLM is served with.", default=16),
-    Flag("--output", PathText(), "Directory that is made: a copy that the reader takes."),
+    Flag("--check", Choice("reader", ("vllm",)), "Program to check for.", required=True),
+    Flag("--max-lora-rank", _Rank(), "Value of vLLM's option of this name.", default=16),
+    Flag("--output", PathText(), "Directory to create: a copy that the program can load."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, write a copy if one is wanted, say the flag to serve with; return the exit code."""
+    """Check, write a copy if asked to, print the options to serve it with; return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = read_words("tools.export", "Check an adapter against vLLM's reader.", _FLAGS, words)
@@ -88,42 +88,42 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
     Args:
         files: the adapter.
         max_rank: the value of --max-lora-rank.
-        folds: whether a copy is written that has every scale folded into B.
+        folds: whether a copy is written, with every scale multiplied into B.
     """
     where, config = str(files.path / "adapter_config.json"), files.config
     lines = [f"{where}: {key}: vLLM requires it" for key in ("r", "lora_alpha", "target_modules")
              if key not in config]  # fmt: skip
     if config.get("peft_type") != "LORA":
-        lines.append(f"{where}: peft_type: vLLM reads LORA alone, got {config.get('peft_type')!r}")
+        lines.append(f"{where}: peft_type: vLLM supports only LORA, got {config.get('peft_type')!r}")
     if config.get("bias", "none") != "none":
-        lines.append(f"{where}: bias: vLLM takes no biases of an adapter, got {config['bias']!r}")
+        lines.append(f"{where}: bias: vLLM does not support biases in adapters, got {config['bias']!r}")
     if config.get("use_dora"):
-        lines.append(f"{where}: use_dora: vLLM does not read DoRA")
+        lines.append(f"{where}: use_dora: vLLM does not support DoRA")
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
     apart = extra_methods(files.metadata)
     if (files.path / "extra.safetensors").exists() and (apart or not files.metadata.get("extra")):
         what = ", ".join(apart) or "adapters that are not plain LoRA"
         lines.append(
-            f"{files.path / 'extra.safetensors'}: vLLM has no place for {what}, and without them it would be"
-            " another network; answer with tools.generate instead"
+            f"{files.path / 'extra.safetensors'}: vLLM does not support {what}, and without them the"
+            " outputs would differ; use tools.generate instead"
         )
     rank = largest_rank(files)
     if rank > RANKS[-1]:
-        lines.append(f"{where}: r: rank {rank} is above {RANKS[-1]}, the largest that vLLM takes")
+        lines.append(f"{where}: r: rank {rank} is above {RANKS[-1]}, the largest that vLLM supports")
     elif rank > max_rank:
         flag = f"--max-lora-rank {least_rank(rank)}"
         lines.append(f"{where}: r: rank {rank} is above --max-lora-rank {max_rank}; serve with {flag}")
     if not folds and not lines and len(set(scales(files).values()) | {_scale(config)}) > 1:
         lines.append(
-            f"{where}: alpha_pattern: vLLM gives every module the scale {_scale(config):g}, this adapter has"
-            " others; --output writes a copy with the scales folded into B"
+            f"{where}: alpha_pattern: vLLM applies the scale {_scale(config):g} to every module, this"
+            " adapter has others; --output writes a copy with the scales multiplied into B"
         )
     return lines
 
 
 def largest_rank(files: AdapterFiles) -> int:
-    """Return the largest rank that configuration or tensors hold."""
+    """Return the largest rank of the configuration and the tensors."""
     shapes = [info.shape for name, info in files.tensors.items() if name.endswith("lora_A.weight")]
     return max([*(shape[0] for shape in shapes if shape), _number(files.config.get("r"))])
 
@@ -134,7 +134,7 @@ def least_rank(rank: int) -> int:
 
 
 def scales(files: AdapterFiles) -> dict[str, float]:
-    """Return the scale PEFT gives each module, patterns followed."""
+    """Return module -> the scale that PEFT applies, patterns included."""
     config, found = files.config, {}
     for name in files.tensors:
         match = _FACTOR.match(name)
@@ -147,12 +147,12 @@ def scales(files: AdapterFiles) -> dict[str, float]:
 
 
 def serving(rank: int, place: Any) -> str:
-    """Return the words that vLLM is started with."""
+    """Return the options to serve the adapter with."""
     return f"--enable-lora --max-lora-rank {least_rank(rank)} --lora-modules NAME={place}"
 
 
 def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a written adapter takes over from the configuration it was made from."""
+    """Return the entries that the copy takes over from the adapter's configuration."""
     return {
         "task_type": config.get("task_type") or "CAUSAL_LM",
         "base": config.get("base_model_name_or_path") or "",
@@ -161,40 +161,40 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Compare an adapter with its copy, scale times B and A of every module.
+    """Compare A, and the scale times B, of every module of an adapter and its copy.
 
     Raises:
         RuntimeError: naming the first module that differs.
     """
     if set(ours) != set(theirs):
-        raise RuntimeError("the copy holds other modules")
+        raise RuntimeError("the copy has other modules")
     for module, one in ours.items():
         other = theirs[module]
         wanted, found = one.b * one.scale, other.b * other.scale
         difference = (wanted.float() - found.float()).abs().max()
         if not one.a.equal(other.a) or difference > _ROUNDING * wanted.float().abs().max():
-            raise RuntimeError(f"{module}: the copy gives another delta")
+            raise RuntimeError(f"{module}: the copy has another delta")
 
 
 def _whole_tensors(files: AdapterFiles) -> list[str]:
-    """Return the refusal of a head, and of tensors with names that vLLM does not read."""
+    """Return a line for modules saved whole, and one for tensor names that vLLM does not read."""
     whole = [name for name in files.tensors if "lora_" not in name]
     named = files.config.get("modules_to_save")
     lines = []
     if named or whole:
         what = ", ".join(named) if isinstance(named, list) and named else str(named or min(whole))
         lines.append(
-            f"{files.path / 'adapter_config.json'}: modules_to_save: vLLM takes no modules saved whole"
-            f" ({what}), and without them it would be another network; merge it with tools.merge instead"
+            f"{files.path / 'adapter_config.json'}: modules_to_save: vLLM does not support modules saved"
+            f" whole ({what}), and without them the outputs would differ; merge it with tools.merge instead"
         )
     odd = [name for name in files.tensors if "lora_" in name and not _FACTOR.match(name)]
     if odd:
-        lines.append(f"{files.path / 'adapter_model.safetensors'}: {min(odd)}: no tensor that vLLM reads")
+        lines.append(f"{files.path / 'adapter_model.safetensors'}: {min(odd)}: not a tensor that vLLM reads")
     return lines
 
 
 def _pattern_faults(config: Mapping[str, Any], where: str) -> list[str]:
-    """Say what is wrong with the tables of patterns, which vLLM passes over and PEFT follows."""
+    """Return the faults of the tables of patterns, which vLLM ignores and PEFT applies."""
     lines = []
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
@@ -205,7 +205,7 @@ def _pattern_faults(config: Mapping[str, Any], where: str) -> list[str]:
             try:
                 re.compile(pattern)
             except re.error as error:
-                lines.append(f"{where}: {key}: {pattern}: no valid pattern: {error}")
+                lines.append(f"{where}: {key}: {pattern}: not a valid regular expression: {error}")
             if _number(value) == 0:
                 lines.append(f"{where}: {key}: {pattern}: must be a number other than 0, got {value!r}")
     return lines

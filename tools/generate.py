@@ -191,7 +191,7 @@ def _prompt(row: Row | str, template: str | None, fields: Sequence[str]) -> str:
             return text
         return fill(template, {**dict.fromkeys(fields, ""), fields[0]: text})
     if template is None or not fields:
-        raise RowFault("the adapter has no template that takes fields")
+        raise RowFault("the adapter has no prompt template with fields")
     return fill(template, row)
 
 

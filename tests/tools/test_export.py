@@ -45,20 +45,20 @@ def test_a_plain_adapter_passes_with_the_flag_to_use(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"bias": "all"}, "bias: vLLM takes no biases of an adapter, got 'all'"),
-        ({"use_dora": True}, "use_dora: vLLM does not read DoRA"),
-        ({"peft_type": "IA3"}, "peft_type: vLLM reads LORA alone, got 'IA3'"),
+        ({"bias": "all"}, "bias: vLLM does not support biases in adapters, got 'all'"),
+        ({"use_dora": True}, "use_dora: vLLM does not support DoRA"),
+        ({"peft_type": "IA3"}, "peft_type: vLLM supports only LORA, got 'IA3'"),
         ({"r": 24}, "r: rank 24 is above --max-lora-rank 16; serve with --max-lora-rank 32"),
-        ({"r": 513}, "r: rank 513 is above 512, the largest that vLLM takes"),
+        ({"r": 513}, "r: rank 513 is above 512, the largest that vLLM supports"),
         (
             {"modules_to_save": ["score"]},
-            "modules_to_save: vLLM takes no modules saved whole (score), and without them it would be another"
-            " network; merge it with tools.merge instead",
+            "modules_to_save: vLLM does not support modules saved whole (score), and without them the outputs"
+            " would differ; merge it with tools.merge instead",
         ),
         (
             {"alpha_pattern": {"v_proj": 2}},
-            "alpha_pattern: vLLM gives every module the scale 2, this adapter has others; --output writes a"
-            " copy with the scales folded into B",
+            "alpha_pattern: vLLM applies the scale 2 to every module, this adapter has others; --output"
+            " writes a copy with the scales multiplied into B",
         ),
         ({"rank_pattern": []}, None),
         ({"rank_pattern": [1]}, "rank_pattern: must be a table of patterns"),
@@ -71,7 +71,7 @@ def test_each_thing_is_named(tmp_path, config, line):
 
 def test_a_head_is_found_without_its_being_named(tmp_path):
     adapter = _adapter(tmp_path / "a", extra={"base_model.model.score.weight": torch.zeros(2, 6)})
-    assert "modules_to_save: vLLM takes no modules" in _lines(adapter)[0]
+    assert "modules_to_save: vLLM does not support modules" in _lines(adapter)[0]
 
 
 def test_a_rank_is_read_from_the_tensors_too(tmp_path):

@@ -76,7 +76,7 @@ def test_the_template_is_filled_as_the_data_set_does():
         prompts_of(["\udcff"], None)
     with pytest.raises(InputFault, match="--prompt: no prompt was given"):
         prompts_of([], TEMPLATE)
-    with pytest.raises(InputFault, match="prompt 1: the adapter has no template"):
+    with pytest.raises(InputFault, match="prompt 1: the adapter has no prompt template"):
         prompts_of([{"question": "x"}], None)
 
 

@@ -289,4 +289,4 @@ def test_export_for_vllm_is_refused(trained):
     (line,) = [
         line for line in refused("tools.export", directory, "--check", "vllm") if "extra.safetensors" in line
     ]
-    assert f"vLLM has no place for {METHODS[method]['method']}" in line
+    assert f"vLLM does not support {METHODS[method]['method']}" in line

@@ -198,8 +198,8 @@ def test_other_programs_are_refused_what_they_cannot_represent(trained, ground, 
     ]
     lines = refused("tools.export", trained, "--check", "vllm")
     assert lines[1] == (
-        f"error: {adapter / 'extra.safetensors'}: vLLM has no place for shortcut, and without them it would"
-        " be another network; answer with tools.generate instead"
+        f"error: {adapter / 'extra.safetensors'}: vLLM does not support shortcut, and without them the"
+        " outputs would differ; use tools.generate instead"
     )
 
 

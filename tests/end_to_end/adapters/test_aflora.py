@@ -108,7 +108,7 @@ def test_a_squares_matrices_do_not_train_by_the_rule_of_rectangles(trained):
 
 @pytest.mark.parametrize(
     "trained",
-    [m if m in ("aflora", "vera") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
+    [m if m == "aflora" else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
     indirect=True,
 )
 def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):

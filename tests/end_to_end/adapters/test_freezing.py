@@ -160,7 +160,7 @@ def test_the_adapter_gives_the_runs_number(done, place, ground):
 @pytest.mark.parametrize(
     ("point", "step"),
     [
-        ("step", 3),  # before any decision, amid a window
+        pytest.param("step", 3, marks=pytest.mark.slow),  # before any decision, amid a window
         ("recorded", 9),  # amid the decisions, before the checkpoint of the step
         pytest.param("export", STEPS, marks=pytest.mark.slow),
         *(

@@ -137,7 +137,9 @@ def test_two_processes_give_the_losses_of_one(place, ground):
     assert rows(place / "two") == pytest.approx(rows(one), rel=1e-4)
 
 
-@pytest.mark.parametrize("heuristic", ["grad_norm", "synflow", "alpha_test"])
+@pytest.mark.parametrize(
+    "heuristic", ["grad_norm", "synflow", pytest.param("alpha_test", marks=pytest.mark.slow)]
+)
 def test_modules_with_experts_are_scored_as_wholes(heuristic, place, words):
     line = ("imp-test", *words("hydra", importance_test_name=heuristic, imp_limit_test_batches=1)[1:])
     limits = ("--alpha-limit-zptrain-batches", 1) if heuristic == "alpha_test" else ()
@@ -222,6 +224,7 @@ def test_a_router_starts_as_the_average_and_goes_on_where_it_was(place, ground, 
     assert losses[0] != pytest.approx(losses[2], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_routed_run_resumes_to_the_same_bytes(place, ground, filled):
     plan = ground.plan("routed-killed", **SPLIT, combine="routed", lora_dropout=0.1)
     options = {"adapter": filled, "max_steps": 4, "checkpoint_every_n_steps": 1}

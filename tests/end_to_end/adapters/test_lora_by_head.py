@@ -125,6 +125,7 @@ def test_heads_that_differ_in_dropout_are_refused(ground, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_exactly(ground, plan, language, place):
     directory = place / "killed"
     words = [*_language(ground, plan), "--project-dir", directory.parent, "--project", directory.name]

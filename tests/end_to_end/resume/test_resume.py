@@ -73,13 +73,13 @@ def _assert_equal(directory, whole):
     ("point", "step"),
     [
         ("recorded", 2),  # no checkpoint since the start: rows are cut back to nothing
-        ("step", 2),
+        pytest.param("step", 2, marks=pytest.mark.slow),
         ("step", 3),  # the epoch's last update, not evaluated yet
         ("best", 3),  # best.ckpt is newer than last.ckpt
-        ("epoch", 3),
-        ("recorded", 5),
-        ("epoch", 6),  # trained, nothing exported
-        ("export", 6),
+        pytest.param("epoch", 3, marks=pytest.mark.slow),
+        pytest.param("recorded", 5, marks=pytest.mark.slow),
+        pytest.param("epoch", 6, marks=pytest.mark.slow),  # trained, nothing exported
+        pytest.param("export", 6, marks=pytest.mark.slow),
         ("report", 6),  # all but the summary
     ],
 )
@@ -90,7 +90,10 @@ def test_a_killed_run_resumes_exactly(place, words, whole, point, step):
     _assert_equal(directory, whole)
 
 
-@pytest.mark.parametrize(("point", "step"), [("step", 1), ("step", 4), ("validation", 3)])
+@pytest.mark.parametrize(
+    ("point", "step"),
+    [pytest.param("step", 1, marks=pytest.mark.slow), ("step", 4), ("validation", 3)],
+)
 def test_a_stopped_run_is_reported_and_resumes_exactly(place, words, whole, point, step):
     directory = _interrupted(place / f"stop-{point}{step}", words, point, step, "SIGTERM", 143)
     log = (place / f"{directory.name}.log").read_text()

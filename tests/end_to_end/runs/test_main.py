@@ -502,7 +502,7 @@ def test_attention_by_plain_products_changes_no_loss(simple, ground, tmp_path):
         {"optimizer": "sgd", "learning_rate": 0.05},
         {"optimizer": "adam", "weight_decay": 0.01, "gradient_clip_val": 1.0},
         {"length_grouped": True},
-        {"num_workers": 2},
+        pytest.param({"num_workers": 2}, marks=pytest.mark.slow),
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )

@@ -71,7 +71,7 @@ def test_every_module_is_scored_and_the_file_records_from_what(tested, method):
 
 @pytest.mark.parametrize(  # the contract suite repeats every heuristic's scores
     "method",
-    [m if m in ("grad_norm", "alpha_test") else pytest.param(m, marks=pytest.mark.slow) for m in HEURISTICS],
+    [m if m == "grad_norm" else pytest.param(m, marks=pytest.mark.slow) for m in HEURISTICS],
 )
 def test_equal_runs_give_equal_files(tested, place, words, method):
     options = TRAINING if method == "alpha_test" else {}
@@ -238,6 +238,7 @@ _PRECISIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "options"), _PRECISIONS, ids=[method for method, _ in _PRECISIONS])
 def test_precisions_find_much_the_same(tested, place, words, method, options):
     found = run(place / f"precise_{method}", *words(method, imp_limit_test_batches=3, **options))

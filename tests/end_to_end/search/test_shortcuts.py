@@ -126,8 +126,14 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(searched, place, grou
         assert tested["search"]["enabled"] == len(_on(directory))
 
 
-@pytest.mark.parametrize(("mode", "method"), [("off", "grad_norm"), ("combined", "snip"),
-                                              ("separated", "fisher")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "method"),
+    [
+        ("combined", "snip"),
+        pytest.param("off", "grad_norm", marks=pytest.mark.slow),
+        pytest.param("separated", "fisher", marks=pytest.mark.slow),
+    ],
+)
 def test_with_everything_on_it_is_plain_training_byte_for_byte(place, words, plain, mode, method):
     options = {"importance_test_name": method, "realloc_N": 1, "dyrealloc_ags_mode": mode}
     done = run(place / f"all-{mode}-{method}", *words(**options, turn_on_percentile=1.0))

@@ -101,7 +101,7 @@ def test_every_site_is_hit_as_often_as_its_linear_runs(family, objective, varian
 
 
 @pytest.mark.parametrize(("family", "objective", "variant"), _CASES)
-def test_norms_are_where_the_row_says(family, objective, variant):
+def test_norms_are_where_the_layout_has_them(family, objective, variant):
     network, order = _network(family, objective, variant), []
     layer = network.get_submodule(family.layer.format(layer=1))
     marks = dict(zip(("attention_norm", "ffn_norm"), family.norms(network.config)))
@@ -141,7 +141,7 @@ def test_positions_is_the_longest_input_that_runs(family, objective, variant):
                 network(_ids(network, longest + 1))
 
 
-def test_every_variant_of_norm_placement_was_seen():
+def test_every_variant_of_norm_placement_is_covered():
     seen = {(f.name, f.placement(tiny_config(f, **v))) for f in families() for v in _variants(f)}
     assert {("opt", "pre"), ("opt", "post"), ("llama", "pre"), ("bert", "post"), ("roberta", "post")} <= seen
 

@@ -116,7 +116,7 @@ def test_the_values_are_near_and_zeros_stay_zeros(name):
 
 
 @every_quantizer
-def test_a_quantized_weight_stays_itself_on_its_way(name):
+def test_a_quantized_weight_survives_moves_and_casts(name):
     kind, values = _kind(name), _values((48, 32))
     weight = QuantizedWeight(kind.encode(values), kind, values.shape, torch.float32)
     again = weight.to(torch.bfloat16).to("cpu").clone().to(torch.float32)

@@ -51,7 +51,7 @@ def case(request, tmp_path):
     return Case(request.param, tmp_path)
 
 
-def test_facts_agree(case, request):
+def test_the_facts_of_a_task_are_consistent(case, request):
     task = case.completed()
     assert task.name in request.node.name
     assert task.selection.name in task.metrics
@@ -124,7 +124,7 @@ def test_prompt_is_masked_and_target_kept(case):
     assert preview(encoded, 0, tokenizer).endswith(f"[[{examples[0].response}</s>]]")
 
 
-def test_running_text_is_learned_whole(case):
+def test_running_text_is_learned_completely(case):
     task, tokenizer = case.completed(), byte_tokenizer()
     if not task.packed:
         pytest.skip("learns no running text")
@@ -176,7 +176,7 @@ def test_perfect_answer_scores_one_spoiled_less_and_wrong_zero(case):
         assert not set(spoiled) & set(task.metrics)
 
 
-def test_what_gives_way_is_the_document(case):
+def test_the_document_is_shortened_first(case):
     task, tokenizer = case.completed(), byte_tokenizer()
     if task.generation is None:
         pytest.skip("generates nothing")
@@ -203,7 +203,7 @@ def _with_document(example, text):
     return replace(example, texts=(prompt,), document_span=(begin, begin + len(text)))
 
 
-def test_labels_take_no_other_word(case):
+def test_unknown_labels_are_refused(case):
     task = case.completed()
     if task.objective == "classification":
         name = "label" if "label" in case.rows[0] else "kind"

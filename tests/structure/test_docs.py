@@ -71,7 +71,7 @@ def test_every_relative_link_resolves(page):
 
 
 @every_page
-def test_no_page_names_a_place_on_one_machine(page):
+def test_no_page_names_a_path_of_one_machine(page):
     assert _MACHINE.search(page.read_text()) is None
 
 

@@ -79,7 +79,7 @@ def _folder(name: str) -> str:
     return name if name in ("main", "dataset.task", "model.site") else name.rsplit(".", 1)[0]
 
 
-def test_imports_point_to_the_own_floor_or_below():
+def test_imports_point_to_the_same_floor_or_below():
     def above(path: Path) -> list[str]:
         mine = FLOORS[_room(module_name(path))]
         targets = [name for _, name in imports(TREES[path]) if name in MODULES]
@@ -102,7 +102,7 @@ def test_folders_import_each_other_one_way():
     _no_circle(graph)
 
 
-def test_a_folder_can_be_taken_in_at_a_glance():
+def test_folders_have_few_entries():
     def entries(folder: Path) -> int:
         return len([e for e in folder.iterdir() if not e.name.startswith("__")])
 
@@ -215,7 +215,7 @@ def _no_circle(graph: Mapping[str, set[str]]) -> None:
         visit(name, ())
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_there_are_no_import_cycles():
     _no_circle(
         {
             name: {target for _, target in imports(TREES[path], top=True, typing=False) if target in MODULES}

@@ -95,7 +95,7 @@ def _dangerous(tree: ast.AST) -> Iterator[str]:
             yield "trust_remote_code"
 
 
-def test_only_the_one_writer_writes_and_nothing_becomes_code():
+def test_only_the_writer_module_writes_and_nothing_is_executed():
     assert violations(lambda path: set(_dangerous(TREES[path]))) == WRITERS
     imported = violations(
         lambda path: [n for _, n in imports(TREES[path]) if n.split(".")[0] in _FORBIDDEN_MODULES]
@@ -147,7 +147,7 @@ def test_devices_come_from_lightning():
     assert set(violations(named)) <= {"configs/schema/foreign_names.py"}
 
 
-def test_nobody_asks_for_the_class_of_a_kind():
+def test_no_module_tests_for_the_class_of_a_kind():
     classes = {
         node.name
         for name, path in MODULES.items()

@@ -100,7 +100,7 @@ def test_classes_are_defined_or_imported():
         ("main.main", True),
     ],
 )
-def test_a_name_that_is_not_there_is_found(name, there):
+def test_a_name_that_does_not_exist_is_found(name, there):
     assert _is_there(name) == there
 
 

@@ -12,11 +12,11 @@ def test_the_picture_is_of_todays_imports():
     assert PICTURE.read_text() == picture(), "make it again: python docs/draw_floors.py"
 
 
-def test_every_room_with_a_floor_is_drawn():
+def test_every_folder_with_a_floor_is_drawn():
     assert set(graph()) == {*FLOORS, "benchmarks"}
 
 
-def test_arrows_lead_down_and_rooms_do_not_overlap():
+def test_arrows_lead_down_and_folders_do_not_overlap():
     rooms = reduced(graph())
     drawing = layout({name: targets & set(rooms) for name, targets in rooms.items()})
     for arrow in drawing.arrows:
@@ -31,6 +31,6 @@ def test_arrows_that_follow_from_others_are_left_out():
     assert reduced({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
 
 
-def test_a_circle_is_refused():
+def test_an_import_cycle_is_refused():
     with pytest.raises(ValueError, match="circle"):
         reduced({"a": {"b"}, "b": {"a"}})

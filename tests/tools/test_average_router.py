@@ -109,7 +109,9 @@ def test_the_average_weights_are_those_of_the_texts(ground, tmp_path, texts):
     torch.testing.assert_close(ours, 0.5 * 2.0 * expected @ factors["A"], rtol=1e-4, atol=1e-6)
 
 
-def test_the_average_merges_where_the_routers_were_refused_with_the_offer(ground, tmp_path, texts, capsys):
+def test_the_average_can_be_merged_and_the_routers_are_refused_with_a_hint_at_it(
+    ground, tmp_path, texts, capsys
+):
     _made(ground, tmp_path / "experts", "token")
     assert main(_words(ground, tmp_path, texts)) == 0
     capsys.readouterr()
@@ -210,7 +212,7 @@ def test_a_data_set_that_is_not_the_adapters_is_refused(ground, tmp_path, capsys
     ) == [f"error: --dataset: local has labels 3, {tmp_path / 'experts'} has 2"]
 
 
-def test_texts_and_a_data_set_do_not_go_together(ground, tmp_path, texts):
+def test_texts_and_a_data_set_cannot_be_combined(ground, tmp_path, texts):
     _made(ground, tmp_path / "experts", "token")
     words = _words(ground, tmp_path, texts)
     assert refused("tools.average_router", *words, "--dataset", "gsm8k") == [
@@ -222,13 +224,13 @@ def test_texts_and_a_data_set_do_not_go_together(ground, tmp_path, texts):
 
 
 @pytest.mark.parametrize("manner", EXACT)
-def test_what_has_no_router_merges_as_it_is(ground, tmp_path, manner):
+def test_an_adapter_without_routers_is_merged_directly(ground, tmp_path, manner):
     _made(ground, tmp_path / "experts", manner)
     words = ["--load", ground.host("llama"), "--adapter", tmp_path / "experts"]
     assert merge([str(word) for word in (*words, "--output", tmp_path / "merged")]) == 0
 
 
-def test_faults_come_together_and_before_torch(tmp_path):
+def test_all_faults_are_reported_before_torch_is_imported(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     words = ["--load", "./none", "--adapter", tmp_path, "--output", tmp_path]
     assert refused("tools.average_router", *words, "--texts", tmp_path / "empty.txt") == [

@@ -139,7 +139,7 @@ def test_a_data_set_gives_its_training_rows_without_what_is_held_out(corpus, tmp
     assert written == [line for n, line in enumerate(stored) if n not in held_out]
 
 
-def test_the_parts_of_a_mixture_stay_apart(corpus, tmp_path):
+def test_the_parts_of_a_mixture_are_kept_separate(corpus, tmp_path):
     write_gsm8k(tmp_path / "gsm8k", train=40)
     own = {
         "dataset": "local",
@@ -179,7 +179,7 @@ def test_parts_are_not_written_over_anything(corpus, tmp_path):
     ]
 
 
-def test_wrong_words_are_refused_before_anything_is_loaded(corpus, tmp_path):
+def test_invalid_flags_are_refused_before_anything_is_loaded(corpus, tmp_path):
     taken, free = tmp_path / "taken.toml", tmp_path / "free.toml"
     taken.write_text("mine")
     words = (corpus, "--dataset", "gsm8k", "--eps", 0.5, "--output", taken)

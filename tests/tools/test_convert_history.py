@@ -24,7 +24,7 @@ def test_items_become_strings_and_names_roles(tmp_path, capsys):
     assert read_history(new) == read_history(old)
 
 
-def test_bad_words_are_reported_together(tmp_path):
+def test_all_faults_are_reported_together(tmp_path):
     (tmp_path / "old.toml").write_text("[dyrealloc_0]\nepoch = 0\nstep = 0\nturn_on = [[0, 1, 2]]\n")
     assert refused("tools.convert_history", tmp_path / "old.toml", "--output", tmp_path / "old.toml") == [
         f"error: {tmp_path / 'old.toml'}: [dyrealloc_0] turn_on[0]: must be [layer, module, score, enabled]",

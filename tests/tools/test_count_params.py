@@ -83,7 +83,7 @@ def test_llama_2_7b_has_its_published_shares(tmp_path, capsys, rank, percent):
     assert found["head"] == found["other"] == found["router_or_gates"] == 0
 
 
-def test_hydra_on_llama_2_7b_has_its_published_count_and_shows_the_router_apart(tmp_path, capsys):
+def test_hydra_on_llama_2_7b_has_its_published_count_and_a_separate_router(tmp_path, capsys):
     plan = _plan(tmp_path / "plan.toml", 8, ("q_proj", "v_proj"))
     plan.write_text('method = "hydra"\n' + plan.read_text().replace("r = 8", "heads = 3\nr = 8"))
     words = ["--model", "llama_lora", "--load", str(_directory(tmp_path / "base", LLAMA_2_7B))]
@@ -186,7 +186,7 @@ def test_one_output_is_a_regression():
     assert objective("summarization", 1) == "language_modeling"
 
 
-def test_faults_come_together_and_before_torch(tmp_path):
+def test_all_faults_are_reported_before_torch_is_imported(tmp_path):
     base = _directory(tmp_path / "base", OPT_350M)
     words = ["--model", "llama_lora", "--load", base, "--lora-config", tmp_path / "none.toml"]
     assert refused("tools.count_params", *words) == [

@@ -34,7 +34,7 @@ def _lines(directory, max_rank=16):
     return [line.removeprefix(where) for line in refusals(read_files(directory, "A"), max_rank, folds=False)]
 
 
-def test_a_plain_adapter_passes_with_the_flag_to_use(tmp_path, capsys):
+def test_a_plain_adapter_passes_and_the_options_are_printed(tmp_path, capsys):
     adapter = _adapter(tmp_path / "run" / "adapter")
     assert main([str(tmp_path / "run"), "--check", "vllm"]) == 0
     assert capsys.readouterr().out == (
@@ -65,7 +65,7 @@ def test_a_plain_adapter_passes_with_the_flag_to_use(tmp_path, capsys):
         ({"alpha_pattern": {"v_proj": "x"}}, "alpha_pattern: v_proj: must be a number other than 0, got 'x'"),
     ],
 )
-def test_each_thing_is_named(tmp_path, config, line):
+def test_every_unsupported_setting_is_named(tmp_path, config, line):
     assert _lines(_adapter(tmp_path / "a", **config)) == ([line] if line else [])
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_written_of_what_is_refused(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a"}
 
 
-def test_words_are_refused_before_torch(tmp_path):
+def test_invalid_flags_are_refused_before_torch_is_imported(tmp_path):
     assert refused("tools.export", tmp_path, "--check", "vlm", "--max-lora-rank", 17) == [
         "error: --check: no reader 'vlm', one of vllm; did you mean 'vllm'?",
         "error: --max-lora-rank: must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, got 17",

@@ -55,7 +55,7 @@ def test_prompts_of_all_three_kinds_give_one_answer(ground, run, capsys, tmp_pat
     assert _answers(capsys, ground, run).out == many
 
 
-def test_draws_repeat_with_their_seed(ground, run, capsys):
+def test_samples_repeat_with_their_seed(ground, run, capsys):
     words = ["--prompt", "How many?", "--sample", "--temperature", 3, "--top-p", 0.9, "--seed"]
     first, again, other = (_answers(capsys, ground, run, *words, seed).out for seed in (1, 1, 2))
     assert first == again != other
@@ -103,12 +103,12 @@ def test_a_prompt_that_is_too_long_is_refused_before_any_answer(ground, run, cap
     assert f"error: prompt 2: has {tokens} tokens, the network takes 128" in told.err
 
 
-def test_one_of_many_answers_is_one_line():
+def test_each_of_several_answers_is_one_line():
     assert shown(" a\nb ", alone=False) == "a\\nb"
     assert shown(" a\nb ", alone=True) == "a\nb"
 
 
-def test_faults_come_together_and_before_torch(ground, run, tmp_path):
+def test_all_faults_are_reported_before_torch_is_imported(ground, run, tmp_path):
     words = ["--load", "./none", "--adapter", tmp_path, "--prompt", "x", "--file", "y", "--seed", 3]
     assert refused("tools.generate", *words) == [
         "error: --seed: only with --sample",

@@ -52,7 +52,7 @@ def test_the_checkpoint_answers_as_peft_does(ground, tmp_path, capsys, family):
     assert not (output / "adapter_config.json").exists()
 
 
-def test_the_label_names_go_with_it(ground, tmp_path):
+def test_label_names_are_kept(ground, tmp_path):
     labels = {"labels": ["no", "so", "yes"], "evaluation": {"task": "classification"}}
     adapter = _adapter(ground, "roberta", tmp_path / "adapter", labels)
     words = ["--load", ground.host("roberta"), "--adapter", adapter, "--output", tmp_path / "merged"]
@@ -61,7 +61,7 @@ def test_the_label_names_go_with_it(ground, tmp_path):
     assert network.config.id2label == {0: "no", 1: "so", 2: "yes"}
 
 
-def test_faults_come_together_and_before_torch(tmp_path):
+def test_all_faults_are_reported_before_torch_is_imported(tmp_path):
     assert refused("tools.merge", "--load", "./none", "--adapter", tmp_path, "--output", tmp_path) == [
         "error: --load: no file or directory 'none'",
         f"error: --adapter: '{tmp_path}' is neither an adapter (it holds no adapter_config.json) nor a run"

@@ -49,7 +49,7 @@ def test_the_trend_is_the_share_among_what_is_on():
     assert lora_fraction(HISTORY) == 0.5
 
 
-def test_bad_words_are_reported_together(history, tmp_path):
+def test_all_faults_are_reported_together(history, tmp_path):
     counted = tmp_path / "counted.toml"
     counted.write_text(frequency_text(frequency(HISTORY)))
     assert refused("tools.plot_reallocation", counted, "--trend-output", tmp_path / "t.png") == [

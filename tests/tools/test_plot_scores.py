@@ -34,7 +34,7 @@ def test_equal_headings_are_distinguished_by_their_runs(files, tmp_path):
     assert panels(files[:1], [read_scores(files[0])])[0].title == "snip on sst2"
 
 
-def test_bad_files_and_a_taken_place_are_reported_together(files, tmp_path):
+def test_bad_files_and_an_existing_output_are_reported_together(files, tmp_path):
     (tmp_path / "taken.png").write_bytes(b"mine")
     (tmp_path / "bad.toml").write_text("[layer_0]\nq_proj = inf\n")
     words = [files[0], tmp_path / "bad.toml", "--output", tmp_path / "taken.png"]

@@ -73,7 +73,7 @@ def test_the_best_quarter_is_on_under_the_first_free_name(place, scored, capsys)
     assert not any(line.startswith("ties") for line in lines)
 
 
-def test_rank_alpha_percentile_and_place_are_the_callers(place, scored):
+def test_rank_alpha_percentile_and_output_can_be_given(place, scored):
     words = ["--percentile", "0.5", "--rank", 4, "--alpha", 3, "--output", place / "out.toml"]
     _run(scored, *words)
     sites = _sites(place / "out.toml")
@@ -165,7 +165,7 @@ def test_off_leaves_shortcuts_alone_and_combined_needs_a_lora_module(place, shor
     assert (len(lora), len(edits)) == (9 + 17 - 23, 23)
 
 
-def test_every_wrong_word_is_reported_together(place, scored):
+def test_all_faults_are_reported_together(place, scored):
     (place / "there.toml").write_text("")
     words = ["--percentile", 0.5, "--budget-params", 9, "--max-rank", 4, "--output", place / "there.toml"]
     assert refused("tools.realloc_lora_rank", place / "gone.toml", *words) == [
@@ -184,7 +184,7 @@ def test_every_wrong_word_is_reported_together(place, scored):
     assert sorted(path.name for path in place.iterdir()) == ["scores.toml", "there.toml"]
 
 
-def test_scores_above_the_border_are_on(place, scored):
+def test_scores_above_the_cutoff_are_on(place, scored):
     _run(scored, "--output", place / "out.toml")
     on = _sites(place / "out.toml")
     values = read_scores(scored).values

@@ -32,7 +32,7 @@ def test_it_is_written_to_the_directory_of_the_history(history, capsys):
     assert [read_frequency(path).counts[key] for key in KEYS] == [3, 2, 1, 0]
 
 
-def test_a_file_that_agrees_is_called_equal_and_others_are_named(history, capsys):
+def test_an_equal_file_passes_the_check_and_differences_are_named(history, capsys):
     assert main([str(history)]) == 0
     path = history.with_name("frequency.toml")
     capsys.readouterr()

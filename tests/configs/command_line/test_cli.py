@@ -231,7 +231,7 @@ def test_old_names_are_understood(bound, here):
     ("word", "meant"),
     [("64", "64-true"), ("32", "32-true"), ("bf16", "bf16-mixed"), ("bf16-true", "bf16-true")],
 )
-def test_precision_words(bound, word, meant):
+def test_precision_names_are_translated(bound, word, meant):
     assert bound("--precision", word).options.precision == meant
 
 
@@ -239,7 +239,7 @@ def test_precision_words(bound, word, meant):
     ("text", "limit"),
     [("1", BatchLimit(count=1)), ("1.0", BatchLimit(ratio=1.0)), ("1e-1", BatchLimit(ratio=0.1))],
 )
-def test_count_or_ratio(bound, here, text, limit):
+def test_a_number_is_a_count_or_a_ratio(bound, here, text, limit):
     assert bound("--realloc-N", text).options.realloc_N == limit
     (here / "a.toml").write_text(f"realloc_N = {text}\n")
     assert bound("--config", "a.toml").options.realloc_N == limit

@@ -122,7 +122,7 @@ def test_a_new_run_from_a_checkpoint_takes_base_and_sites_only(run):
     assert (options.seed, options.batch_size, options.learning_rate) == (0, 16, 1e-4)
 
 
-def test_a_recorded_backbone_goes_before_the_recorded_load(resume, run):
+def test_a_recorded_backbone_takes_precedence_over_the_recorded_load(resume, run):
     text = RECORDED.replace("[data]", 'load_type = "pl"\nbackbone_model = "org/base"\n[data]')
     (run / "config.toml").write_text(text)
     assert resume().options.backbone_model == "org/base"
@@ -148,7 +148,7 @@ def adapter(here):
     return path
 
 
-def test_an_adapter_brings_its_evaluation(adapter):
+def test_test_takes_evaluation_options_from_an_adapter(adapter):
     words = ["opt_lora", "mrpc", "--adapter", "adapter", "--precision", "32"]
     bound = parse(["test", *words])
     assert (bound.options.batch_size, bound.options.precision, bound.options.seed) == (3, "32-true", 0)
@@ -156,7 +156,7 @@ def test_an_adapter_brings_its_evaluation(adapter):
     assert parse(["train", *words]).options.batch_size == 16
 
 
-def test_an_adapter_brings_its_data_table_for_its_own_data_set_alone(adapter, here):
+def test_the_data_table_of_an_adapter_is_used_for_its_own_data_set_only(adapter, here):
     table = {"template": "{question}", "validation_examples": 3}
     adapter.write_text(json.dumps({"evaluation": {"dataset": "gsm8k", "data": table}}))
     (here / "own.toml").write_text('[data]\ntemplate = "Q: {question}"\n')

@@ -112,7 +112,7 @@ def test_a_missing_directory_is_not_reopened(tmp_path):
     assert _refused(reopen, tmp_path / "x") == f"--load: '{tmp_path / 'x'}' is not a run directory"
 
 
-def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
+def test_a_second_lock_is_refused_until_the_first_is_released(tmp_path):
     run = create(tmp_path, "mine", "x")
     assert _refused(reopen, run.path) == f"{run.path}: another run is writing to this directory"
     run.release()

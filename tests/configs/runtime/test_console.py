@@ -34,7 +34,7 @@ def test_other_ranks_are_silent_but_name_their_faults(name, monkeypatch, capsys)
     assert (captured.out, captured.err) == ("", "error: rank 1: lost\n")
 
 
-def test_the_global_rank_goes_before_the_local_one(monkeypatch):
+def test_the_global_rank_takes_precedence_over_the_local_one(monkeypatch):
     monkeypatch.setenv("RANK", "8")
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert console.rank() == 8

@@ -45,7 +45,7 @@ def test_a_near_word_is_suggested(word, near):
     assert suggestion(word, ["mrpc", "rte", "grad_norm"]) == near
 
 
-def test_an_unknown_word_is_answered_with_all_words():
+def test_an_unknown_name_is_refused_with_the_known_ones():
     expected = "no heuristic 'snipp', one of constant, snip; did you mean 'snip'?"
     assert unknown("heuristic", "snipp", {"snip", "constant"}) == expected
     assert unknown("heuristic", "x", ("b", "a")) == "no heuristic 'x', one of a, b"

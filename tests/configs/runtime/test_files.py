@@ -181,7 +181,7 @@ def test_a_failing_body_leaves_the_old_directory(tmp_path):
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 @pytest.mark.parametrize("call", ["replace", "fsync"])
-def test_no_failing_step_costs_the_directory(tmp_path, monkeypatch, call, number, is_late, error):
+def test_no_failing_step_loses_the_directory(tmp_path, monkeypatch, call, number, is_late, error):
     """Fail at one call, before or after it did its work: a whole directory has the name."""
     path, real, calls = tmp_path / "d", getattr(os, call), []
     _write_directory(path, "old")
@@ -208,7 +208,7 @@ def test_no_failing_step_costs_the_directory(tmp_path, monkeypatch, call, number
     assert _content(path) == {"a": "next", "b": "next"}
 
 
-def test_the_copy_that_stepped_aside_outlives_a_move_back_that_fails(tmp_path, monkeypatch):
+def test_the_previous_copy_survives_a_failed_restore(tmp_path, monkeypatch):
     path, real, calls = tmp_path / "d", os.replace, []
     _write_directory(path, "old")
 
@@ -269,7 +269,7 @@ def test_a_kill_at_any_step_leaves_a_whole_directory_that_is_found_again(tmp_pat
     assert _content(path) in [{"a": word, "b": word} for word in whole]
 
 
-def test_names_that_contain_each_other_keep_apart(tmp_path):
+def test_names_that_contain_each_other_are_not_confused(tmp_path):
     for name in ("d", "d.old", "d.new"):
         _write_directory(tmp_path / name, name)
     with replacing_directory(tmp_path / "d") as draft:

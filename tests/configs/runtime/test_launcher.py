@@ -47,7 +47,7 @@ SHELL = {**ALLOCATION, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1
         ({"NODE_RANK": "1", "MASTER_ADDR": "h", "MASTER_PORT": "1"}, 1, 2, "own", 2),
     ],
 )
-def test_what_fits_goes_on(environment, devices, nodes, by, number):
+def test_a_matching_environment_is_accepted(environment, devices, nodes, by, number):
     assert list(launch_faults(environment, devices, nodes)) == []
     assert (launcher(environment), rank(environment)) == (by, number)
 
@@ -75,7 +75,7 @@ def test_what_fits_goes_on(environment, devices, nodes, by, number):
         ({"PL_TRAINER_FAST_DEV_RUN": "1"}, 1, 1, ("PL_TRAINER_FAST_DEV_RUN",)),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(environment, devices, nodes, words):
+def test_a_variable_that_does_not_match_is_refused_by_name(environment, devices, nodes, words):
     found = list(launch_faults(environment, devices, nodes))
     assert len(found) == 1
     assert [word for word in words if word not in found[0]] == []

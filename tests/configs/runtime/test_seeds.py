@@ -12,7 +12,7 @@ words = st.lists(st.one_of(st.integers(0, 99), st.text("abc", min_size=1, max_si
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32), words)
-def test_it_is_the_start_of_a_digest(seed, purpose):
+def test_a_derived_seed_is_the_start_of_a_digest(seed, purpose):
     text = "/".join(map(str, (seed, *purpose)))
     assert derive(seed, *purpose) == int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) // 2
     assert 0 <= derive(seed, *purpose) < 2**63

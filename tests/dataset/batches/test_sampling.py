@@ -45,7 +45,7 @@ def test_an_epoch_holds_every_example_once(count, size, seed, epoch, is_grouped)
 
 
 @given(COUNTS, SIZES, WORLDS, SEEDS, st.booleans())
-def test_ranks_cut_the_global_batches_in_order(count, size, world, seed, is_grouped):
+def test_ranks_split_the_global_batches_in_order(count, size, world, seed, is_grouped):
     lengths = some_lengths(count, is_grouped)
     ranks = [EpochBatches(count, size, seed, rank, world, lengths) for rank in range(world)]
     per_rank = [sampler.batches(1) for sampler in ranks]
@@ -168,7 +168,7 @@ def test_mixed_batches_are_cut_by_rank_and_resumed_as_others(world, size, seed, 
     assert list(resumed) == ranks[0].batches(3)[done:]
 
 
-def test_scoring_deals_whole_batches_of_the_given_order_out_to_the_ranks():
+def test_scoring_distributes_whole_batches_in_the_given_order():
     ranks = [ScoringBatches([4, 0, 2, 3, 1], 1, lambda total: total, rank, 2) for rank in range(2)]
     assert [list(one) for one in ranks] == [[[4, 0]], [[2, 3]]]
     assert [one.examples for one in ranks] == [4, 4]

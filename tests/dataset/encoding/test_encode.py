@@ -51,7 +51,7 @@ def test_cutting_never_unmasks_a_prompt(pairs, limit):
     assert encoded.dropped == kept.count(False)
 
 
-def test_an_end_closes_the_prompt_where_asked_and_is_not_learned():
+def test_an_end_token_follows_the_prompt_where_requested_and_is_not_learned():
     closed = Example(("do",), response="x", eos_after_prompt=True)
     encoded = encode_pairs([closed, pair("do", "x")], TOKENIZER, 64)
     assert preview(encoded, 0, TOKENIZER) == "<s>do</s>[[x</s>]]"
@@ -92,7 +92,7 @@ def test_long_prompts_keep_their_start_token_and_their_end():
     assert "labels" not in encoded[0]
 
 
-def test_a_document_gives_way_and_the_question_stays():
+def test_the_document_is_shortened_and_the_question_kept():
     example = Example(("ask: abcdef?",), response="xy", document_span=(5, 11))
     learned, asked = encode_pairs([example], TOKENIZER, 14, 10), encode_prompts([example], TOKENIZER, 14, 10)
     assert preview(learned, 0, TOKENIZER) == "<s>ask: abc?[[xy</s>]]"

@@ -174,12 +174,12 @@ def test_a_mixture_needs_its_entries(bind, tmp_path):
         bind(text="[data]\nmix = 1\n")
 
 
-def test_entries_need_the_word(bind):
+def test_entries_need_the_data_set_mix(bind):
     with pytest.raises(InputFault, match=r"\[data\]: mix: needs --dataset mix, got 'gsm8k'"):
         bind(GSM8K, word="gsm8k")
 
 
-def test_an_action_the_parts_do_not_serve_is_refused(bind):
+def test_an_action_the_parts_do_not_support_is_refused(bind):
     with pytest.raises(InputFault, match="--task: the parts of the mixture are for causal_language_modeling"):
         bind(GSM8K, LOCAL, words=["--task", "classification"])
 
@@ -191,7 +191,7 @@ def test_classification_sets_with_one_list_of_labels_mix(bind):
 
 
 @pytest.mark.parametrize("kind", kinds.names(kinds.TASKS))
-def test_no_set_has_a_key_of_the_entries(kind):
+def test_no_data_set_has_an_option_named_like_an_entry_key(kind):
     options = kinds.load(kinds.TASKS, kind).options
     assert not set(ENTRY_KEYS) & set(options.__dataclass_fields__)
 

@@ -48,7 +48,7 @@ def test_stored_order_alternates_and_begins_short_parts_again():
 
 
 @given(PARTS)
-def test_every_stretch_of_the_stored_order_holds_the_shares(parts):
+def test_every_section_of_the_stored_order_keeps_the_shares(parts):
     sizes, counts = [size for size, _ in parts], quotas([size for size, _ in parts], [w for _, w in parts])
     order = stored_order(sizes, counts)
     owners = [part for part, size in enumerate(sizes) for _ in range(size)]

@@ -122,7 +122,7 @@ def test_a_place_that_lacks_the_set_is_reported_with_its_entry(parts, tmp_path):
     assert caught.value.lines == (expected,)
 
 
-def test_parts_of_the_hub_wait_for_it(parts):
+def test_parts_of_the_hub_are_missing_until_they_are_fetched(parts):
     remote = Part(parts[0].task, "", None, "far")
     found = gather_parts((remote, parts[1]), TRAIN, {})
     assert set(found) == {"own"}

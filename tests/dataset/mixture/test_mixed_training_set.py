@@ -68,7 +68,7 @@ def test_without_weights_an_epoch_is_the_union():
     assert sorted(texts(data.train_dataloader())) == ["a" * n for n in range(1, 6)] + ["b", "bb", "bbb"]
 
 
-def test_parts_that_give_nothing_are_refused():
+def test_parts_without_examples_are_refused():
     with pytest.raises(InputFault) as caught:
         mix_training_splits(splits(), parts(1.0, 0.01))
     assert caught.value.lines == ("[[data.mix]] 2: weight: 0.01 gives 'b' none of an epoch's 8 examples",)

@@ -25,7 +25,7 @@ def test_rows_come_from_the_named_copy(monkeypatch, tmp_path):
     assert asked == [(("nyu-mll/glue", "rte"), {"split": "train", "cache_dir": str(tmp_path)})]
 
 
-def test_offline_never_asks(monkeypatch, tmp_path):
+def test_offline_never_accesses_the_hub(monkeypatch, tmp_path):
     monkeypatch.setattr(hub.datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(SystemFault) as caught:
@@ -44,6 +44,6 @@ def test_other_failures_are_one_line(monkeypatch):
         hub.load(RTE.build(RTE.options()), "train")
 
 
-def test_made_sets_have_no_copy():
+def test_generated_data_sets_have_no_hub_copy():
     with pytest.raises(InputFault, match="no copy on the hub"):
         hub.load(ARITHMETIC.build(ARITHMETIC.options()), "train")

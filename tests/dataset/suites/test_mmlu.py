@@ -22,7 +22,7 @@ def test_there_are_57_subjects_in_four_groups():
     assert METRICS == ("mmlu", "mmlu_stem", "mmlu_humanities", "mmlu_social_sciences", "mmlu_other")
 
 
-def test_a_prompt_ends_where_the_letter_is_asked_for():
+def test_a_prompt_ends_where_the_letter_is_expected():
     head = "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
     asked = "Why?\nA. a\nB. b\nC. c\nD. d\nAnswer:"
     assert prompt(ASKED, []) == head + asked
@@ -36,7 +36,7 @@ def _fetch(task, split):
     return [{**row, "question": f"{split} {number}?"} for number in range(count)]
 
 
-def test_the_hubs_rows_take_the_place_of_every_evaluation_set():
+def test_hub_rows_replace_every_evaluation_set():
     train = SplitRows([Example(("p",), response="r")], 1, [], "train.jsonl", "digest")
     rows = TaskRows(TASK, {"train": train, "validation": train, "test": train})
     found = with_questions(rows, fetch_questions("train", _fetch), "fs")

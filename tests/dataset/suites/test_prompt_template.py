@@ -54,7 +54,7 @@ def test_needed_fields_come_first_and_each_optional_one_once():
     assert required_fields(template) == ["instruction"]
 
 
-def test_the_end_counts_at_the_end_alone():
+def test_the_end_placeholder_is_special_only_at_the_end():
     assert ends_with_eos(INSTRUCTION)
     assert not ends_with_eos("{eos}{a}")
     assert placeholders("{eos}{a}{eos}") == ["eos", "a"]
@@ -73,5 +73,5 @@ def test_a_template_that_lacks_something_is_reported(template, fault):
     assert [one[: len(fault)] for one in template_faults(template)] == [fault]
 
 
-def test_a_whole_template_has_no_fault():
+def test_a_valid_template_has_no_fault():
     assert template_faults(INSTRUCTION) == template_faults("{a} [INST] {?b:{b}}") == []

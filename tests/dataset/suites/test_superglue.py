@@ -13,6 +13,6 @@ def labels(kind, folder, values):
     return [row["label"] for _, row in rows.rows]
 
 
-def test_a_truth_value_is_no_number(tmp_path):
+def test_a_boolean_is_not_a_number(tmp_path):
     assert labels(BOOLQ, tmp_path, [False, True, None, {}]) == ["false", "true", None, {}]
     assert labels(COPA, tmp_path, [0, 1, True, 1.0, "x"]) == ["choice1", "choice2", True, 1.0, "x"]

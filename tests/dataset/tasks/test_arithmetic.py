@@ -11,7 +11,7 @@ ROWS = TASK.build(ArithmeticOptions()).make_rows("train")[:4]
 FILES = {}
 
 
-def test_splits_are_disjoint_and_of_the_asked_size():
+def test_splits_are_disjoint_and_of_the_requested_size():
     task = TASK.build(ArithmeticOptions(seed=3, train_examples=500, validation_examples=50, test_examples=70))
     questions = {name: [row["question"] for row in task.make_rows(name)] for name in task.splits}
     assert {name: len(held) for name, held in questions.items()} == {
@@ -45,6 +45,6 @@ def test_impossible_sizes_are_refused(sizes):
         TASK.build(bind(ArithmeticOptions, sizes, "[data]"))
 
 
-def test_largest_size_is_made():
+def test_the_largest_size_is_generated():
     task = TASK.build(ArithmeticOptions(train_examples=19_700))
     assert len(task.make_rows("train")) == 19_700

@@ -40,6 +40,6 @@ def test_all_three_sentences_are_in_the_pair():
     assert [example(row).label for row in ROWS] == [0, 1]
 
 
-def test_only_causes_and_effects_are_asked_for():
+def test_only_cause_and_effect_questions_are_accepted():
     with pytest.raises(RowFault, match="field 'question' must be cause or effect, got 'why'"):
         TASK.build(TASK.options()).example({**ROWS[0], "question": "why"})

@@ -46,7 +46,7 @@ def test_rows_of_other_categories_are_counted_as_not_selected(tmp_path):
         assert counts["read"] == counts["used"] + counts["refused"] + counts["not_selected"]
 
 
-def test_a_row_of_no_category_is_refused_whether_asked_for_or_not(tmp_path):
+def test_a_row_of_an_unknown_category_is_refused_with_any_selection(tmp_path):
     task = TASK.build(DollyOptions(categories=("open_qa",)))
     broken = [{**ROWS[6], "category": "openqa"}, {**ROWS[6], "category": None}, *ROWS]
     with pytest.raises(

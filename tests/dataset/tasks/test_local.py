@@ -119,7 +119,7 @@ def test_prompt_and_response_columns_have_default_names(tmp_path):
     assert (example.texts, example.response) == (("p",), "r")
 
 
-def test_the_asked_task_names_the_objective():
+def test_the_given_task_sets_the_objective():
     task = TASK.build(LocalOptions(train="a.csv", task="causal_language_modeling"))
     assert (task.objective, task.template) == ("language_modeling", "{prompt}")
     assert TASK.build(LocalOptions(train="a.csv", response="r")).objective == "language_modeling"
@@ -142,7 +142,7 @@ def test_documents_with_summaries(tmp_path):
     assert set(task.generation.score("text", "Text")) == {"rouge1", "rouge2", "rougeL"}
 
 
-def test_summaries_are_asked_for_by_the_task_or_by_a_column():
+def test_summarization_is_chosen_by_the_task_or_by_a_column():
     asked = TASK.build(LocalOptions(train="a.csv", task="summarization"))
     assert (asked.template, asked.generation.max_new_tokens) == ("Document: {document}\nSummary:", 128)
     named = TASK.build(LocalOptions(train="a.csv", template="{body} ->", document="body", max_new_tokens=9))
@@ -260,7 +260,7 @@ def test_instruction_rows_may_have_another_prompt_and_response(tmp_path):
     assert (example.texts, example.response, example.eos_after_prompt) == (("Add.:",), "math", False)
 
 
-def test_instruction_rows_without_the_form_are_pointed_to_it(tmp_path):
+def test_instruction_rows_without_the_form_are_refused_with_a_hint(tmp_path):
     write(tmp_path, {"a.jsonl": json.dumps(INSTRUCTIONS[0]) + "\n"})
     task = TASK.build(LocalOptions(train="a.jsonl", task="causal_language_modeling"))
     with pytest.raises(InputFault) as caught:

@@ -39,7 +39,7 @@ FILES = {
 }
 
 
-def test_both_evaluation_sets_are_wanted():
+def test_both_evaluation_sets_are_required():
     task = TASK.build(TASK.options())
     assert needed_splits(task, "train").required == ("train", "validation", "validation_mismatched")
     assert needed_splits(task, "test", predict=True).required == (

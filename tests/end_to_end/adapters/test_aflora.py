@@ -96,7 +96,7 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(trained, place, groun
 
 
 @pytest.mark.parametrize("trained", ["aflora"], indirect=True)
-def test_a_squares_matrices_do_not_train_by_the_rule_of_rectangles(trained):
+def test_by_the_default_rule_matrices_of_square_weights_do_not_train(trained):
     _, directory = trained
     state = load_checkpoint(directory / "checkpoints" / "last.ckpt")
     moments = len(state["optimizer_states"][0]["state"])
@@ -122,7 +122,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):
     assert comparable(directory) == comparable(whole)
 
 
-def test_another_seed_reads_the_adapter_all_the_same(trained, place, ground):
+def test_an_adapter_loads_under_another_seed(trained, place, ground):
     """VeRA's matrices come from the seed that the adapter names."""
     method, directory = trained
     data = (
@@ -220,7 +220,7 @@ def test_peft_reads_it_with_equal_logits_and_a_merge_has_them_too(language, plac
     )
 
 
-def test_vllm_takes_it(language, place, capsys):
+def test_it_passes_the_check_for_vllm(language, place, capsys):
     method, directory = language
     assert export.main([str(directory), "--check", "vllm"]) == 0
     assert "--max-lora-rank 8" in capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_vllm_takes_it(language, place, capsys):
 
 
 @pytest.mark.parametrize("trained", ["aflora", "vera"], indirect=True)
-def test_a_lora_of_the_same_sites_takes_its_effect(trained, place, ground):
+def test_it_loads_as_a_lora_of_the_same_sites_with_the_same_effect(trained, place, ground):
     method, directory = trained
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--lora-config", ground.plan())
     line = ("test", "llama_lora", "rte", "--adapter", directory / "adapter", *data)
@@ -238,7 +238,7 @@ def test_a_lora_of_the_same_sites_takes_its_effect(trained, place, ground):
     assert tested == pytest.approx(summary(directory)["metrics"]["val/loss"], rel=1e-5)
 
 
-def test_an_aflora_goes_on_from_a_lora_and_a_vera_cannot(place, ground, capsys):
+def test_an_aflora_starts_from_a_lora_and_a_vera_cannot(place, ground, capsys):
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--batch-size", 8)
     lora = run(place / "lora", *ground.words("llama", max_steps=2))
     expected = summary(lora)["metrics"]["val/loss"]
@@ -313,7 +313,7 @@ def _vectors(host):
     return config["num_hidden_layers"] * (outputs + 7 * 4)
 
 
-def test_a_base_that_other_readers_refuse_is_not_hidden(trained):
+def test_modules_saved_whole_are_still_refused(trained):
     method, directory = trained
     lines = refused("tools.export", directory, "--check", "vllm")
     assert not any("extra.safetensors" in line for line in lines)

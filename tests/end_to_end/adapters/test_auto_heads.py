@@ -38,7 +38,7 @@ def _heads(directory):
     return {told["keys"]["heads"] for told in extra.values()}
 
 
-def test_the_run_has_as_many_heads_as_its_corpus_clusters(trained, ground):
+def test_the_run_has_as_many_heads_as_its_corpus_has_clusters(trained, ground):
     report = _report(trained)
     assert _heads(trained) == {report["chosen"]}
     assert report["texts"] == len((ground.rte() / "train.tsv").read_text().splitlines()) - 1
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_tested_with_the_number_of_its_run(trained, place):
     assert not (tested / "search").exists()
 
 
-def test_a_killed_run_goes_on_with_the_recorded_number(trained, place, words):
+def test_a_killed_run_resumes_with_the_recorded_number(trained, place, words):
     directory = place / "killed"
     line = [str(word) for word in (*words, "--project-dir", place, "--project", directory.name)]
     assert fork(child, "step", 3, "SIGKILL", line, place / "log") == -9, (place / "log").read_text()
@@ -64,7 +64,7 @@ def test_a_killed_run_goes_on_with_the_recorded_number(trained, place, words):
     assert (directory / "search" / "clusters.toml").read_bytes() == before
 
 
-def test_the_record_decides_not_a_second_look_at_the_corpus(place, ground, capsys):
+def test_a_recorded_number_is_read_instead_of_clustering_again(place, ground, capsys):
     copy = place / "copied"
     (copy / "search").mkdir(parents=True)
     (copy / "lora.toml").write_text(toml_text({"default": ENTRY, **TABLES}))
@@ -77,7 +77,7 @@ def test_the_record_decides_not_a_second_look_at_the_corpus(place, ground, capsy
     )
 
 
-def test_the_corpus_of_a_mixture_is_all_its_parts(place, ground, capsys):
+def test_the_corpus_of_a_mixture_consists_of_all_parts(place, ground, capsys):
     line = ground.words("llama", lora_config=ground.plan("auto", TABLES), dataset_dir=None)
     line = ["train", "llama_lora", "--config", str(ground.mixture()), *line[3:], "--max-steps", "1"]
     directory = run(place / "mixture", *line)
@@ -112,7 +112,7 @@ def test_parameters_are_counted_with_the_number_of_a_run_alone(trained, ground, 
     assert counted["adapters"] == trained_numbers["adapters"]
 
 
-def test_a_method_without_heads_does_not_take_the_word(ground, place, capsys):
+def test_auto_heads_are_refused_for_a_method_without_heads(ground, place, capsys):
     tables = {"all_layers": {"q_proj": {**ENTRY, "heads": "auto"}}}
     line = ground.words("llama", lora_config=ground.plan("auto-lora", tables))
     assert launch(*line, "--project-dir", place, "--project", "refused") == 2

@@ -134,7 +134,7 @@ def test_what_is_frozen_is_not_moved_again(place, words, monkeypatch):
     assert all(not torch.equal(seen[-2][name], seen[-1][name]) for name in vectors)
 
 
-def test_where_nothing_ever_freezes_the_run_is_the_plain_one_byte_for_byte(place, words):
+def test_a_run_that_never_freezes_equals_a_plain_one_byte_for_byte(place, words):
     plain = run(place / "plain", *words("plain"))
     never = {**SCORE, "initial_warmup_epochs": 4, "final_warmup_epochs": 0}
     scored = run(place / "never", *words("never", never))
@@ -260,7 +260,9 @@ def _plan(path, freezing, **keys):
         (SCORE, {"method": "vera"}, {}, "no module that is on has a trainable matrix"),
     ],
 )
-def test_freezing_that_cannot_be_is_refused(ground, tmp_path, capsys, freezing, keys, options, words):
+def test_freezing_that_does_not_fit_the_run_is_refused(
+    ground, tmp_path, capsys, freezing, keys, options, words
+):
     plan = _plan(tmp_path / "plan.toml", freezing, **keys)
     assert launch(*ground.words("llama", lora_config=plan, **options), "--project-dir", tmp_path / "o") == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -334,7 +336,7 @@ def test_a_killed_run_of_two_processes_resumes_exactly(place, words, two):
     assert comparable(mine) == comparable(two[0])
 
 
-def test_shares_of_deepspeed_cannot_stop_training():
+def test_freezing_under_deepspeed_is_refused():
     options = SimpleNamespace(strategy="deepspeed_stage_2")
     job = SimpleNamespace(assembled=SimpleNamespace(freezing=object()), options=options)
     with pytest.raises(InputFault, match="--strategy: deepspeed_stage_2 cannot freeze matrices"):

@@ -190,7 +190,7 @@ def test_components_of_a_split_are_filled_run_by_run_and_joined(place, ground, f
     assert summary(run(place / "joined", *line))["metrics"]
 
 
-def test_a_router_alone_trains_over_filled_parts(place, ground, filled):
+def test_a_router_trains_alone_over_filled_parts(place, ground, filled):
     plan = ground.plan("routed", **SPLIT, combine="routed")
     options = {"adapter": filled, "max_steps": 3, "checkpoint_every_n_steps": 1, "weight_decay": 0.1}
     line = ground.words("llama", lora_config=plan, **options)
@@ -213,7 +213,7 @@ def test_a_router_alone_trains_over_filled_parts(place, ground, filled):
     assert summary(again)["metric"]["value"] == summary(checkpoint)["metric"]["value"] == value
 
 
-def test_a_router_starts_as_the_average_and_goes_on_where_it_was(place, ground, filled):
+def test_a_router_starts_as_the_average_and_resumes_from_its_state(place, ground, filled):
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"), "--adapter", filled)
     losses = [
         summary(run(place / f"start-{combine}", "test", "llama_lora", "rte", *data, "--lora-config",

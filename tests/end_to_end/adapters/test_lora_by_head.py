@@ -84,7 +84,7 @@ def test_the_export_is_block_diagonal(language):
 
 
 @pytest.mark.parametrize("with_plan", [False, True])
-def test_an_export_gives_its_number_again(ground, plan, language, classifier, tmp_path, with_plan):
+def test_an_export_gives_the_metric_of_its_run(ground, plan, language, classifier, tmp_path, with_plan):
     cases = {
         "llama": (language, "gsm8k", ground.gsm8k(), plan),
         "opt": (classifier, "rte", ground.rte(), classifier / "lora.toml"),

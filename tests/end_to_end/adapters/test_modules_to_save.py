@@ -78,7 +78,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(trained, place, words):
     assert comparable(directory) == comparable(trained)
 
 
-def test_training_goes_on_from_the_adapter(trained, place, ground):
+def test_training_starts_from_the_adapter(trained, place, ground):
     line = ground.words("llama", lora_config=None, adapter=trained / "adapter", max_steps=1, learning_rate=0)
     on = run(place / "on", *line)
     assert (

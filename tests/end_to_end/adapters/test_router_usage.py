@@ -72,7 +72,7 @@ def test_routers_are_recorded_by_type_of_task(place, words, typed):
     assert (directory / "search" / "router_types.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_types_change_nothing_of_the_training(place, words, typed):
+def test_types_do_not_change_the_training(place, words, typed):
     plain = place / "untyped.toml"
     plain.write_text(typed.read_text() + 'task_type = "input"\n')  # which is empty everywhere
     one = run(place / "with-types", *words(typed))
@@ -85,7 +85,7 @@ def test_types_change_nothing_of_the_training(place, words, typed):
 
 
 @pytest.mark.slow
-def test_two_processes_hear_what_one_does(place, words, typed):
+def test_two_processes_record_the_router_usage_of_one(place, words, typed):
     few = _instructions(place / "few.jsonl", ("sums",), 1)  # the second process has no batch of it
     entry = tomllib.loads(typed.read_text())["data"]
     mix = [

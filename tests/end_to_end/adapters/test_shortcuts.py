@@ -93,7 +93,7 @@ def test_the_run_keeps_plan_and_tensors(trained, words):
     assert (searched["enabled"], searched["eligible"]) == (18 + 8, 18 + 11)
 
 
-def test_the_start_names_them(words, capsys):
+def test_the_header_of_a_run_names_the_shortcuts(words, capsys):
     assert launch(*words, "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "residual1 3, residual2 3, shortcut1 3, shortcut2 2" in said
@@ -116,7 +116,7 @@ def test_checkpoint_and_adapter_give_the_number_of_the_run(name, place, ground, 
     assert adapter["metrics"] == pytest.approx(checkpoint["metrics"], rel=1e-5)
 
 
-def test_the_published_wiring_is_another_network_and_is_remembered(place, ground, published):
+def test_the_published_wiring_changes_the_network_and_is_recorded(place, ground, published):
     metadata = json.loads((published / "adapter" / "metadata.json").read_text())
     sites = [f"layer_{i}/{role}" for i in range(3) for role in ROLES[2:]]
     sites.remove("layer_0/shortcut2")
@@ -169,14 +169,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("asked", "line"), REFUSED)
-def test_an_adapter_with_shortcuts_needs_the_word_and_its_wiring(trained, ground, capsys, asked, line):
+def test_an_adapter_with_shortcuts_needs_lora_ags_and_its_wiring(trained, ground, capsys, asked, line):
     adapter = trained / "adapter"
     given = ("--adapter", adapter, "--load", ground.host("opt"), "--dataset-dir", ground.rte())
     assert launch("test", *asked, *given) == 2
     assert capsys.readouterr().err.strip() == f"error: {line.format(adapter=adapter)}"
 
 
-def test_an_adapter_without_shortcuts_does_not_serve_where_they_are_wanted(place, ground, capsys):
+def test_lora_ags_is_refused_with_an_adapter_without_shortcuts(place, ground, capsys):
     bare = run(place / "bare", *ground.words(max_epochs=1)) / "adapter"
     given = ("--adapter", bare, "--load", ground.host("opt"), "--dataset-dir", ground.rte())
     assert launch("test", "opt_lora_ags", "rte", *given) == 2
@@ -203,7 +203,7 @@ def test_other_programs_are_refused_what_they_cannot_represent(trained, ground, 
     )
 
 
-def test_answers_are_written_with_them(ground, tmp_path, capsys):
+def test_answers_are_generated_with_shortcuts(ground, tmp_path, capsys):
     """The adapter alone says which shortcuts there are and how they are wired."""
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
     plans = read_plan(ground.plan("talk")), read_shortcuts(ground.shortcuts("talk-shortcuts"))

@@ -202,7 +202,7 @@ def test_a_repeated_default_wins_over_the_config(ground, place, spoilt):
     ],
     ids=["help", "train help", "refused", "empty"],
 )
-def test_a_process_of_its_own_answers_at_once(tmp_path, words, code, start):
+def test_a_separate_process_refuses_at_once(tmp_path, words, code, start):
     path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))
     measured = [sys.executable, "-c", _MEASURE, sys.executable, "-m", "main", *words]
     environment = {**os.environ, "PYTHONPATH": path}

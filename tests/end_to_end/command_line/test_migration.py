@@ -29,7 +29,7 @@ def _ranks(resolution):
     return {(key.layer, key.role): config.rank for key, config in resolution.sites.items()}
 
 
-def test_a_whole_run_keeps_its_values_under_the_names_of_today():
+def test_an_old_run_configuration_keeps_its_values_under_current_names():
     options = parse(["train", "--config", "run.toml"]).options
     assert (options.load, options.optimizer, options.pretrained, options.auto_requeue) == (
         None,
@@ -61,7 +61,7 @@ def test_the_options_of_the_search_keep_counts_and_ratios_apart():
     assert (options.turn_on_percentile, options.dyrealloc_ags_mode) == (0.3, "off")
 
 
-def test_a_command_line_of_then_is_read_and_its_words_win():
+def test_an_old_command_line_is_read_and_overrides_the_configuration():
     words = (
         "train opt_lora rte --config settings.toml --gpu 2 --cpu 3 --nodes 1 --optimizer adamw --pretrained"
     )
@@ -114,7 +114,7 @@ def _with_another_head(tmp_path, old, new):
     return path
 
 
-def test_heads_of_other_ranks_count_where_once_the_first_one_did(tmp_path):
+def test_heads_keep_their_own_ranks(tmp_path):
     path = _with_another_head(tmp_path, "r = 5", "r = 1")
     config = resolve(read_plan(path), SIZE, OPT_ROLES).sites[SiteKey(1, "q_proj")]
     assert [head.rank for head in config.heads] == [5, 5, 5, 1]

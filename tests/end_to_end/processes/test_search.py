@@ -94,7 +94,7 @@ def test_both_processes_hold_the_same_bits(two):
 
 
 @pytest.mark.slow
-def test_a_process_that_decides_otherwise_stops_all(place, words):
+def test_a_process_that_decides_differently_stops_all(place, words):
     done = _both(place / "differing", words(4), 4, ("choice", 0, 1, "differ"))
     line = "error: reallocation 0: 1 of 2 processes decided differently from the first"
     assert [one for one in done.stderr.splitlines() if "error" in one] == [line]
@@ -105,7 +105,7 @@ def test_a_process_that_decides_otherwise_stops_all(place, words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_find_unused_parameters_true"])
-def test_the_strategy_is_no_matter(place, words, two, strategy):
+def test_the_strategy_does_not_matter(place, words, two, strategy):
     done = _both(place / strategy, words(4, strategy=strategy))
     assert comparable(place / strategy) == comparable(two[0])
     assert _digests(done.stdout) == _digests(two[1])

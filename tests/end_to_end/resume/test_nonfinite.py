@@ -117,7 +117,7 @@ def _limited(words, log, most):
     child(None, 0, "", words, log)
 
 
-def test_a_file_that_may_not_grow_is_a_fault_of_the_surroundings(ground, tmp_path):
+def test_a_file_size_limit_is_a_system_fault(ground, tmp_path):
     words = [*ground.words(), "--project-dir", tmp_path, "--project", "run"]
     log = tmp_path / "log"
     assert fork(_limited, [str(word) for word in words], log, 40_000) == 4

@@ -65,7 +65,7 @@ def start(tmp_path, capsys):
     return call
 
 
-def test_the_same_command_goes_on_where_slurm_ended_it(tmp_path, words, cluster, signalled, start):
+def test_the_same_command_resumes_where_slurm_ended_it(tmp_path, words, cluster, signalled, start):
     directory = tmp_path / "runs" / "job"
     cluster()
     code, _, faults = start(words)

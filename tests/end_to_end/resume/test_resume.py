@@ -105,7 +105,7 @@ def test_a_stopped_run_is_reported_and_resumes_exactly(place, words, whole, poin
     _assert_equal(directory, whole)
 
 
-def test_a_run_goes_on_twice_and_where_it_lies_now(place, words, whole, tmp_path, monkeypatch):
+def test_a_run_resumes_twice_and_after_it_was_moved(place, words, whole, tmp_path, monkeypatch):
     directory = _interrupted(place / "moved", words, "recorded", 2)
     _fork(directory, _resume_words(directory), "step", 5)
     moved = tmp_path / "elsewhere" / "other-name"

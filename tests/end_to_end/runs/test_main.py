@@ -143,7 +143,7 @@ def _agree(trained, place, host, *words):
     return adapter
 
 
-def test_opt_gives_its_number_again(trained, ground, place):
+def test_opt_gives_the_metric_of_the_run_again(trained, ground, place):
     words = ("--model", "opt_lora", "--dataset", "rte", "--dataset-dir", ground.rte())
     found = _agree(trained, place, ground.host("opt"), *words)
     assert found["metric"]["value"] == summary(trained)["metric"]["value"]
@@ -151,7 +151,7 @@ def test_opt_gives_its_number_again(trained, ground, place):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_encoders_learn_pairs_and_give_their_number_again(ground, place, family):
+def test_encoders_learn_pairs_and_give_the_metric_of_the_run_again(ground, place, family):
     done = run(place / family, *ground.words(family, max_epochs=6, learning_rate=0.005))
     evaluations = list(rows(done, "val/loss").values())
     assert min(evaluations) < evaluations[0]
@@ -299,7 +299,7 @@ def test_a_local_set_of_prompts_is_language_modelling(ground, place, tmp_path):
     assert summary(done)["metric"]["name"] == "val/perplexity"
 
 
-def test_an_instruction_set_gives_its_number_again_without_its_table(ground, place, tmp_path):
+def test_an_instruction_set_gives_its_metric_again_without_its_table(ground, place, tmp_path):
     kinds = ("open_qa", "brainstorming")
     records = [
         {"instruction": f"say {n}", "context": "", "response": str(n), "category": kinds[n % 2]}
@@ -468,7 +468,7 @@ def _weights(directory):
     return load_checkpoint(directory / "checkpoints" / "last.ckpt")["state_dict"]
 
 
-def test_the_last_window_is_divided_by_its_own_number(ground, tmp_path):
+def test_the_last_window_is_divided_by_its_own_length(ground, tmp_path):
     # 20 rows: windows of 8, 8 and 4 rows, as batches of 8 and as accumulated batches of 4. No dropout.
     common = {"dataset_dir": ground.rte("RTE20", train=20), "optimizer": "sgd", "learning_rate": 0.1}
     whole = run(tmp_path / "whole", *ground.words("llama", **common, batch_size=8, max_epochs=1))

@@ -139,7 +139,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(cell):
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_adapter_and_checkpoint_give_the_number_again(cell):
+def test_adapter_and_checkpoint_give_the_metric_of_the_run(cell):
     limit = flags(LIMITS[cell.dataset])
     words = ("test", f"{cell.family}_lora", cell.dataset, "--dataset-dir", cell.data, "--load", cell.host)
     best = ("test", "--load", cell.directory / "checkpoints" / "best.ckpt", "--load-type", "pl", *limit)
@@ -177,7 +177,7 @@ def test_peft_and_the_merged_network_have_the_same_logits(cell):
 
 
 @pytest.mark.parametrize("host", [host for host in HOSTS if not serves(host, "language_modeling")])
-def test_an_encoder_writes_no_text(ground, tmp_path, capsys, host):
+def test_language_modelling_is_refused_for_an_encoder(ground, tmp_path, capsys, host):
     family = family_of(host).name
     words = ["train", f"{family}_lora", "gsm8k", "--load", _host(ground, host), "--lora-config"]
     words += [ground.plan(), "--dataset-dir", ground.gsm8k(), "--project-dir", tmp_path, "--project", "x"]

@@ -111,7 +111,7 @@ def test_a_dry_run_shows_the_shares_and_writes_nothing(words, tmp_path, capsys, 
     assert files(tmp_path) == set()
 
 
-def test_a_part_may_be_changed_in_no_resumed_run(trained, ground, tmp_path, capsys):
+def test_a_changed_part_is_refused_in_a_resumed_run(trained, ground, tmp_path, capsys):
     text = ground.mixture().read_text()
     (tmp_path / "other.toml").write_text(text.replace("weight = 0.5", "weight = 0.75", 1))
     resumed = ["--resume-training", "--load", trained / "checkpoints/last.ckpt", "--load-type", "pl"]

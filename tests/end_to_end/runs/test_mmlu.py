@@ -105,7 +105,7 @@ def test_a_prompt_that_is_cut_counts_as_wrong(place, words):
 
 
 @pytest.mark.slow
-def test_two_processes_ask_every_question_once(place, words):
+def test_two_processes_evaluate_every_question_once(place, words):
     files = write_mmlu(place / "odd-counts", val=1, test=7)  # 21 questions, batches of 2 in each process
     alone = run(place / "alone", *words("zs", mmlu_dir=files, max_steps=1, batch_size=2))
     line = ["test", "--load", alone / "checkpoints" / "best.ckpt", "--load-type", "pl"]
@@ -121,7 +121,7 @@ def test_two_processes_ask_every_question_once(place, words):
     assert found["metrics"] == tested
 
 
-def test_a_mixture_is_trained_and_asked(place, words, ground):
+def test_a_mixture_is_trained_and_evaluated(place, words, ground):
     line = words("zs", dataset_dir=None, max_steps=2)
     line = ["train", "llama_lora", "--config", ground.mixture(), *line[3:]]
     directory = run(place / "mixture", *line)
@@ -133,13 +133,13 @@ def test_a_mixture_is_trained_and_asked(place, words, ground):
     assert tested["metrics"]["test/mmlu"] == found["metrics"]["test/mmlu"]
 
 
-def test_routers_are_looked_at_on_questions(place, words, ground):
+def test_routers_are_recorded_on_questions(place, words, ground):
     plan = ground.plan("mmlu-hydra", method="hydra", heads=2)
     directory = run(place / "hydra", *words("zs", lora_config=plan, max_steps=1))
     assert (directory / "search" / "router_usage.toml").exists()
 
 
-def test_an_equal_run_is_equal_and_names_itself(trained, place, words):
+def test_an_equal_run_is_equal_and_gets_an_automatic_name(trained, place, words):
     assert launch(*words("zs", max_epochs=1), "--project-dir", place / "auto") == 0
     (again,) = (place / "auto").iterdir()
     assert again.name == "llama_lora_causal_language_modeling_gsm8k-mmlu"

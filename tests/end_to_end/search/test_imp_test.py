@@ -100,7 +100,7 @@ def test_a_ratio_is_a_share_of_the_batches(place, words):
     assert found.metadata["limit_test_num"] == 4
 
 
-def test_equal_scores_are_called_so(place, words, capsys):
+def test_equal_scores_are_noted(place, words, capsys):
     run(place / "ties", *words("snip", score_init="as_is"))
     assert "note: all 18 scores are equal" in capsys.readouterr().out
 
@@ -124,7 +124,7 @@ def test_alpha_test_names_its_metric_and_trains_first(tested):
     assert len(rows) == 1 + 2 * 2  # two epochs of two batches
 
 
-def test_a_checkpoint_takes_the_place_of_training(tested, place, words):
+def test_a_checkpoint_replaces_training(tested, place, words):
     checkpoint = tested("alpha_test") / "checkpoints" / "last.ckpt"
     other = place / "elsewhere" / "checkpoints" / "last.ckpt"  # of no run: weights alone
     other.parent.mkdir(parents=True)
@@ -158,7 +158,7 @@ def _go_on(directory):
     assert launch(*words) == 0
 
 
-def test_scores_that_are_there_are_not_found_again(tested, place, words, monkeypatch):
+def test_existing_scores_are_not_computed_again(tested, place, words, monkeypatch):
     directory = place / "broken_off"
     options = dict(TRAINING)
     run(directory, *words("alpha_test", imp_limit_test_batches=3, **options))
@@ -193,7 +193,7 @@ def test_a_signal_ends_the_search(place, words, monkeypatch, capsys, number, cod
     assert signal.getsignal(number) == before
 
 
-def test_another_action_does_not_go_on(tested, capsys):
+def test_another_action_cannot_resume(tested, capsys):
     checkpoint = tested("alpha_test") / "checkpoints" / "last.ckpt"
     assert launch("train", "--resume-training", "--load", checkpoint, "--load-type", "pl") == 2
     assert "error: ACTION: the run began with imp-test, got train" in capsys.readouterr().err
@@ -240,7 +240,7 @@ _PRECISIONS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "options"), _PRECISIONS, ids=[method for method, _ in _PRECISIONS])
-def test_precisions_find_much_the_same(tested, place, words, method, options):
+def test_precisions_give_similar_scores(tested, place, words, method, options):
     found = run(place / f"precise_{method}", *words(method, imp_limit_test_batches=3, **options))
     expected = scores(tested(method), method).values
     tolerance = 1e-5 if options["precision"] == "64-true" else 0.1

@@ -96,7 +96,7 @@ def _check(place, words, whole, mode, point, step, **options):
     _assert_equal(directory, whole(mode, **options))
 
 
-def test_the_run_decides_amid_windows(whole):
+def test_decisions_fall_within_accumulation_windows(whole):
     history = read_history(whole("combined") / "search" / "history.toml")
     assert [(one.epoch, one.step) for one in history.reallocations] == [(0, 0), (0, 3), (1, 0), (1, 3)]
     assert len({one.on for one in history.reallocations}) > 1
@@ -177,7 +177,7 @@ def test_a_stopped_search_is_reported_and_resumes_exactly(place, words, whole):
     _assert_equal(directory, whole("combined"))
 
 
-def test_the_action_and_its_options_stay(place, words, whole, capsys):
+def test_a_changed_action_or_option_is_refused(place, words, whole, capsys):
     directory = _interrupted(place / "changed", words("combined"), "step", 2)
     last = ("--load", directory / "checkpoints" / "last.ckpt", "--load-type", "pl", "--resume-training")
     for given, line in (
@@ -191,7 +191,7 @@ def test_the_action_and_its_options_stay(place, words, whole, capsys):
     assert "train-dyrealloc" in capsys.readouterr().err
 
 
-def test_the_best_steps_switches_hold_in_a_test(place, ground, words):
+def test_a_test_uses_the_switches_of_the_best_step(place, ground, words):
     """The best step is not the last one: its checkpoint holds its own choice."""
     for seed in range(4):
         options = {"learning_rate": 0.05, "max_epochs": 4, "seed": seed, "early_stopping_patience": None}

@@ -148,7 +148,7 @@ def test_with_everything_on_it_is_plain_training_byte_for_byte(place, words, pla
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["synflow", "alpha_test", "constant"])
-def test_the_other_heuristics_leave_training_alone_too(place, words, plain, method):
+def test_the_other_heuristics_do_not_change_training_either(place, words, plain, method):
     test_with_everything_on_it_is_plain_training_byte_for_byte(
         place, lambda **options: words(**{**options, "imp_limit_test_batches": 1}), plain, "combined", method
     )
@@ -197,7 +197,7 @@ def test_a_history_holds_more_than_a_checkpoint(searched, place):
 
 
 @pytest.mark.slow
-def test_a_module_that_the_plan_turns_off_takes_part(place, words, ground):
+def test_a_module_that_the_plan_turns_off_is_a_candidate(place, words, ground):
     off = {"all_layers": {"v_proj": {**ENTRY, "disable_adapter": True}}}
     cut = {"all_layers": {"residual_2": {
         "r": 2, "shortcut_alpha": 4, "proj_dropout": 0.0, "projector_name": "default",
@@ -220,7 +220,7 @@ def test_a_module_that_the_plan_turns_off_takes_part(place, words, ground):
             assert all(cuts.values())
 
 
-def test_the_tables_tell_budget_and_active_parameters(words, place, capsys):
+def test_the_tables_show_budget_and_active_parameters(words, place, capsys):
     made = words(dyrealloc_ags_mode="separated", turn_on_percentile=0.25, max_epochs=1)
     assert launch(*made, "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -88,7 +88,7 @@ def _option(directory, name):
     return tomli.loads((directory / "config.toml").read_text())[name]
 
 
-def test_what_was_never_on_is_as_it_began_without_optimiser_state(searched):
+def test_what_was_never_on_is_unchanged_and_has_no_optimiser_state(searched):
     """No update, no decay, no moments, although weight decay is on."""
     counts = read_frequency(searched / "search" / "frequency.toml").counts
     asleep = [str(key) for key, count in counts.items() if count == 0]
@@ -121,7 +121,7 @@ def plain(place, words):
     return run(place / "plain", *words("train"))
 
 
-def test_the_kinds_scored_here_are_all_there_are():
+def test_every_kind_is_scored_here():
     assert set(SCORED) == set(kinds.names(kinds.HEURISTICS))
 
 
@@ -177,7 +177,7 @@ def test_the_last_decision_of_a_history_can_be_applied(searched, place, words):
         ({"compile": True}, "--compile: not with train-dyrealloc: every reallocation would compile"),
     ],
 )
-def test_what_cannot_be_is_refused_and_nothing_is_written(place, words, capsys, options, expected):
+def test_invalid_options_are_refused_and_nothing_is_written(place, words, capsys, options, expected):
     made = [*words(**options), "--project-dir", place / "refused", "--project", "one"]
     assert launch(*made) == 2
     assert f"error: {expected}" in capsys.readouterr().err

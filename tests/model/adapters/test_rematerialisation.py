@@ -100,7 +100,7 @@ def test_experts_have_the_gradients_of_kept_inputs(family, overrides, method, au
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_experts_do_not_keep_what_can_be_made_again(dropout, monkeypatch):
+def test_experts_do_not_keep_what_can_be_recomputed(dropout, monkeypatch):
     host = Hosted(_SOME[0].values[0], dropout=dropout, method="hydra")
     ours = _held(host)
     monkeypatch.setattr(fused_experts, "flat_remake_of", _never)
@@ -211,7 +211,7 @@ def test_small_inputs_are_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["gelu", "gated", "norm", "attended"])
-def test_what_a_hook_holds_is_left_to_it(name, monkeypatch):
+def test_inputs_saved_by_hooks_are_not_touched(name, monkeypatch):
     monkeypatch.setattr(NormEpsilons, "of", lambda self, weight: 0.3)
     h, g = _H.clone().requires_grad_(), _G.clone().requires_grad_()
     with saved_tensors_hooks(lambda t: t, lambda t: t):
@@ -305,7 +305,7 @@ def _attachment(adapter):
 
 @pytest.mark.parametrize(("family", "overrides"), _CASES)
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_adapters_hold_little_beyond_the_frozen_network(family, overrides, dropout, monkeypatch):
+def test_adapters_keep_little_beyond_the_frozen_network(family, overrides, dropout, monkeypatch):
     if family.name == "deberta":
         pytest.skip("its attention keeps more once relative keys have gradients")
     host = Hosted(family, dropout=dropout, **overrides)

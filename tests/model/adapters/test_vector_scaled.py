@@ -144,7 +144,7 @@ def _made(source, adapter):
     return [p.grad for p in adapter.parameters()], kept.count(x.shape)
 
 
-def test_an_input_that_can_be_made_again_is_not_kept(monkeypatch):
+def test_an_input_that_can_be_recomputed_is_not_kept(monkeypatch):
     adapter, source = _adapter(), _draw(11, D_IN)
     kept, count = _made(source, adapter)
     monkeypatch.setattr(rematerialisation, "WORTHWHILE", 0)

@@ -86,7 +86,7 @@ def test_an_adapter_decides_where_nothing_is_configured(backbone):
     assert (decision.lora.source, decision.shortcuts.source) == ("here", "here")
 
 
-def test_a_configuration_goes_before_the_adapter(backbone, plans):
+def test_a_configuration_takes_precedence_over_the_adapter(backbone, plans):
     decision = _decide(backbone, plans, _adapter())
     assert {key.role for key in decision.lora.configs} == {"v_proj"}
     assert len(decision.shortcuts.configs) == len(decision.renormed) == 4 * 3 - 1

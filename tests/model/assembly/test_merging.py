@@ -80,7 +80,7 @@ def test_the_written_weights_have_the_number_format_that_is_asked_for(ground, tm
     assert weights_dtype(resolve(str(tmp_path / "wide"), "--load")) == "float32"
 
 
-def test_a_network_that_answers_otherwise_is_not_left(ground, tmp_path, monkeypatch):
+def test_a_merged_network_with_other_logits_is_removed(ground, tmp_path, monkeypatch):
     monkeypatch.setattr(merging, "_ROUNDING", -1.0)
     with pytest.raises(RuntimeError, match="the merged network gives other logits"):
         merge(_assembled(ground), tmp_path / "out", ())

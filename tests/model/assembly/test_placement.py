@@ -43,14 +43,14 @@ def _read(**paths):
     return plans
 
 
-def test_nothing_given_is_nothing_read():
+def test_without_options_nothing_is_read():
     assert _read() == Plans()
     assert Plans().notes("train") == ()
     Plans().check_history([])
 
 
 @pytest.mark.parametrize("last", [STRINGS, TYPED], ids=["strings", "typed"])
-def test_the_last_decision_counts_in_both_dialects(tmp_path, last):
+def test_the_last_decision_counts_in_both_formats(tmp_path, last):
     path = tmp_path / "history.toml"
     path.write_text(FIRST + last)
     plans = _read(realloc_hist_path=path)

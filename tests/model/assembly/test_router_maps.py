@@ -34,7 +34,7 @@ def test_types_that_differ_module_by_module_are_distinguished_by_their_distance(
     assert (weights.top, apart.top, spread.top) == (1.0, 0.5, 1.0)
 
 
-def test_a_type_that_was_not_heard_at_a_module_has_no_number_there(heard):
+def test_a_type_without_tokens_at_a_module_has_no_number_there(heard):
     by_type, whole = heard
     del by_type["sums"][SiteKey(0, DOWN)]
     _, apart, spread = task_type_maps(by_type, whole)

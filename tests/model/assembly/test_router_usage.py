@@ -35,7 +35,7 @@ def _batch():
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def test_means_are_those_of_the_tokens_that_are_no_padding(guests):
+def test_means_exclude_padding(guests):
     network, attachments = guests
     seen = []
     linear = network.get_submodule(attachments[GATE].site.path)
@@ -54,7 +54,7 @@ def test_means_are_those_of_the_tokens_that_are_no_padding(guests):
         assert set(found[group]) == set(attachments) - {SiteKey(1, "w2")}
 
 
-def test_nothing_is_heard_before_and_after_and_nothing_changes(guests):
+def test_usage_is_recorded_only_inside_the_context_and_changes_nothing(guests):
     network, attachments = guests
     before = network(**_batch()).logits
     record = RouterRecorder(network, attachments)
@@ -86,7 +86,7 @@ def test_all_experts_of_all_sets_have_the_same_colours():
     assert usage_panels({GATE: RouterUsage((1.0,), 0.0, 9)})[0].limits == (0.0, 1.0)
 
 
-def test_rows_of_a_type_are_heard_apart_and_add_up(guests):
+def test_types_are_recorded_separately_and_add_up(guests):
     network, attachments = guests
     plain = RouterRecorder(network, attachments)
     with plain, torch.no_grad():
@@ -108,7 +108,7 @@ def test_rows_of_a_type_are_heard_apart_and_add_up(guests):
         assert whole[key].weights == pytest.approx(one.weights)
 
 
-def test_what_all_processes_heard_is_added(guests):
+def test_the_usage_of_all_processes_is_summed(guests):
     network, attachments = guests
     heard = []
     for kinds in (("a", "b"), ("b", "b"), None):  # the last process has no batch

@@ -72,7 +72,7 @@ def test_similarity_is_the_mean_of_cosines_of_the_same_module():
     assert found.skipped == 0
 
 
-def test_other_sizes_and_zeros_are_no_partners():
+def test_other_sizes_and_zeros_are_not_compared():
     zero = adapter(1)
     zero.modules[MODULES[0]].b.zero_()
     found = similarity(
@@ -84,7 +84,7 @@ def test_other_sizes_and_zeros_are_no_partners():
     assert found.modules[MODULES[0]]["B"] is None
 
 
-def test_the_views_show_every_factor_once_and_again():
+def test_the_views_show_every_factor_and_are_repeatable():
     adapters = {str(seed): flat_factors(adapter(seed)) for seed in range(3)}
     groups = embed(adapters)
     assert [(group.view, group.size, group.count, len(group.points)) for group in groups] == [
@@ -97,7 +97,7 @@ def test_the_views_show_every_factor_once_and_again():
     assert {point.factor for point in groups[1].points} == {"A"}
 
 
-def test_alike_factors_lie_together():
+def test_similar_factors_are_embedded_near_each_other():
     adapters = {str(seed): flat_factors(adapter(seed)) for seed in range(6)}
     dots = embed(adapters)[1].points
     places = {(point.adapter, point.index): numpy.array([point.x, point.y]) for point in dots}
@@ -108,7 +108,7 @@ def test_alike_factors_lie_together():
     assert max(near) < min(far)
 
 
-def test_sizes_are_embedded_apart_and_few_or_equal_ones_need_no_space():
+def test_sizes_are_embedded_separately_and_equal_factors_at_one_point():
     groups = embed({"a": flat_factors(adapter(0)), "b": flat_factors(adapter(1, rank=1))})
     assert [(group.view, group.size, group.count) for group in groups][:2] == [("all", 6, 8), ("all", 12, 8)]
     one = PeftAdapter({MODULES[0]: Factors(torch.ones(1, 4), torch.ones(4, 1), 1.0)})

@@ -50,7 +50,7 @@ def test_peft_reads_what_was_exported_and_so_do_we(hosts, tmp_path, host, object
     assert again.metadata["base_digest"] == backbone.digest
 
 
-def test_what_a_base_lacked_travels_with_the_adapter(hosts, tmp_path):
+def test_modules_that_the_base_lacks_are_exported_with_the_adapter(hosts, tmp_path):
     host = save_host("bert", tmp_path / "bert")
     kept = {k: v for k, v in load_file(host / "model.safetensors").items() if "pooler" not in k}
     save_file(kept, host / "model.safetensors", metadata={"format": "pt"})
@@ -73,7 +73,7 @@ def test_an_older_export_is_replaced(hosts, tmp_path):
     assert "old" not in os.listdir(tmp_path / "adapter")
 
 
-def test_an_export_that_reads_back_otherwise_is_not_kept(hosts, tmp_path, monkeypatch):
+def test_an_export_that_reads_back_differently_is_removed(hosts, tmp_path, monkeypatch):
     backbone = load_host(hosts["opt"])
     attachments, methods = attached(backbone)
     head = backbone.network.score.weight.clone()

@@ -54,7 +54,7 @@ PEFT_CONFIGS = {
     [(*case, "patterns") for case in CASES]
     + [("opt", "classification", manner) for manner in ("plain", "rslora", "patterns_rslora")],
 )
-def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, objective, manner):
+def test_an_adapter_saved_by_peft_is_loaded_with_its_own_scale(hosts, tmp_path, host, objective, manner):
     targets = ["q_proj", "v_proj"]
     if host in ENCODERS:
         word = "_proj" if host.startswith("deberta") else ""
@@ -78,7 +78,7 @@ def test_what_peft_saved_is_taken_with_its_own_scale(hosts, tmp_path, host, obje
     )
 
 
-def test_a_head_that_nobody_holds_is_noted(hosts, tmp_path):
+def test_a_head_in_neither_adapter_nor_base_is_noted(hosts, tmp_path):
     config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"])
     with quiet_transformers():
         theirs = peft.get_peft_model(stock(hosts["deberta_v3"], "classification"), config)

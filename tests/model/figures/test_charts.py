@@ -12,7 +12,7 @@ from model.figures.charts import elbow_curve, running_mean, share_lines, trainin
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30), st.floats(0.0, 0.99))
-def test_the_running_mean_is_the_weighted_mean_of_what_came(values, weight):
+def test_the_running_mean_is_the_weighted_mean_of_the_values_so_far(values, weight):
     for count, mean in enumerate(running_mean(values, weight), start=1):
         weights = [weight ** (count - 1 - i) for i in range(count)]
         expected = sum(w * v for w, v in zip(weights, values)) / sum(weights)
@@ -35,7 +35,7 @@ def test_the_curves_are_a_picture_and_nothing_stays_open(tmp_path, evaluations):
     assert pyplot.get_fignums() == []
 
 
-def test_shares_are_drawn_with_gaps_and_with_what_a_blind_choice_gives(monkeypatch):
+def test_shares_are_drawn_with_gaps_and_with_the_share_of_a_random_choice(monkeypatch):
     drawn = []
 
     def look(figure, *rest, **words):

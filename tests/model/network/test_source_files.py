@@ -95,7 +95,7 @@ def test_missing_weights_and_tokenizer_are_named(host):
     check_source(resolve(str(host), "--load"), pretrained=False, tokenizer=False)
 
 
-def test_an_index_must_be_true(host):
+def test_a_wrong_weight_index_is_refused(host):
     (host / "model.safetensors").unlink()
     save_file({"a": torch.ones(1)}, host / "one.safetensors")
     index = host / "model.safetensors.index.json"

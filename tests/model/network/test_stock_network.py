@@ -79,7 +79,7 @@ def test_a_random_base_is_repeatable(hosts, family):
     assert one.new_modules == one.family.heads["classification"]
 
 
-def test_a_pooler_that_the_base_lacks_trains_and_travels(tmp_path):
+def test_a_pooler_that_the_base_lacks_trains_and_is_exported(tmp_path):
     host = save_host("bert", tmp_path)
     tensors = load_tensors(host / "model.safetensors")
     _save(host, {name: value for name, value in tensors.items() if "pooler" not in name})

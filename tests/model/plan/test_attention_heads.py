@@ -48,7 +48,7 @@ def test_a_transposed_layout_is_passed_on():
     assert not projection_config([_head(), _head(0, fan_in_fan_out=True)]).fan_in_fan_out
 
 
-def test_heads_may_differ_in_all_that_is_their_own():
+def test_heads_may_have_their_own_values():
     heads = [_head(), _head(5, alpha=1.0, importance=2.0, init=False, adapter_name="b"), OFF]
     assert head_conflicts("q", [(f"t{number}", head) for number, head in enumerate(heads)]) == []
 

@@ -137,7 +137,7 @@ def test_a_site_outside_the_model_is_refused(read, text, words):
         resolve_shortcuts(read(LAYERED + text), SIZE)
 
 
-def test_layer_0_may_be_told_that_it_has_no_shortcut2(read):
+def test_layer_0_may_have_a_table_that_disables_shortcut2(read):
     assert "layer_0/shortcut2" not in ranks(read(LAYERED + table("model_layer_0.shortcut2", 0)))
 
 

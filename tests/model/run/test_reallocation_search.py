@@ -166,7 +166,7 @@ def test_all_modules_are_eligible_whatever_is_off_now(make, learner):
     assert budget.sizes[key] == adapter.A.numel() + adapter.B.numel()
 
 
-def test_what_has_no_strength_or_no_tensors_in_the_checkpoint_has_no_place(make, learner):
+def test_modules_without_strength_or_checkpoint_tensors_are_no_candidates(make, learner):
     key, other = SiteKey(1, "w1"), SiteKey(0, "q_proj")
     learner.attachments[key].strength = 0.0
     try:

@@ -40,7 +40,7 @@ def test_a_share_is_the_decimal_number_that_was_written(percent, count):
 
 
 @pytest.mark.parametrize(("count", "on"), [(18, 4), (42, 10), (22, 6), (30, 8)])
-def test_halves_of_a_shortcut_go_to_the_even_number(count, on):
+def test_half_shortcuts_are_rounded_to_even(count, on):
     assert shortcut_budget(0.25, count) == on
 
 
@@ -66,7 +66,7 @@ def test_the_number_that_is_on_is_the_budget(scores, percent, mode, seed):
 
 
 @given(SCORES, PERCENT, MODES, st.randoms(use_true_random=False))
-def test_the_order_in_which_modules_come_means_nothing(scores, percent, mode, order):
+def test_the_order_of_modules_does_not_matter(scores, percent, mode, order):
     items = list(scores.items())
     order.shuffle(items)
     outcomes = []
@@ -110,7 +110,7 @@ def test_scores_that_differ_beyond_nine_digits_tie():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_is_refused_also_where_it_would_not_matter(bad):
+def test_a_score_that_is_not_finite_is_refused_wherever_it_ranks(bad):
     scores = _lora(4) | {SiteKey(2, "v_proj"): bad}
     with pytest.raises(NonFiniteFault, match=f"layer_2/v_proj has {bad}"):
         allocate(scores, 0.25, "off", draws(0))
@@ -180,7 +180,7 @@ def test_with_equal_sizes_parameters_are_a_count():
     assert select_within_budget(scores, sizes, 69, draws(4)) == select_top(scores, 6, draws(4))
 
 
-def test_a_border_without_ties_that_were_drawn_is_distinguished():
+def test_ties_at_the_cutoff_are_counted_only_if_some_were_drawn():
     scores = _lora(4) | {SiteKey(9, "w1"): 2.0, SiteKey(9, "w2"): 0.5}
     for budget, told in ((1, (0, 0)), (2, (4, 1)), (4, (4, 3)), (5, (0, 0)), (6, (0, 0))):
         assert ties_at_cutoff(scores, select_top(scores, budget, draws(0))) == told

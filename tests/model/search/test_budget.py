@@ -76,7 +76,7 @@ def test_the_summary_names_what_is_on(changes, words):
     assert _budget(**changes).description() == words
 
 
-def test_the_words_tell_the_parameters_of_the_smallest_and_the_largest_choice():
+def test_the_summary_gives_the_parameters_of_the_smallest_and_largest_choice():
     sizes = {key: 100 * (key.layer + 1) for key in LORA}
     assert Budget(sizes, 0.5, "off").description() == "4 of 9 LoRA modules, 500 to 1,100 parameters active"
 

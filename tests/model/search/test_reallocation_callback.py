@@ -160,7 +160,7 @@ def test_a_score_that_is_not_finite_names_decision_and_step(scored, tmp_path):
 
 
 @pytest.mark.parametrize("differing", [0, 1, 3])
-def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch, differing):
+def test_processes_that_decide_differently_stop_all(scored, tmp_path, monkeypatch, differing):
     """The first one's choice is compared with the own one; the number of those that differ is added up."""
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.fill_(differing))
     callback = ReallocationCallback(_search(scored, _tied), tmp_path)
@@ -179,7 +179,7 @@ def test_processes_that_decide_otherwise_stop_all(scored, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_the_own_choice_is_compared_with_the_first_ones(scored, tmp_path, monkeypatch, same):
+def test_the_choice_is_compared_with_that_of_the_first_process(scored, tmp_path, monkeypatch, same):
     told = []
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: told.append(int(tensor)))
     trainer = _trainer(world=2)

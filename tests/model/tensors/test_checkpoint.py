@@ -73,14 +73,14 @@ def test_equal_states_give_equal_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_names_that_look_alike_stay_apart(tmp_path):
+def test_similar_names_are_not_confused(tmp_path):
     state = {"a.b": torch.tensor(1), "a": {"b": torch.tensor(2)}, 1: torch.tensor(3), "1": torch.tensor(4)}
     save_checkpoint(state, tmp_path / "a")
     _same(state, load_checkpoint(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, lambda: 0, b"bytes", 1j])
-def test_what_is_neither_plain_nor_a_tensor_is_refused(tmp_path, value):
+def test_values_that_are_neither_plain_nor_tensors_are_refused(tmp_path, value):
     with pytest.raises(TypeError, match=f"plain values and tensors, not {type(value).__name__}"):
         save_checkpoint({"x": [value]}, tmp_path / "a")
     assert os.listdir(tmp_path) == []
@@ -112,7 +112,7 @@ def test_a_cut_or_lengthened_file_is_refused(tmp_path):
         load_checkpoint(path)
 
 
-def test_a_pytorch_archive_is_refused_with_the_ways_that_there_are(tmp_path):
+def test_a_pytorch_archive_is_refused_and_the_alternatives_are_named(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "old.ckpt")
     with pytest.raises(InputFault, match="old.ckpt: is a PyTorch archive, not a checkpoint") as refusal:
         load_checkpoint(tmp_path / "old.ckpt")
@@ -173,7 +173,7 @@ def test_a_failing_disk_leaves_the_old_checkpoint_and_nothing_else(tmp_path, mon
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_lightnings_way_is_the_same(tmp_path):
+def test_the_checkpoint_plugin_of_lightning_saves_and_loads_the_same(tmp_path):
     files, state, path = RunCheckpointIO(), _state(), tmp_path / "a.ckpt"
     files.save_checkpoint(state, path)
     _same(state, files.load_checkpoint(str(path)))

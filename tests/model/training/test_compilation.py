@@ -32,7 +32,7 @@ def _step(network, adapters, length):
     return [loss.detach(), *[parameter.grad.clone() for parameter in adapters.parameters()]]
 
 
-def test_nothing_is_left_of_it():
+def test_compilation_is_undone_at_the_end():
     network, attachments = _network()
     keys = list(network.state_dict())
     layers = list(network.model.layers)

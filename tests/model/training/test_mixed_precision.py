@@ -65,7 +65,7 @@ def test_what_trains_and_what_is_tied_keeps_its_type(network):
         assert network.table.weight.dtype == network.score.weight.dtype == torch.float32
 
 
-def test_everything_comes_back_even_after_a_fault(network):
+def test_everything_is_restored_even_after_a_fault(network):
     before = dict(network.named_parameters(remove_duplicate=False))
     with pytest.raises(RuntimeError), frozen_weights_in_compute_dtype(network, "bf16-mixed"):
         raise RuntimeError

@@ -152,7 +152,7 @@ def test_the_network_reads_inputs_only():
     }
 
 
-def test_each_word_builds_its_objective():
+def test_each_name_builds_its_objective():
     assert build("classification", ["accuracy"], 3) == Classification(("accuracy",), 3)
     assert build("regression", ["pearson"], 0) == Regression(("pearson",))
     assert build("language_modeling", [], 0) == LanguageModeling()

@@ -105,7 +105,7 @@ def test_a_strided_input_is_taken():
 
 
 @pytest.mark.parametrize("wants", range(8))
-def test_gradients_come_only_where_they_are_wanted(wants):
+def test_gradients_are_computed_only_where_they_are_needed(wants):
     parts, x = _parts(2), _tensor(4, 6, seed=80)
     named = {"x": x} | {f"A{i}": p.adapter.A for i, p in enumerate(parts)}
     named |= {f"B{i}": p.adapter.B for i, p in enumerate(parts)}

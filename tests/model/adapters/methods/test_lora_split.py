@@ -95,7 +95,7 @@ def test_a_router_weighs_the_parts_token_by_token_and_trains_alone(manner):
     assert ADAPTER.keys(adapter) == {"heads": 3, "combine": "routed"}
 
 
-def test_frozen_parts_leave_the_gradients_of_their_neighbours_alone():
+def test_frozen_parts_do_not_change_the_gradients_of_the_others():
     weight, one, two = torch.zeros(5, 6, dtype=torch.float64), _routed(), _built(heads=2)
     outputs = ADAPTER.fused_forward(X, [AdaptedLinear(weight, None, adapter, 1.0) for adapter in (one, two)])
     sum(y.square().sum() for y in outputs).backward()
@@ -126,12 +126,12 @@ def test_files_without_a_router_may_be_routed_and_those_with_one_must_hold_it():
     assert ADAPTER.optional_tensors(mean, {"combine": "sum"}) == ()
 
 
-def test_every_part_starts_otherwise():
+def test_every_part_has_its_own_start():
     adapter = _built(heads=2)
     assert not torch.equal(adapter.A[0], adapter.A[1])
 
 
-def test_a_component_that_there_is_not_is_refused():
+def test_an_unknown_component_is_refused():
     with pytest.raises(InputFault, match="plan: component: the parts are 0 to 1, got 2"):
         bind(SplitOptions, {"component": 2}, "plan")
     with pytest.raises(

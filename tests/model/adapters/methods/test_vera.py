@@ -36,7 +36,7 @@ def test_matrices_are_shared_between_equal_shapes_and_never_train():
     assert moved[0].A is moved[2].A
 
 
-def test_or_every_site_has_its_own():
+def test_matrices_can_be_drawn_for_each_site():
     q0, _, q1 = _built(shared=False).values()
     assert not torch.equal(q0.A, q1.A)
     assert not torch.equal(q0.B, q1.B)
@@ -117,7 +117,7 @@ def test_shared_matrices_are_drawn_and_hashed_once(monkeypatch):
     assert len({tuple(adapter.origin.tolist()) for adapter in built.values()}) == 1
 
 
-def test_and_once_more_where_a_state_has_another_seed(monkeypatch):
+def test_matrices_are_drawn_again_for_a_state_with_another_seed(monkeypatch):
     ours, theirs = _many(1), _many(2)
     work = _Work(monkeypatch)
     for key, adapter in ours.items():

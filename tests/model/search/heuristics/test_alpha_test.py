@@ -15,7 +15,7 @@ KIND = kinds.load(kinds.HEURISTICS, "alpha_test")
 
 
 @pytest.mark.parametrize("least", range(11))
-def test_the_search_finds_the_smallest_place_and_never_asks_for_one(least):
+def test_the_search_finds_the_smallest_place_without_evaluating_at_one(least):
     asked = []
 
     def violates(place):
@@ -72,7 +72,7 @@ def scripted(thresholds, **changes):
     return probe, objective
 
 
-def test_the_score_is_the_place_of_the_smallest_coefficient_that_will_do():
+def test_the_score_is_the_place_of_the_smallest_sufficient_coefficient():
     notes, found = {}, []
     probe, objective = scripted(
         {FIRST: 0.35, SECOND: 0.0}, note=notes.__setitem__, found=lambda *pair: found.append(pair)
@@ -84,13 +84,13 @@ def test_the_score_is_the_place_of_the_smallest_coefficient_that_will_do():
         assert sum(strength != 1.0 for strength in strengths.values()) <= 1
 
 
-def test_it_goes_on_from_known_scores():
+def test_it_resumes_from_known_scores():
     probe, objective = scripted({FIRST: 0.35, SECOND: 0.75}, known={FIRST: 4.0})
     assert measure(KIND, probe) == {FIRST: 4.0, SECOND: 8.0}
     assert all(strengths[FIRST] == 1.0 for strengths in objective.seen)
 
 
-def test_the_coefficients_that_stood_before_come_back():
+def test_the_previous_coefficients_are_restored():
     probe, objective = scripted({FIRST: 0.35, SECOND: 0.75})
     probe.attachments[FIRST].strength = 0.3
     measure(KIND, probe)

@@ -6,7 +6,7 @@ from torch import nn
 from model.training.distributed.unused_parameters import include_unused
 
 
-def test_the_loss_and_its_gradient_are_handed_on_unchanged():
+def test_the_loss_and_its_gradient_are_unchanged_and_the_others_are_zero():
     weight = nn.Parameter(torch.tensor([3.0, -0.0]))
     off = [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(4, dtype=torch.float64))]
     loss = (weight * torch.tensor([2.0, 5.0])).sum()
@@ -32,13 +32,13 @@ def test_no_arithmetic_touches_their_values():
     assert weight.grad.item() == 2.0
 
 
-def test_what_a_window_gathered_before_stays_and_zeros_are_added():
+def test_accumulated_gradients_stay_and_zeros_are_added():
     off = nn.Parameter(torch.ones(2))
     off.grad = torch.tensor([1.0, 2.0])
     include_unused(nn.Parameter(torch.tensor(1.0)) * 1, [off]).backward()
     assert off.grad.tolist() == [1.0, 2.0]
 
 
-def test_without_such_parameters_it_is_the_very_loss():
+def test_without_unused_parameters_the_loss_itself_is_returned():
     loss = nn.Parameter(torch.tensor(1.0)) * 2
     assert include_unused(loss, []) is loss

@@ -95,7 +95,7 @@ def test_what_is_off_does_not_change_and_trains_on_afterwards(tmp_path):
     assert _equal(high[3], high[5])
 
 
-def test_a_window_drops_what_a_module_gathered_before_it_went_off(tmp_path):
+def test_a_window_drops_the_gradients_of_a_module_that_is_switched_off(tmp_path):
     scored, learner = scene()
     watch = Watch(LOW, HIGH)
     search = scripted(scored, [{LOW}, {HIGH}], 1, tmp_path)

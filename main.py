@@ -35,9 +35,9 @@ from dataset.mixture.run_rows import RunRows, fetch_rows, read_rows
 from dataset.rows.row_notes import refusals, repeated_rows
 from dataset.rows.task_rows import TaskRows
 from model.assembly.placement import Plans, read_plans
-from model.exchange.adapter_directory import trained_prompt
+from model.exchange.adapter_directory import checked_files, require_fit, require_task, trained_prompt
 from model.network.source import Source, base_source
-from model.network.source_files import check_source
+from model.network.source_files import check_source, family_of, read_config
 
 if TYPE_CHECKING:
     from model.run.job import Job
@@ -98,6 +98,9 @@ def _prepare(bound: Bound) -> Prepared:
     plans = read_plans(options, findings)
     findings.lines += plans.faults(bound.action, options)
     source = findings.attempt(partial(_source, options, name))
+    if name.method != "full":
+        for path in options.adapter or ():
+            findings.attempt(partial(_check_adapter, path, source, parts, trains=bound.action != "test"))
     mmlu = options.mmlu_mode if bound.action in ("train", "test") else None
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)
     rows = read_rows(parts, request, options.mmlu_dir, findings)
@@ -124,6 +127,16 @@ def _source(options: Options, name: ModelName) -> Source:
     if file is not None and not file.is_file():
         raise InputFault(f"--load: no file '{file}'")
     return source
+
+
+def _check_adapter(path: Path, source: Source | None, parts: Sequence[Part], *, trains: bool) -> None:
+    """Refuse an adapter that does not fit the base or the data set, before a heavy library is imported."""
+    files = checked_files(path, "--adapter")
+    for part in parts:
+        require_task(files, part.task.objective, trains=trains)
+    if source is not None and source.kind != "hub":
+        config = read_config(source)
+        require_fit(files, config, family_of(config, source))
 
 
 def _act(prepared: Prepared, arguments: Sequence[str]) -> int:
@@ -181,7 +194,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         refusals=refusals(rows, served.data.dropped, served.longest),
         notes=repeated_rows(rows),
         digests=rows.digests(),
-        assembled=with_adapters(options, name, backbone, plans),
+        assembled=with_adapters(options, name, backbone, plans, trains=bound.action != "test"),
         base=prepared.source.location,
         checkpoint=None if options.checkpoint is None else load_checkpoint(options.checkpoint),
         preview=served.example,

@@ -30,10 +30,10 @@ from model.exchange.adapter_directory import (
     TASKS,
     AdapterFiles,
     base_format,
+    checked_files,
     extra_methods,
     labels,
     objective,
-    read_files,
     trained_prompt,
 )
 from model.network.source import Source
@@ -135,7 +135,7 @@ def checked(given: SimpleNamespace) -> Checked:
     findings = Findings()
     findings.lines += _word_faults(given)
     source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
-    files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
+    files = findings.attempt(lambda: checked_files(given.adapter, "--adapter"))
     texts = findings.attempt(lambda: read_texts(given.texts)[: given.rows]) if given.texts else []
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))

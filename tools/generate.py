@@ -21,7 +21,7 @@ from configs.schema.values import Choice, PathText, Switch, Word
 from dataset.rows.fields import text_field
 from dataset.suites.prompt_template import ends_with_eos, fill, placeholders
 from dataset.task import Example, Row, RowFault
-from model.exchange.adapter_directory import BASES, AdapterFiles, base_format, objective, read_files
+from model.exchange.adapter_directory import BASES, AdapterFiles, base_format, checked_files, objective
 from model.network.source import Source
 from model.network.source_files import checked_source
 
@@ -117,7 +117,7 @@ def _rows(given: SimpleNamespace) -> list[Row | str]:
 
 def _writing(adapter: Path) -> AdapterFiles:
     """Read the adapter of a language model."""
-    files = read_files(adapter, "--adapter")
+    files = checked_files(adapter, "--adapter")
     task = None if files.template is None else "causal_language_modeling"
     if objective(files, task) != "language_modeling":
         raise InputFault(f"--adapter: {files.path} is a classifier and cannot generate text")

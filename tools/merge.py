@@ -18,10 +18,10 @@ from model.exchange.adapter_directory import (
     TASKS,
     AdapterFiles,
     base_format,
+    checked_files,
     extra_methods,
     labels,
     objective,
-    read_files,
 )
 from model.network.source import Source
 from model.network.source_files import DTYPES, checked_source, weights_dtype
@@ -88,7 +88,7 @@ def checked(given: SimpleNamespace) -> tuple[Source, AdapterFiles]:
     """
     findings = Findings()
     source = findings.attempt(lambda: checked_source(given.load, "--load", offline=given.offline))
-    files = findings.attempt(lambda: read_files(given.adapter, "--adapter"))
+    files = findings.attempt(lambda: checked_files(given.adapter, "--adapter"))
     if files is not None:
         findings.attempt(lambda: objective(files, given.task))
         findings.attempt(lambda: base_format(files, given.base_dtype))

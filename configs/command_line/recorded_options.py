@@ -1,12 +1,12 @@
 """Options that a checkpoint's run or an adapter recorded, and what a resumed run may not change."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.command_line.config_file import read_options
+from configs.runs.adapter_record import FILE, own_record
 from configs.runs.experiment import PLANS
 from configs.runtime import slurm
 from configs.runtime.faults import InputFault, suggestion
@@ -195,16 +195,13 @@ def recorded_adapter(adapter: Path, given: Layer) -> Layer:
         given: the user's options; with another data set the adapter's `[data]` is not used.
 
     Raises:
-        InputFault: when the file is not a JSON object.
+        InputFault: when `evaluation` is not an object.
     """
-    path, layer = adapter / "metadata.json", Layer()
-    if not os.path.isfile(path):
-        return layer
-    try:
-        evaluation = json.loads(path.read_bytes()).get("evaluation", {})
-        values = dict(evaluation.items())
-    except (OSError, ValueError, RecursionError, AttributeError):
-        raise InputFault(f"{path}: must be a JSON object with an object 'evaluation'") from None
+    path, layer = adapter / FILE, Layer()
+    values = own_record(adapter).get("evaluation", {})
+    if not isinstance(values, dict):
+        raise InputFault(f"{path}: evaluation: must be an object")
+    values = dict(values)
     table = values.pop("data", {})
     if not isinstance(table, dict):
         layer.faults.append(f"{path}: evaluation.data: must be an object")

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.assembly.decide import Decision, decide
+from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
 from model.exchange.load import load_adapter
-from model.exchange.peft_format import PeftAdapter, read
+from model.exchange.peft_format import Factors, PeftAdapter, read
 from model.injection.attach import attach
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import NormMode, Stream
@@ -41,6 +42,7 @@ class Assembled:
         switches: modules that a history of reallocations decides about -> whether they are on.
         modules_to_save: dotted names of further modules that train and are saved whole.
         freezing: when matrices stop training; None: never.
+        outside: modules outside the layers whose LoRA was added to their weight.
     """
 
     backbone: Backbone
@@ -54,6 +56,7 @@ class Assembled:
     switches: Mapping[SiteKey, bool] = field(default_factory=dict)
     modules_to_save: tuple[str, ...] = ()
     freezing: Freezing | None = None
+    outside: tuple[str, ...] = ()
 
     @property
     def saved_modules(self) -> tuple[str, ...]:
@@ -102,14 +105,18 @@ def assemble(
         InputFault: when plans, adapter and network do not fit each other.
     """
     network, head = backbone.network, backbone.trained_modules
-    file = None if adapter is None else _in_order(backbone, read(adapter))
+    file: PeftAdapter | None = None
+    outside: dict[str, Factors] = {}
+    if adapter is not None:
+        file, outside = split_outside(network, backbone.family, _in_order(backbone, read(adapter)))
     decision = decide(network, backbone.family, head, plans, file, norm)
     attachments = attach_decided(network, decision, seed)
     saved = {} if file is None else file.head
     notes = backbone.notes + decision.notes + train_in_full(network, decision.modules_to_save, saved)
     if file is not None:
         load_adapter(network, attachments, decision.methods, file)
-        notes += _base_note(backbone, file) + _head_note(backbone, file)
+        notes += add_outside(network, outside)
+        notes += file.notes + _base_note(backbone, file) + _head_note(backbone, file)
     assembled = Assembled(
         backbone,
         decision.linears,
@@ -122,6 +129,7 @@ def assemble(
         switches=plans.switches or {},
         modules_to_save=decision.modules_to_save,
         freezing=plans.freezing,
+        outside=tuple(outside),
     )
     if backbone.quantizer is not None:  # last, when it is known which linears stay frozen
         quantize(assembled.layers, kinds.load(kinds.QUANTIZERS, backbone.quantizer))

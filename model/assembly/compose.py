@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from configs.runtime.faults import InputFault
 from configs.schema.model_name import ModelName
 from configs.schema.options import Options
 from model.assembly.assembly import Assembled, assemble, fully_trained, require_shortcuts
@@ -40,8 +41,17 @@ def load_base(
     return load_from_state_dict(backbone, options.state_dict)
 
 
-def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: Plans) -> Assembled:
+def with_adapters(
+    options: Options, name: ModelName, backbone: Backbone, plans: Plans, *, trains: bool
+) -> Assembled:
     """Attach the adapters that the plans or an adapter's files describe; a plain model trains every weight.
+
+    Args:
+        options: the effective options.
+        name: family and method of `--model`.
+        backbone: the loaded network.
+        plans: which adapters go where.
+        trains: whether the action trains.
 
     Raises:
         InputFault: when plans, adapter and network do not fit each other.
@@ -50,5 +60,8 @@ def with_adapters(options: Options, name: ModelName, backbone: Backbone, plans: 
         return fully_trained(backbone)
     adapter = options.adapter[0] if options.adapter else None
     assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
+    if trains and assembled.outside:
+        what = f"{adapter} has a LoRA outside the layers ({', '.join(assembled.outside)})"
+        raise InputFault(f"--adapter: {what}, which cannot be trained here; merge it first with tools.merge")
     require_shortcuts(assembled, options.model, wanted=name.method == "lora_ags", where=str(adapter))
     return assembled

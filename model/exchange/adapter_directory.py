@@ -1,17 +1,25 @@
 """The directory of an adapter as far as it can be read without torch: tables, shapes, training task."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.runs.adapter_record import own_record
 from configs.runtime.faults import InputFault
 from configs.schema.base_dtype import quantizer_faults
 from configs.schema.options import QUANTIZED_DTYPES
-from model.network.source_files import read_json
+from model.exchange.adapter_config import config_faults, dtype_faults, read_config
+from model.network.family import Family
 from model.tensors.safetensors_header import TensorInfo, read_header
 
 _CONFIG, _TENSORS, _METADATA = "adapter_config.json", "adapter_model.safetensors", "metadata.json"
+_PREFIX = "base_model.model."
+_MODULE = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
+_READS_STREAM = ("q_proj", "k_proj", "v_proj", "w1", "gate")
+"""Roles whose input has the width of the hidden states."""
+_NO_HEAD = ("lora_", "vera_")
 _OBJECTIVES = {
     "CAUSAL_LM": "language_modeling",
     "SEQ_CLS": "classification",
@@ -45,7 +53,11 @@ class AdapterFiles:
     @property
     def head(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the tensors that are no low-rank factors."""
-        return {name: info.shape for name, info in self.tensors.items() if "lora_" not in name}
+        return {
+            name: info.shape
+            for name, info in self.tensors.items()
+            if not any(word in name for word in _NO_HEAD)
+        }
 
     @property
     def template(self) -> str | None:
@@ -74,10 +86,77 @@ def read_files(path: Path, flag: str) -> AdapterFiles:
     directory = find_adapter(path, flag)
     if not (directory / _TENSORS).is_file():
         raise InputFault(f"{flag}: {directory} holds no {_TENSORS}")
-    metadata = _metadata(directory / _METADATA) if (directory / _METADATA).exists() else {}
-    return AdapterFiles(
-        directory, read_json(directory / _CONFIG), metadata, read_header(directory / _TENSORS)
-    )
+    config, tensors = read_config(directory / _CONFIG), read_header(directory / _TENSORS)
+    return AdapterFiles(directory, config, _metadata(directory), tensors)
+
+
+def checked_files(path: Path, flag: str) -> AdapterFiles:
+    """Read an adapter as `read_files`, and refuse one that cannot be loaded here.
+
+    Raises:
+        InputFault: a line for each fault of adapter_config.json, and for a tensor of integers.
+    """
+    files = read_files(path, flag)
+    faults = config_faults(files.config, str(files.path / _CONFIG))
+    lines = [*faults, *dtype_faults(files.tensors, str(files.path / _TENSORS))]
+    if lines:
+        raise InputFault(*lines)
+    return files
+
+
+def require_fit(files: AdapterFiles, config: Mapping[str, Any], family: Family) -> None:
+    """Refuse an adapter of another network, as far as names and shapes without the network show it.
+
+    Args:
+        files: the adapter.
+        config: the network's config.json.
+        family: its family.
+
+    Raises:
+        InputFault: naming the first module that does not fit.
+    """
+    layers, paths = config.get("num_hidden_layers"), {path: role for role, path in family.roles.items()}
+    before, _, after = family.layer.partition("{layer}")
+    for name, info in sorted(files.tensors.items()):
+        match = _MODULE.match(name)
+        if not match or not match["module"].startswith(before):
+            continue
+        number, _, inner = match["module"].removeprefix(before).partition(".")
+        role = paths.get(inner.removeprefix(after.removeprefix(".")))
+        if role is None or not number.isdecimal():
+            what = (
+                f"{match['module']} is no adaptable linear layer of this network ({config.get('model_type')})"
+            )
+            raise InputFault(f"{files.path}: {what}")
+        if type(layers) is int and int(number) >= layers:
+            raise InputFault(f"{files.path}: {match['module']}: this network has {layers} layers")
+        width = config.get("hidden_size")
+        reads_stream = match["factor"] == "A" and role in _READS_STREAM and len(info.shape) == 2
+        if reads_stream and type(width) is int and info.shape[1] != width:
+            what = f"made for {info.shape[1]} features, this network has {width}"
+            raise InputFault(f"{files.path}: {match['module']}: {what}")
+    if not any(name.startswith(f"{_PREFIX}{before}") for name in files.tensors) and not files.metadata:
+        found = min(files.tensors, default="nothing")
+        raise InputFault(f"{files.path}: has {found}, no tensor of '{before}...', the layers of this network")
+
+
+def require_task(files: AdapterFiles, served: str, *, trains: bool) -> None:
+    """Refuse an adapter for a task of another kind.
+
+    Args:
+        files: the adapter.
+        served: the objective of the data set.
+        trains: whether the action trains; a language model's adapter may start a classifier.
+
+    Raises:
+        InputFault: naming task_type.
+    """
+    task = files.config.get("task_type")
+    known = _OBJECTIVES.get(task) if isinstance(task, str) else None
+    language = {known, "language_modeling" if served in ("language_modeling", "multiple_choice") else served}
+    differs = known is not None and len({one == "language_modeling" for one in language}) > 1
+    if differs and not (trains and known == "language_modeling"):
+        raise InputFault(f"{files.path / _CONFIG}: task_type: {task} does not fit a data set for {served}")
 
 
 def objective(files: AdapterFiles, task: str | None) -> str:
@@ -139,7 +218,7 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     """
     if not adapters or not (adapters[0] / _METADATA).is_file():
         return {}
-    table = _metadata(adapters[0] / _METADATA)
+    table = _metadata(adapters[0])
     is_same = table.get("evaluation", {}).get("dataset") == dataset
     template = table.get("template") if is_same else table.get("templates", {}).get(dataset)
     return {} if template is None else {"template": template}
@@ -153,9 +232,9 @@ def extra_methods(metadata: Mapping[str, Any]) -> list[str]:
     return sorted({str(one.get("method")) for one in missing})
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """Read metadata.json and check the keys that this module uses."""
-    table = read_json(path)
+def _metadata(directory: Path) -> dict[str, Any]:
+    """Read the metadata.json that this program wrote and check the keys that this module uses."""
+    table, path = own_record(directory), directory / _METADATA
     if not isinstance(table.get("evaluation", {}), dict):
         raise InputFault(f"{path}: evaluation: must be a table")
     if not isinstance(table.get("template"), str | None):

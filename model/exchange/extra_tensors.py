@@ -97,6 +97,13 @@ def read_extra(directory: Path, metadata: Mapping[str, Any], where: Path) -> dic
         if site not in found:
             raise InputFault(f"{path}: tensor {name}: {where.name} does not describe its site")
         found[site][rest] = tensor
-    return {
-        site: Extra(bind(Recipe, described[site], f"{where}: {KEY}: {site}"), found[site]) for site in found
-    }
+    return {site: _extra(described[site], found[site], f"{where}: {KEY}: {site}") for site in found}
+
+
+def _extra(described: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Extra:
+    """Return the adapter of a site; a rank above every size of its tensors is refused before it is built."""
+    recipe = bind(Recipe, described, where)
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=1)
+    if recipe.rank > max(largest, 1):
+        raise InputFault(f"{where}: rank: {recipe.rank}, but the largest size of its tensors is {largest}")
+    return Extra(recipe, tensors)

@@ -150,6 +150,18 @@ def load_factors(
             raise InputFault(f"{where}: {path}: {refusal}") from None
 
 
+def _misfit(name: str, ours: torch.Tensor | None, theirs: torch.Tensor) -> str:
+    """Return why a tensor cannot be loaded."""
+    shape = tuple(theirs.shape)
+    is_vocabulary = name.split(".")[-2] in ("embed_tokens", "word_embeddings", "lm_head", "decoder")
+    if ours is None or not is_vocabulary or ours.shape[1:] != theirs.shape[1:]:
+        return f"the network has no such tensor of shape {shape}"
+    return (
+        f"has {shape[0]} rows, the network {ours.shape[0]}; if the vocabulary was extended, give a"
+        " base saved with the extended one"
+    )
+
+
 def load_whole_modules(network: nn.Module, adapter: PeftAdapter) -> None:
     """Copy the tensors of the modules that an adapter saves whole, the task's head among them.
 
@@ -158,8 +170,8 @@ def load_whole_modules(network: nn.Module, adapter: PeftAdapter) -> None:
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
     for name, value in adapter.head.items():
-        if name not in parameters or parameters[name].shape != value.shape:
-            shape = tuple(value.shape)
-            raise InputFault(f"{adapter.source}: {name}: the network has no such tensor of shape {shape}")
+        ours = parameters.get(name)
+        if ours is None or ours.shape != value.shape:
+            raise InputFault(f"{adapter.source}: {name}: {_misfit(name, ours, value)}")
         with torch.no_grad():
             parameters[name].copy_(value)

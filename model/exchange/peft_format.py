@@ -8,7 +8,7 @@ know are written.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from configs.runs.adapter_record import own_record
 from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256, write_bytes, write_text
+from model.exchange.adapter_config import config_faults, is_target, read_config, unused_names, value_of
 from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
+from model.exchange.other_methods import adalora_modules, adalora_scale, vera_modules
 from model.tensors.weights import load_tensors
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 METADATA = "metadata.json"
 _PREFIX = "base_model.model."
+_SHARED = ("base_model.vera_A", "base_model.vera_B")
 _FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
-_UNSUPPORTED = (
-    "use_dora",
-    "lora_bias",
-    "layer_replication",
-    "trainable_token_indices",
-    "alora_invocation_tokens",
-    "target_parameters",
-    "use_qalora",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-)
-_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
-"""Values of `init_lora_weights` that leave the base unchanged; others (PiSSA, OLoRA, LoftQ, …) change it."""
-_LARGEST_ALPHA = 1e30
+_EMBEDDING = re.compile(r"^(?P<module>.+)\.lora_embedding_(?P<factor>[AB])(?:\.default)?$")
+_WHOLE = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.(?:weight|bias)$)")
+_FROZEN_COPY = re.compile(r"\.original_module\.(?:weight|bias)$")
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,8 @@ class PeftAdapter:
         saved: full names of the modules that the tensors of `head` belong to; empty in one that was read.
         extra: site -> an adapter that PEFT has no form for.
         source: the directory it was read from, named in faults; empty where it was not read.
+        shares_inputs: every A has the columns of the widest module; a module uses the first of them.
+        notes: what of its configuration is not used, a line each.
     """
 
     modules: Mapping[str, Factors]
@@ -79,6 +71,8 @@ class PeftAdapter:
     saved: Sequence[str] = ()
     extra: Mapping[str, Extra] = field(default_factory=dict)
     source: str = ""
+    shares_inputs: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, dropout: float) -> None:
@@ -149,88 +143,70 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
         InputFault: naming file and key or tensor, for a missing or changed file, a method other than LoRA, an
             option that is not supported, a rank other than the tensors', or a value that is not finite.
     """
-    config = _json(directory / CONFIG, flag)
-    where = str(directory / CONFIG)
-    _require_plain_lora(config, where)
-    path = directory / TENSORS
+    config, path, where = read_config(directory / CONFIG), directory / TENSORS, str(directory / CONFIG)
+    faults = list(config_faults(config, where))
     if not path.exists():
-        raise InputFault(f"{flag}: {directory} holds no {TENSORS}")
-    metadata = _json(directory / METADATA, flag) if (directory / METADATA).exists() else {}
-    digests = metadata.get("sha256", {})
-    if not isinstance(digests, dict) or digests.get(TENSORS, sha256(path)) != sha256(path):
+        faults.append(f"{flag}: {directory} holds no {TENSORS}")
+    if faults:
+        raise InputFault(*faults)
+    metadata = own_record(directory)
+    if metadata and metadata["sha256"][TENSORS] != sha256(path):
         raise InputFault(f"{path}: its bytes are not those that {METADATA} records")
     extra = read_extra(directory, metadata, directory / METADATA)
-    modules, head = _split(load_tensors(path), path)
+    modules, head = _modules(load_tensors(path), config["peft_type"], path)
     if not modules and not extra:
         raise InputFault(f"{path}: holds no LoRA tensor")
+    factors = _scaled(modules, config, directory)
     return PeftAdapter(
-        _scaled(modules, config, directory), head, metadata, extra=extra, source=str(directory)
+        factors,
+        head,
+        metadata,
+        extra=extra,
+        source=str(directory),
+        shares_inputs=config["peft_type"] == "VERA",
+        notes=tuple(unused_names(config, list(modules), where)) if modules and not metadata else (),
     )
 
 
-def _require_plain_lora(config: Mapping[str, Any], where: str) -> None:
-    """Refuse options that give the tensors another meaning, and malformed numbers."""
-    if config.get("peft_type") != "LORA":
-        raise InputFault(f"{where}: peft_type: must be LORA, got {config.get('peft_type')!r}")
-    for key in _UNSUPPORTED:
-        if config.get(key):
-            raise InputFault(f"{where}: {key}: not supported, got {config[key]!r}")
-    if config.get("bias", "none") != "none":
-        raise InputFault(f"{where}: bias: only 'none' is supported, got {config['bias']!r}")
-    start = config.get("init_lora_weights")
-    if not any(start is word or start == word for word in _STARTS):
-        raise InputFault(f"{where}: init_lora_weights: not supported, {start!r} changes the base's weights")
-    _require_numbers(config, where, "r", "rank_pattern", _is_rank, "a whole number above 0")
-    _require_numbers(config, where, "lora_alpha", "alpha_pattern", _is_alpha, "a finite number")
-
-
-def _is_rank(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _is_alpha(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < _LARGEST_ALPHA
-
-
-def _require_numbers(
-    config: Mapping[str, Any],
-    where: str,
-    key: str,
-    pattern_key: str,
-    is_allowed: Callable[[Any], bool],
-    allowed: str,
-) -> None:
-    """Check a number and those of the patterns that replace it for some modules."""
-    patterns = config.get(pattern_key) or {}
-    if not isinstance(patterns, dict):
-        raise InputFault(f"{where}: {pattern_key}: must be a table of patterns, got {patterns!r}")
-    for shown, value in [(key, config.get(key)), *((f"{pattern_key}: {k}", v) for k, v in patterns.items())]:
-        if not is_allowed(value):
-            raise InputFault(f"{where}: {shown}: must be {allowed}, got {value!r}")
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InputFault(f"{where}: {pattern_key}: {pattern}: no valid pattern: {error}") from None
+def _modules(
+    tensors: Mapping[str, Tensor], kind: str, path: Path
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the factors of each module, and the tensors of modules that are saved whole by full name."""
+    for name in tensors:
+        if not name.startswith((_PREFIX, *_SHARED)):
+            raise InputFault(f"{path}: tensor {name}: not of PEFT's form '{_PREFIX}...'")
+    plain = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+    if kind == "VERA":
+        modules, rest = vera_modules(plain, str(path))
+    elif kind == "ADALORA":
+        modules, rest = adalora_modules(plain, str(path))
+    else:
+        modules, rest = _split(plain, path)
+    # A module trained whole is saved under up to three names; the trained values count, not the base's.
+    trained = {name for name in rest if ".modules_to_save." in name}
+    kept = {name: tensor for name, tensor in rest.items() if not _FROZEN_COPY.search(name)}
+    ordered = sorted(kept, key=lambda name: name in trained)
+    return modules, {_WHOLE.sub("", name): kept[name] for name in ordered}
 
 
 def _split(
     tensors: Mapping[str, Tensor], path: Path
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     modules: dict[str, dict[str, Tensor]] = {}
-    head: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if not name.startswith(_PREFIX):
-            raise InputFault(f"{path}: tensor {name}: not of PEFT's form '{_PREFIX}...'")
-        plain = name.removeprefix(_PREFIX)
-        match = _FACTOR.match(plain)
+        match = _FACTOR.match(name)
+        embedding = _EMBEDDING.match(name)
         if match:
             modules.setdefault(match["module"], {})[match["factor"]] = tensor
-        elif "lora_" in plain:
-            raise InputFault(f"{path}: tensor {name}: no part of a plain LoRA")
+        elif embedding:  # delta is (B A)^T: a table has a row for each word
+            other = {"A": "B", "B": "A"}[embedding["factor"]]
+            modules.setdefault(embedding["module"], {})[other] = tensor.T
+        elif "lora_" in name:
+            raise InputFault(f"{path}: tensor {_PREFIX}{name}: no part of a plain LoRA")
         else:
-            head[plain.replace(".modules_to_save.default.", ".")] = tensor
-    return modules, head
+            rest[name] = tensor
+    return modules, rest
 
 
 def _scaled(
@@ -247,35 +223,29 @@ def _scaled(
             raise InputFault(
                 f"{directory / TENSORS}: {module}: lora_A and lora_B must be matrices of real numbers"
             )
-        rank = _pattern(config.get("rank_pattern") or {}, module, config.get("r"))
-        alpha = _pattern(config.get("alpha_pattern") or {}, module, config.get("lora_alpha"))
-        if a.shape[0] != rank or b.shape[1] != rank:
-            raise InputFault(
-                f"{directory}: {module}: {CONFIG} says r = {rank}, {TENSORS} holds rank {a.shape[0]} (A) and"
-                f" {b.shape[1]} (B)"
-            )
-        result[module] = Factors(a, b, alpha / (rank**0.5 if config.get("use_rslora") else rank))
+        result[module] = Factors(a, b, _scale(module, (a.shape[0], b.shape[1]), config, directory))
     return result
 
 
-def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Return the value of the first pattern that matches the end of the module's name, as PEFT does."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _json(path: Path, flag: str) -> dict[str, Any]:
-    if not path.exists():
-        raise InputFault(f"{flag}: {path.parent} holds no {path.name}")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputFault(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise InputFault(f"{path}: must hold a JSON object")
-    return content
+def _scale(module: str, ranks: tuple[int, int], config: Mapping[str, Any], directory: Path) -> float:
+    """Return the scale of a module, after comparing the ranks of A and B with the configuration."""
+    where, kind = str(directory / CONFIG), config["peft_type"]
+    if kind == "VERA":
+        return 1.0
+    if kind == "ADALORA":
+        return adalora_scale(config["lora_alpha"], ranks[0])
+    if not is_target(config, module, where):
+        raise InputFault(
+            f"{where}: target_modules: does not name {module}, which {TENSORS} has; PEFT would ignore it"
+        )
+    rank = value_of(config, "r", module, where)
+    if ranks != (rank, rank):
+        raise InputFault(
+            f"{directory}: {module}: {CONFIG} says r = {rank}, {TENSORS} holds rank {ranks[0]} (A) and"
+            f" {ranks[1]} (B)"
+        )
+    alpha = value_of(config, "lora_alpha", module, where)
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:

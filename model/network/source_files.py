@@ -20,6 +20,7 @@ _SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Number format in safetensors -> its name."""
 DTYPES = tuple(_SAVED.values())
 """Number formats of a checkpoint."""
+_REAL = (*_SAVED, "F64")
 _GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
 """Architecture in GGUF -> `model_type` in transformers, where they differ."""
 _GGUF_KEYS = {
@@ -91,7 +92,14 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
     if pretrained:
         for path in weight_files(source):
             if path.suffix == ".safetensors":
-                read_header(path)
+                _require_real(path)
+
+
+def _require_real(path: Path) -> None:
+    """Refuse weights and biases that are not floating-point numbers; buffers may be integers."""
+    for name, info in read_header(path).items():
+        if name.endswith((".weight", ".bias")) and info.dtype not in _REAL:
+            raise InputFault(f"{path}: {name}: must be floating-point numbers, is {info.dtype}")
 
 
 def family_of(config: Mapping[str, Any], source: LocalSource) -> Family:

@@ -98,7 +98,8 @@ def assign(
         allow_missing: state-dict names that may be missing (tied weights).
 
     Raises:
-        InputFault: with one line each for missing, unexpected and wrongly shaped tensors.
+        InputFault: with one line each for missing and unexpected tensors, wrong shapes, and integers in place
+            of floating-point numbers.
     """
     targets = module.state_dict(keep_vars=True)
     missing = [name for name in targets if name not in tensors and name not in allow_missing]
@@ -108,7 +109,12 @@ def assign(
         for name, target in targets.items()
         if name in tensors and tensors[name].shape != target.shape
     ]
-    found = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes}
+    formats = [
+        f"{name} {tensors[name].dtype}".replace("torch.", "")
+        for name, target in targets.items()
+        if name in tensors and tensors[name].is_floating_point() != target.is_floating_point()
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "wrong shape": shapes, "wrong data type": formats}
     lines = [f"{where}: {what}: {_listed(names)}" for what, names in found.items() if names]
     if lines:
         raise InputFault(*lines)

@@ -2,11 +2,14 @@
 
 import json
 
+import peft
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from model.exchange.export import collect, export
+from model.assembly.assembly import assemble
+from model.assembly.placement import Plans
+from model.exchange.export import collect, export, logits
 from model.exchange.peft_format import TENSORS
 from model.injection.attach import attach, locate
 from model.network.backbone import load_backbone
@@ -112,3 +115,26 @@ def copied(exported, target, *, config=None, tensors=None):
     text = json.loads((exported / "adapter_config.json").read_text()) | (config or {})
     (target / "adapter_config.json").write_text(json.dumps(text))
     return target
+
+
+def moved(network):
+    """Give every trainable tensor another value, as training does."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+def saved_by_peft(directory, host, objective, config):
+    """Let PEFT save an adapter of a host, and return its logits."""
+    with quiet_transformers():
+        theirs = moved(peft.get_peft_model(stock(host, objective), config))
+        theirs.save_pretrained(directory)
+    return logits(theirs, batch())
+
+
+def load_adapter_of_peft(directory, host, objective):
+    """Load an adapter as its own files describe it."""
+    return assemble(load_host(host, objective), Plans(), directory, 0)

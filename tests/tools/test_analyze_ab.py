@@ -73,7 +73,11 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path, capsys):
     ]
     gates = {"layer_0/w1": Extra(Recipe("shortcut", 1, 1.0), {"G": torch.ones(2)})}
     write(
-        tmp_path / "none", replace(adapter(0), modules={}, extra=gates), task_type="X", base="x", dropout=0.0
+        tmp_path / "none",
+        replace(adapter(0), modules={}, extra=gates),
+        task_type="CAUSAL_LM",
+        base="x",
+        dropout=0.0,
     )
     assert main([str(runs[0]), str(tmp_path / "none"), "--output", "d.json"]) == 2
     assert "none has no A and B matrices" in capsys.readouterr().err

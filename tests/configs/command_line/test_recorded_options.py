@@ -139,12 +139,24 @@ def test_a_spoilt_record_is_named(resume, run):
     assert refusal.value.lines[0].startswith(f"{run / 'config.toml'}:1: ")
 
 
+OWN = {"sha256": {"adapter_model.safetensors": "0" * 64}}
+"""What marks a metadata.json as written by this program."""
+
+
+@pytest.mark.parametrize("text", ["[]", '{"evaluation": 3}', '{"evaluation": "mmlu 0.41"}', '{"sha256": 1}'])
+def test_metadata_of_another_tool_is_not_used(adapter, text):
+    adapter.write_text(text)
+    assert parse(["test", "opt_lora", "mrpc", "--adapter", "adapter"]).options.batch_size == 16
+
+
 @pytest.fixture
 def adapter(here):
     """An adapter that recorded how it was evaluated."""
     (here / "adapter").mkdir()
     path = here / "adapter" / "metadata.json"
-    path.write_text(json.dumps({"evaluation": {"batch_size": 3, "precision": "bf16-true", "seed": None}}))
+    path.write_text(
+        json.dumps(OWN | {"evaluation": {"batch_size": 3, "precision": "bf16-true", "seed": None}})
+    )
     return path
 
 
@@ -158,7 +170,7 @@ def test_test_takes_evaluation_options_from_an_adapter(adapter):
 
 def test_the_data_table_of_an_adapter_is_used_for_its_own_data_set_only(adapter, here):
     table = {"template": "{question}", "validation_examples": 3}
-    adapter.write_text(json.dumps({"evaluation": {"dataset": "gsm8k", "data": table}}))
+    adapter.write_text(json.dumps(OWN | {"evaluation": {"dataset": "gsm8k", "data": table}}))
     (here / "own.toml").write_text('[data]\ntemplate = "Q: {question}"\n')
     words = ["test", "opt_lora", "--adapter", "adapter"]
     bound = parse(words)
@@ -176,13 +188,12 @@ def test_the_data_table_of_an_adapter_is_used_for_its_own_data_set_only(adapter,
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"evaluation": {"data": 3}}', "evaluation.data: must be an object"),
-        ('{"evaluation": {"batch_size": "3"}}', "evaluation.batch_size: must be a whole number"),
-        ('{"evaluation": {"batch_sise": 3}}', "unknown key; did you mean 'batch_size'?"),
-        ('{"evaluation": 3}', "must be a JSON object with an object 'evaluation'"),
-        ("[]", "must be a JSON object"),
-        ("{", "must be a JSON object"),
-        ("[" * 100000, "must be a JSON object"),
+        (json.dumps(OWN | {"evaluation": {"data": 3}}), "evaluation.data: must be an object"),
+        (json.dumps(OWN | {"evaluation": {"batch_size": "3"}}), "evaluation.batch_size: must be a whole"),
+        (json.dumps(OWN | {"evaluation": {"batch_sise": 3}}), "unknown key; did you mean 'batch_size'?"),
+        (json.dumps(OWN | {"evaluation": 3}), "evaluation: must be an object"),
+        ("{", "is not valid JSON"),
+        ("[" * 100000, "is not valid JSON"),
     ],
 )
 def test_spoilt_adapter_metadata_is_refused(adapter, text, message):

@@ -275,7 +275,7 @@ def test_matrices_that_another_generator_draws_are_refused(trained, ground, caps
     own["layer_0/w1.origin"][1] += 1
     save_file(own, adapter / "extra.safetensors")
     table = json.loads((adapter / "metadata.json").read_text())
-    table["sha256"] = {"extra.safetensors": sha256(adapter / "extra.safetensors")}
+    table["sha256"]["extra.safetensors"] = sha256(adapter / "extra.safetensors")
     (adapter / "metadata.json").write_text(json.dumps(table))
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"))
     assert launch("test", "llama_lora", "rte", "--adapter", adapter, *data) == 2

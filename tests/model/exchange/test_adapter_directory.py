@@ -9,6 +9,9 @@ from safetensors.torch import save_file
 from configs.runtime.faults import InputFault
 from model.exchange.adapter_directory import find_adapter, labels, objective, read_files, trained_prompt
 
+OWN = {"sha256": {"adapter_model.safetensors": "0" * 64}}
+"""What marks a metadata.json as written by this program."""
+
 
 def _adapter(directory, metadata=None, head=None, **config):
     directory.mkdir(parents=True)
@@ -16,7 +19,7 @@ def _adapter(directory, metadata=None, head=None, **config):
     tensors = {"base_model.model.a.lora_A.weight": torch.zeros(2, 4)}
     save_file({**tensors, **(head or {})}, directory / "adapter_model.safetensors")
     if metadata is not None:
-        (directory / "metadata.json").write_text(json.dumps(metadata))
+        (directory / "metadata.json").write_text(json.dumps(OWN | metadata))
     return directory
 
 
@@ -42,7 +45,7 @@ def test_the_objective_is_recorded_or_given(tmp_path):
 def test_the_prompt_of_the_same_data_set_is_taken(tmp_path):
     def recorded(name, **metadata):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "metadata.json").write_text(json.dumps(metadata))
+        (tmp_path / name / "metadata.json").write_text(json.dumps(OWN | metadata))
         return [tmp_path / name]
 
     own = recorded("own", template="Q: {question}", evaluation={"dataset": "gsm8k"})

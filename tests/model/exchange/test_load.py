@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from configs.runtime.faults import InputFault
+from configs.runtime.files import sha256
 from model.assembly.assembly import assemble
 from model.assembly.placement import Plans
 from model.exchange.export import logits
 from model.exchange.load import attach_peft, load_factors, load_whole_modules, recorded_configs
-from model.exchange.peft_format import METADATA, read
+from model.exchange.peft_format import METADATA, TENSORS, read
 from model.injection.attach import attach, locate
 from model.network.snapshot import quiet_transformers
 from model.plan.attention_heads import projection_config
@@ -172,7 +173,10 @@ def test_misfitting_files_are_refused_before_anything_is_attached(hosts, exporte
             "says r = 16, adapter_model.safetensors holds rank 4",
         ),
         "infinite": ({"tensors": broken}, f"not finite in {prefix}.q_proj.lora_A.weight"),
-        "module": ({"tensors": other}, "self_attn.layer_norm is no adaptable linear layer of this network"),
+        "module": (
+            {"tensors": other},
+            "target_modules: does not name model.decoder.layers.0.self_attn.layer_norm",
+        ),
         "width": ({"tensors": wide}, "made for 48 -> 32 features, this network has 32 -> 32"),
         "dora": ({"config": {"use_dora": True}}, "use_dora: not supported"),
         "bias": ({"config": {"bias": "lora_only"}}, "bias: only 'none' is supported"),
@@ -192,7 +196,9 @@ def test_a_head_that_does_not_fit_is_refused(hosts, exported, tmp_path, shape):
 
 def test_another_base_is_noted(hosts, exported, tmp_path):
     target = copied(exported, tmp_path / "x")
-    (target / METADATA).write_text(json.dumps({"base_digest": "f" * 64}))
+    (target / METADATA).write_text(
+        json.dumps({"sha256": {TENSORS: sha256(target / TENSORS)}, "base_digest": "f" * 64})
+    )
     backbone = load_host(hosts["opt"])
     (note,) = assemble(backbone, Plans(), target, 0).notes
     assert re.search(f"trained on another base .digest ffffffffffff, loaded {backbone.digest[:12]}.", note)

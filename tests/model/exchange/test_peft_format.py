@@ -174,7 +174,10 @@ def test_a_changed_byte_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"peft_type": "IA3"}, "peft_type: must be LORA, got 'IA3'"),
+        (
+            {"peft_type": "IA3"},
+            "peft_type: must be one of LORA, VERA, ADALORA, got 'IA3'; convert it with PEFT's save_as_lora",
+        ),
         ({"use_dora": True}, "use_dora: not supported"),
         ({"lora_bias": True}, "lora_bias: not supported"),
         ({"bias": "all"}, "bias: only 'none' is supported, got 'all'"),
@@ -211,7 +214,7 @@ def test_starts_that_leave_the_base_alone_are_taken(written, start):
     [
         ({"model.a.lora_A.weight": torch.ones(2, 6)}, "tensor model.a.lora_A.weight: not of PEFT's form"),
         ({"base_model.model.a.lora_magnitude_vector": torch.ones(2)}, "no part of a plain LoRA"),
-        ({"base_model.model.e.lora_embedding_A": torch.ones(2, 6)}, "no part of a plain LoRA"),
+        ({"base_model.model.e.lora_embedding_A": torch.ones(2, 6)}, "e: needs lora_A and lora_B, has ['B']"),
         ({"base_model.model.a.q_proj.lora_A.weight": None}, "a.q_proj: needs lora_A and lora_B, has ['B']"),
         (
             {"base_model.model.a.q_proj.lora_A.weight": torch.ones(2)},
@@ -237,12 +240,20 @@ def test_a_file_without_factors_is_refused(written):
 def test_a_missing_file_is_named(written, name):
     directory = written()
     (directory / name).unlink()
-    assert _refused(directory) == f"--adapter: {directory} holds no {name}"
+    assert str(directory) in _refused(directory)
+    assert name in _refused(directory)
 
 
-@pytest.mark.parametrize("name", [CONFIG, METADATA])
 @pytest.mark.parametrize(
-    ("text", "word"), [("", "not valid JSON"), ("[" * 100_000, "not valid JSON"), ("[]", "JSON object")]
+    ("name", "text", "word"),
+    [
+        (CONFIG, "", "is empty"),
+        (CONFIG, "[" * 100_000, "not valid JSON"),
+        (CONFIG, "[]", "JSON object"),
+        (CONFIG, '{"r": 2, "r": 4}', "r: occurs twice"),
+        (METADATA, "", "not valid JSON"),
+        (METADATA, "[" * 100_000, "not valid JSON"),
+    ],
 )
 def test_a_broken_table_is_named(written, name, text, word):
     directory = written()

@@ -134,3 +134,12 @@ def test_checking_needs_no_heavy_library(host):
 def _change_config(host, **changes):
     path = host / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_integer_weights_are_refused_and_integer_buffers_are_not(host):
+    tensors = {"model.decoder.embed_tokens.weight": torch.ones(4, 2)}
+    save_file(tensors | {"position_ids": torch.arange(3)}, host / "model.safetensors")
+    check_source(resolve(str(host), "--load"))
+    save_file(tensors | {"a.weight": torch.ones(2, 2, dtype=torch.int8)}, host / "model.safetensors")
+    message = _refused(check_source, resolve(str(host), "--load"))
+    assert message.endswith("model.safetensors: a.weight: must be floating-point numbers, is I8")

@@ -92,6 +92,11 @@ def test_assign_names_everything_that_does_not_fit_and_copies_nothing():
     assert torch.equal(module.weight, before)
 
 
+def test_assign_refuses_integers_in_place_of_floating_point_numbers():
+    with pytest.raises(InputFault, match="here: wrong data type: weight int32"):
+        assign(nn.Linear(2, 2), {"weight": torch.eye(2, dtype=torch.int32), "bias": torch.ones(2)}, "here")
+
+
 def test_assign_accepts_a_list_of_what_may_be_missing():
     module = nn.Linear(2, 2)
     assign(module, {"weight": torch.eye(2)}, "here", allow_missing=("bias",))

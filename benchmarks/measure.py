@@ -26,7 +26,7 @@ Times = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured ratio beside what it is held against.
+    """One measured ratio and its goal.
 
     Args:
         what: host, method, precision and what the ratio divides by.

@@ -19,7 +19,7 @@ _COUNTS = {"SmolLM2-135M 4x128": 1, "OPT-256 4x64": 8}
 
 
 class _Mask(nn.Module):
-    """Multiply a tensor by a mask of ones whose gradient is asked for."""
+    """Multiply a tensor by a mask of ones that requires a gradient."""
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ _COMMANDS = {
 def cpu_seconds(command: list[str], bytecode: str) -> float:
     """Run a command to its end and return the CPU time it used, user and system.
 
-    Compiled modules are kept in `bytecode`, as they are for a user, whatever the environment says.
+    Compiled modules are kept in `bytecode`, as they are for a user, whatever the environment variables are.
     """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

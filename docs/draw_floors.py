@@ -1,7 +1,7 @@
 """Draw the rooms of the code and which of them imports which: python docs/draw_floors.py.
 
 The picture is made from the imports alone and written to docs/pictures/floors.svg. A room is a folder below
-configs, dataset or model, or a module that lies beside such folders. Arrows that follow from others are left
+configs, dataset or model, or a module next to such folders. Arrows that follow from others are left
 out (transitive reduction), and so are arrows into configs, which every room may import.
 """
 
@@ -20,7 +20,7 @@ Graph = dict[str, set[str]]
 BOX = (166, 34)
 """Width and height of a room."""
 GAP = (22, 38)
-"""Space between rooms beside and above each other."""
+"""Horizontal and vertical space between rooms."""
 MARGIN = 20
 NOTE = "All rooms above may import configs. Arrows that follow from others are left out."
 COLOURS = {"configs": "#e7e3d4", "dataset": "#d9e8d4", "model": "#d5e2f0"}
@@ -144,7 +144,7 @@ def _width(place: str) -> float:
 
 
 def _spread(order: Sequence[str], axis: float) -> dict[str, float]:
-    """Return the centres of places beside each other, in the given order around an axis."""
+    """Return the centres of places side by side, in the given order around an axis."""
     left = axis - sum(map(_width, order)) / 2
     centres = {}
     for place in order:
@@ -154,7 +154,7 @@ def _spread(order: Sequence[str], axis: float) -> dict[str, float]:
 
 
 def _axes(groups: Mapping[tuple[int, int], Sequence[str]]) -> dict[int, float]:
-    """Return column -> x of its middle: columns of packages beside each other, the tops over all of them."""
+    """Return column -> x of its middle: columns of packages side by side, the tops over all of them."""
     columns = {column for column, _ in groups}
     wide = {
         c: max(sum(map(_width, group)) for (one, _), group in groups.items() if one == c) for c in columns

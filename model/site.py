@@ -81,5 +81,5 @@ def role_named(name: str) -> str:
 
 
 def is_shortcut(key: SiteKey) -> bool:
-    """Tell whether a site is a low-rank edit of the residual stream."""
+    """Return whether a site is a low-rank edit of the residual stream."""
     return key.role in SHORTCUT_ROLES

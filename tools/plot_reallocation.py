@@ -25,7 +25,7 @@ _FLAGS = (
     Flag(
         "--trend-output",
         PathText(),
-        "PNG of the share of LoRA modules; default: lora_share.png beside --output.",
+        "PNG of the share of LoRA modules; default: lora_share.png next to --output.",
     ),
 )
 

@@ -18,7 +18,7 @@ from model.search.history import Frequency, frequency, frequency_text, read_freq
 _MOST_SHOWN = 10
 _FLAGS = (
     Flag("HISTORY", PathText(), "A history file.", required=True),
-    Flag("--output", PathText(), "Frequency file to write; default: frequency.toml beside the history."),
+    Flag("--output", PathText(), "Frequency file to write; default: frequency.toml next to HISTORY."),
     Flag("--check", PathText(), "Only compare with this frequency file."),
 )
 

@@ -127,7 +127,7 @@ def reopen(path: Path) -> RunDirectory:
 
 
 def of_checkpoint(checkpoint: Path, rank: int) -> RunDirectory:
-    """Open the run directory that a checkpoint lies in; the first process locks it for all.
+    """Open the run directory that contains a checkpoint; the first process locks it for all.
 
     Raises:
         InputFault: as `reopen`.

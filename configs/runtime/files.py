@@ -47,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`; then it is synced, checked and renamed to `path`.
+    """Yield an empty temporary file next to `path`; then it is synced, checked and renamed to `path`.
 
     Args:
         path: the file to create or replace.
@@ -73,7 +73,7 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `path`; then its files are synced and it is renamed to `path`.
+    """Yield an empty directory next to `path`; then its files are synced and it is renamed to `path`.
 
     Files that belong together appear together. A directory that exists already is renamed to `.NAME.old.tmp`
     first and deleted once the new one has its name, so that a whole one exists at every instant. A kill in
@@ -100,7 +100,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
 
 def recover_directory(path: Path) -> None:
-    """Finish what an interrupted `replacing_directory` left: one whole directory at `path`, none beside it.
+    """Finish what an interrupted `replacing_directory` left: one complete directory at `path`, no copies.
 
     A draft is deleted. The older directory gets its name back where no other one has it, and is deleted where
     the new one is in place.

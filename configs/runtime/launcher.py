@@ -1,9 +1,9 @@
 """Launchers as seen in the environment: who starts the processes, and whether that fits the options.
 
 torchrun and its like set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; srun sets SLURM_STEP_ID,
-SLURM_PROCID and SLURM_NTASKS; Lightning, which starts a run's processes otherwise, sets LOCAL_RANK, NODE_RANK
-and WORLD_SIZE for those it starts. A variable left over from something else would make a run train twice into
-one directory or wait for processes that never come, so each has to fit `--num-devices` times `--nodes`.
+SLURM_PROCID and SLURM_NTASKS; without one, Lightning starts the processes and sets LOCAL_RANK, NODE_RANK
+and WORLD_SIZE. A variable left over from another program would make a run train twice into one directory or
+wait for processes that never come, so each has to fit `--num-devices` times `--nodes`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -78,18 +78,18 @@ def launch_faults(environment: Mapping[str, str], devices: int, nodes: int) -> I
 def _count_faults(
     environment: Mapping[str, str], numbers: Mapping[str, int], devices: int, nodes: int
 ) -> Iterator[str]:
-    """Check what torchrun, a launcher like it, or Lightning says of the processes."""
+    """Check the variables that torchrun, a launcher like it, or Lightning sets."""
     world = devices * nodes
-    asked = f"--num-devices {devices} and --nodes {nodes} make {_processes(world)}"
+    expected = f"--num-devices {devices} and --nodes {nodes} make {_processes(world)}"
     counts = {"WORLD_SIZE": world, "LOCAL_WORLD_SIZE": devices}
     for name, count in counts.items():
         if numbers.get(name, count) != count:
-            yield f"--num-devices: {name}={numbers[name]} in the environment, but {asked}; {_advice(name)}"
+            yield f"--num-devices: {name}={numbers[name]} in the environment, but {expected}; {_advice(name)}"
             return
     for name, count in {"RANK": world, "LOCAL_RANK": devices, "NODE_RANK": nodes}.items():
         if numbers.get(name, 0) >= count:
             flag = "--nodes" if name == "NODE_RANK" else "--num-devices"
-            yield f"{flag}: {name}={numbers[name]} in the environment, but {asked}; {_advice(name)}"
+            yield f"{flag}: {name}={numbers[name]} in the environment, but {expected}; {_advice(name)}"
             return
     mpi = environment.get("OMPI_COMM_WORLD_SIZE", "1")
     if mpi != "1" and "WORLD_SIZE" not in numbers:
@@ -104,23 +104,23 @@ def _count_faults(
 
 def _srun_faults(environment: Mapping[str, str], devices: int, nodes: int) -> Iterator[str]:
     """Check the tasks that srun started."""
-    asked = f"--num-devices {devices} and --nodes {nodes} make {_processes(devices * nodes)}"
+    expected = f"--num-devices {devices} and --nodes {nodes} make {_processes(devices * nodes)}"
     tasks = environment.get("SLURM_STEP_NUM_TASKS", environment.get("SLURM_NTASKS", "1"))
     if tasks != str(devices * nodes):
-        yield f"--num-devices: srun started {tasks} tasks (SLURM_NTASKS), but {asked}"
+        yield f"--num-devices: srun started {tasks} tasks (SLURM_NTASKS), but {expected}"
         return
     for name, flag, count in (
         ("SLURM_NTASKS_PER_NODE", "--num-devices", devices),
         ("SLURM_NNODES", "--nodes", nodes),
     ):
         if environment.get(name, str(count)) != str(count):
-            yield f"{flag}: {name}={environment[name]} in the environment, but {asked}"
+            yield f"{flag}: {name}={environment[name]} in the environment, but {expected}"
     if devices * nodes > 1 and "SLURM_NTASKS_PER_NODE" not in environment:
         yield "--num-devices: give srun (or sbatch) --ntasks-per-node, not only --ntasks"
 
 
 def _lightning_faults(environment: Mapping[str, str]) -> Iterator[str]:
-    """Refuse variables by which Lightning changes its Trainer's arguments without a word."""
+    """Refuse variables by which Lightning silently changes its Trainer's arguments."""
     for name in sorted(environment):
         if name.startswith("PL_TRAINER_"):
             yield f"{name}: in the environment it would change the Trainer; unset it and use the options"

@@ -1,15 +1,15 @@
-"""Words of other programs for what is an option here, so that a refusal can name ours.
+"""Option names of other programs, so that a refusal can name the option of this one.
 
 Collected from the command lines of transformers' Trainer, PEFT's examples, LLaMA-Factory, litgpt,
 LightningCLI and lm-evaluation-harness. A value is either the name of an option or a sentence
-that says what to write.
+that explains what to write.
 """
 
 from configs.schema.lookup import keys
 
-_LORA_TOML = "ranks and the like stand in the LoRA TOML of --lora-config"
+_LORA_TOML = "ranks and other adapter settings are in the LoRA TOML of --lora-config"
 _RESUME = "write --resume-training --load RUN/checkpoints/last.ckpt --load-type pl"
-_ACTION = "the first word, ACTION, says what runs: train, test, imp-test or train-dyrealloc"
+_ACTION = "ACTION, the first argument, decides what runs: train, test, imp-test or train-dyrealloc"
 
 FOREIGN_NAMES: dict[str, str] = {
     **dict.fromkeys(("lr", "base_lr", "peak_lr"), "learning_rate"),

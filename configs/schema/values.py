@@ -51,7 +51,7 @@ class Choice:
     """One of a fixed set of words.
 
     Args:
-        what: what the words stand for, in the message `no WHAT 'WORD', one of ...`.
+        what: what the words are, in the message `no WHAT 'WORD', one of ...`.
         allowed: the words.
         aliases: other spelling -> word; a whole number in TOML counts as its decimal spelling.
     """

@@ -85,7 +85,7 @@ class TaskData(LightningDataModule):
     def unscored(self) -> dict[str, int]:
         """Split name -> number of examples that `limit_test_samples` leaves out of a test or of predictions.
 
-        Beside training, validation sets are evaluated in full.
+        During training, validation sets are evaluated in full.
         """
         limit, names = self.limit_test_samples, (*self.test_names, *self.predict_names)
         if limit is None:

@@ -1,8 +1,8 @@
 """The contract of an adapter: a trainable delta at a frozen linear layer, or in the residual stream.
 
 A method is a file in `model/adapters/methods`: a subclass of `Adapter`, which computes the delta, and an
-`AdapterKind`, which tells the framework how to build, fuse, export and load it. Whatever the framework must
-know of a method's tensors is declared by these two; nothing is inferred from a tensor's name.
+`AdapterKind`, which defines how the framework builds, fuses, exports and loads it. These two declare all that
+the framework needs to know about a method's tensors; nothing is inferred from a tensor's name.
 """
 
 from abc import ABC, abstractmethod
@@ -71,7 +71,7 @@ class Adapter(nn.Module, ABC):
 
 
 def is_router(adapter: Adapter, parameter: str) -> bool:
-    """Tell whether a parameter, by its dotted name in the adapter, belongs to a declared router."""
+    """Return whether a parameter, by its dotted name in the adapter, belongs to a declared router."""
     return parameter.partition(".")[0] in adapter.router_parameters
 
 

@@ -49,7 +49,7 @@ def head_blocks(heads: Sequence[tuple[int, float]], width: int) -> tuple[Block, 
     """Return the blocks of heads given as (rank, scale) in order; heads of rank 0 have none.
 
     Args:
-        heads: rank and scale of each head; a single one stands for a linear without heads.
+        heads: rank and scale of each head; a linear without heads has a single one.
         width: outputs of each.
     """
     blocks, row = [], 0
@@ -62,7 +62,7 @@ def head_blocks(heads: Sequence[tuple[int, float]], width: int) -> tuple[Block, 
 
 
 def _is_dense(blocks: Sequence[Block], width: int) -> bool:
-    """Tell whether one block of one head fills all `width` outputs, so that no views need to be cut."""
+    """Return whether one block of one head fills all `width` outputs, so that no views need to be cut."""
     return len(blocks) == 1 and blocks[0].width == width
 
 
@@ -123,7 +123,7 @@ def linear_plus_delta(  # noqa: PLR0913 - flat arguments: a linear's three, a de
 
 
 def is_half_precision(x: Tensor) -> bool:
-    """Tell whether x has 16 bits a number, so that the order of a sum decides what is rounded away."""
+    """Return whether x has 16 bits a number, so that the order of a sum decides what is rounded away."""
     return torch.finfo(x.dtype).bits <= 16
 
 

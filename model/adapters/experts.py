@@ -241,7 +241,7 @@ def build_experts(planned: PlannedSite, seed: int, *, shared_a: bool, routed: bo
     """Return the experts that a site's plan asks for, at their start; A starts as LoRA's would.
 
     Args:
-        planned: the site and its plan; its options tell the number of heads.
+        planned: the site and its plan; its options give the number of heads.
         seed: the run's seed; the start depends on it and the site alone.
         shared_a: one A for all experts.
         routed: a router weighs them.

@@ -11,7 +11,7 @@ from model.adapters.adapter import AdaptedLinear, FusedForward
 
 
 class DrawsDropout(Protocol):
-    """An adapter that says whether it draws a dropout mask in this pass."""
+    """An adapter that reports whether it draws a dropout mask in this pass."""
 
     @property
     def draws_dropout(self) -> bool:

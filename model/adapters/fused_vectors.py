@@ -129,7 +129,7 @@ class _FusedVectorScaled(torch.autograd.Function):
 
 
 def _needs(ctx: Any, number: int, name: str) -> bool:
-    """Tell whether a linear's tensor, named as in `_Tensors`, needs a gradient."""
+    """Return whether a linear's tensor, named as in `_Tensors`, needs a gradient."""
     return ctx.needs_input_grad[3 + number * _SIX + _Tensors._fields.index(name)]
 
 
@@ -182,7 +182,7 @@ def _vector_gradients(
     """Return the gradients of B, v_d and v_b that are needed.
 
     Args:
-        ctx: autograd's; tells which are needed.
+        ctx: autograd's context; holds which gradients are needed.
         number: of the linear.
         part: its tensors.
         z: (B T, R), x' A^T.

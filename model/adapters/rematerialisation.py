@@ -89,7 +89,7 @@ def _remake(node: Any, epsilons: NormEpsilons | None) -> Remake | None:
 
 
 def _is_hooked(node: Any, name: str) -> bool:
-    """Tell whether a saved-tensor hook holds a tensor: unpacking it may work once only, or cost much."""
+    """Return whether a saved-tensor hook holds a tensor: unpacking it may work once only, or cost much."""
     return getattr(node, f"_raw_saved_{name}").unpack_hook is not None
 
 

@@ -133,7 +133,7 @@ def _from_adapter(
 
 
 def _from_plans(recorded: Decision, network: PreTrainedModel, family: Family, plans: Plans) -> Decision:
-    """Return the decision with what the configurations say in place of what an adapter recorded."""
+    """Return the decision with the configurations in place of an adapter's records."""
     size, decision = dimensions(network.config), recorded
     if plans.lora is not None:
         resolution = resolve(plans.lora, size, tuple(family.roles))

@@ -34,7 +34,7 @@ class Differences(NamedTuple):
     """Largest relative differences of logits, computed in float32.
 
     Args:
-        merging: between the merged weights and the adapter beside them.
+        merging: between the merged weights and the unmerged adapter.
         rounding: between the merged weights and the same in the number format of the file.
     """
 

@@ -146,7 +146,7 @@ def read_plans(options: Options, findings: Findings) -> Plans:
 
 
 def read_lora(path: Path) -> Plan:
-    """Read a LoRA TOML; in the copy of a run `heads = "auto"` stands for the number that the run found.
+    """Read a LoRA TOML; in the copy of a run `heads = "auto"` means the number that the run found.
 
     Raises:
         InputFault: a line for each fault.

@@ -60,7 +60,7 @@ class Routed(Protocol):
 
 
 def has_router(adapter: Any) -> TypeGuard[Routed]:
-    """Tell whether an adapter weighs its parts token by token."""
+    """Return whether an adapter weighs its parts token by token."""
     return getattr(adapter, "router", None) is not None
 
 
@@ -218,7 +218,7 @@ def _tables(sites: Mapping[SiteKey, RouterUsage]) -> dict[str, dict[str, Any]]:
 def usage_panels(sites: Mapping[SiteKey, RouterUsage]) -> list[Panel]:
     """Return the heat maps of a group: entropy as a share of log N, then the mean weight of each expert.
 
-    All groups and all experts have the same scale of colours: the middle one stands for 1 / N, an even
+    All groups and all experts have the same scale of colours: the middle one means 1 / N, an even
     weight, the darkest for 2 / N and more.
     """
     entropy = {key: one.normalised_entropy for key, one in sites.items() if len(one.weights) > 1}

@@ -14,7 +14,7 @@ class Mark:
     Args:
         x: its place.
         y: its place.
-        text: written beside it.
+        text: label next to the point.
         series: the series whose colour it has.
         group: the group whose marker it has.
     """

@@ -44,12 +44,12 @@ def attach(
     where: str,
     stream: Stream | None = None,
 ) -> dict[SiteKey, Attachment]:
-    """Build one adapter for each planned site and put it there, switched as the plan says.
+    """Build one adapter for each planned site and attach it, switched on or off as planned.
 
     Args:
         network: the host; its state-dict keys do not change.
         sites: all sites of the network.
-        configs: what the plan says for the sites with a rank above zero.
+        configs: the plan's configuration of each site with a rank above zero.
         seed: the run's seed; each adapter's start depends on it and the site alone.
         where: the plan's file, named in faults.
         stream: the network's layers, for kinds that sit in the residual stream.

@@ -87,7 +87,7 @@ class Attachment(nn.Module, ABC):
 
     @abstractmethod
     def _install(self) -> None:
-        """Set or remove the host's override, as `active` tells."""
+        """Set or remove the host's override, according to `active`."""
 
     def _follow_mode(self, host: nn.Module) -> None:
         """Take the host's mode over: `network.eval()` alone must switch off the adapter's dropout too."""
@@ -96,7 +96,7 @@ class Attachment(nn.Module, ABC):
 
 
 def switch(attachments: Mapping[SiteKey, Attachment], on: Mapping[str, bool]) -> None:
-    """Switch every attachment as a record says; what it does not name is off.
+    """Switch every attachment as recorded; modules that are not in the record are off.
 
     Args:
         attachments: by site.

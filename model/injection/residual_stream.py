@@ -72,7 +72,7 @@ class Stream:
         network: the host; its classes, places and state-dict keys do not change.
         family: its family.
         layers: their number.
-        norm: how terms join the sums; `wire` tells after which sites `renorm` applies its norms.
+        norm: how terms join the sums; `wire` determines after which sites `renorm` applies its norms.
 
     Raises:
         InputFault: when the network's configuration runs its layers in a way that has no such sums.

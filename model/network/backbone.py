@@ -130,7 +130,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
 
 
 def _with_settings(backbone: Backbone, local: LocalSource, loaded: StockNetwork) -> Backbone:
-    """Return the backbone with plain settings for decoding, and with what its files had to say."""
+    """Return the backbone with plain settings for decoding, and with the notes about its files."""
     plain_settings(backbone.network)
     notes, settings = loaded.notes, None
     if backbone.objective == "language_modeling":

@@ -1,4 +1,4 @@
-"""How a language model decodes: as this program asks, whatever the files of its base recommend.
+"""Decoding settings of a language model: those of this program, whatever the files of its base recommend.
 
 A base may bring a generation_config.json with sampling, beams, penalties or suppressed tokens, which
 `generate` of transformers follows silently. Here a network gets settings without any of them; the file is

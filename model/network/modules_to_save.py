@@ -1,8 +1,8 @@
 """Modules trained in full besides adapters, and exported with them: PEFT's `modules_to_save`.
 
 Source: huggingface/peft, `ModulesToSaveWrapper`: a copy of the module is trained and replaces it.
-Differs: a name matches whole components of a module's path (`norm` is not `input_layernorm`). A module stands
-for the modules below it that have tensors. Named modules that share a tensor keep sharing it, while PEFT
+Differs: a name matches whole components of a module's path (`norm` is not `input_layernorm`). A module means
+the modules below it that have tensors. Named modules that share a tensor keep sharing it, while PEFT
 trains a copy for each; a tensor shared with a module that is not named is copied, as in PEFT.
 """
 
@@ -57,12 +57,12 @@ def _own(module: nn.Module) -> list[str]:
 
 
 def _fits(name: str, path: str) -> bool:
-    """Tell whether the path, or that of a parent module, ends with the name's components."""
+    """Return whether the path, or that of a parent module, ends with the name's components."""
     return f".{name}." in f".{path}."
 
 
 def is_within(name: str, modules: Iterable[str]) -> bool:
-    """Tell whether a dotted path is one of the modules or lies below one."""
+    """Return whether a dotted path is one of the modules or lies below one."""
     return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 

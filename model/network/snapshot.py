@@ -40,7 +40,7 @@ def local_copy(source: Source, *, pretrained: bool = True) -> LocalSource:
         pretrained: whether the weights are needed.
 
     Raises:
-        InputFault: for a name unknown to the hub, or not cached when the hub may not be asked.
+        InputFault: for a name unknown to the hub, or not cached when the hub may not be accessed.
         SystemFault: when the hub cannot be reached or the cache cannot be written.
     """
     if source.kind == "hub":
@@ -88,7 +88,7 @@ def _download_files(source: HubSource, patterns: list[str]) -> Path:
         raise InputFault(f"{source.flag}: the hub has no model '{source.word}'") from None
     except LocalEntryNotFoundError:
         if source.offline or os.environ.get("HF_HUB_OFFLINE") == "1":
-            what = f"'{source.word}' is not in the local cache, and the hub may not be asked"
+            what = f"'{source.word}' is not in the local cache, and the hub may not be accessed"
             raise InputFault(f"{source.flag}: {what}") from None
         raise SystemFault(f"{source.flag}: the hub cannot be reached for '{source.word}'") from None
     except OSError as error:

@@ -33,7 +33,7 @@ _LONGEST_REASON = 300
 
 @dataclass(frozen=True)
 class StockNetwork:
-    """A stock network, and what its files had to say about its head.
+    """A stock network, and notes from its files about its head.
 
     Args:
         network: the network.
@@ -133,7 +133,7 @@ def pretrained_network(
 
 
 def _untie(network: PreTrainedModel) -> tuple[str, ...]:
-    """Let the configuration say that two different tables of embeddings are not tied, and return a note."""
+    """Mark two different embedding tables as untied in the configuration, and return a note."""
     ours, theirs = network.get_input_embeddings(), network.get_output_embeddings()
     if not getattr(network.config, "tie_word_embeddings", False) or theirs is None:
         return ()
@@ -231,7 +231,7 @@ def random_network(
 
 
 def has_tensors(module: str, names: Collection[str]) -> bool:
-    """Tell whether any of the tensors, given by dotted names, lies in a module, given by its dotted path."""
+    """Return whether any of the tensors, by dotted name, is in a module, given by its dotted path."""
     return any(name.startswith(f"{module}.") for name in names)
 
 
@@ -256,7 +256,7 @@ def loading_faults(source: Source) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an exception of transformers says, on one line and without its advice.
+    """Return the message of a transformers exception, on one line and without its advice.
 
     Some messages advise to disable safety checks, or to look for the model on the hub.
     """
@@ -272,7 +272,7 @@ def _auto_class(objective: str) -> type[AutoModelForCausalLM] | type[AutoModelFo
 
 
 def _belongs_to_a_layer(family: Family, name: str) -> bool:
-    """Tell whether a tensor belongs to a layer, so that dropping it would change the network."""
+    """Return whether a tensor belongs to a layer, so that dropping it would change the network."""
     # A base saved without a head has no prefix, hence the path's tail.
     layers = family.layer.format(layer="").partition(".")[2]
     return layers in name and not name.endswith("rotary_emb.inv_freq")

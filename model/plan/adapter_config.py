@@ -38,5 +38,5 @@ class AdapterConfig:
 
     @property
     def is_on(self) -> bool:
-        """Tell whether the adapter exists and works."""
+        """Return whether the adapter exists and works."""
         return self.rank > 0 and not self.disabled and self.importance != 0

@@ -92,7 +92,7 @@ class ByScore:
         return self.final_share + (self.initial_share - self.final_share) * left
 
     def decides(self, step: int, length: RunLength) -> bool:
-        """Tell whether a step freezes matrices: once a window between the warm-ups, then every step."""
+        """Return whether a step freezes matrices: once a window between the warm-ups, then every step."""
         start, end = self.limits(length)
         return step > start and (step > end or step % self.window_steps == 0)
 
@@ -144,7 +144,7 @@ class ByEpoch:
         return 0.0 if step >= length.in_steps(self.after_epochs, self.after_ratio) else 1.0
 
     def decides(self, step: int, length: RunLength) -> bool:
-        """Tell whether all matrices are frozen from this step on."""
+        """Return whether all matrices are frozen from this step on."""
         return self.share(step, length) == 0.0
 
     def check(self, epochs: int) -> None:

@@ -51,7 +51,7 @@ def read_shortcuts(path: Path, where: str = "--shortcut-config") -> Plan:
 
 
 def site_exists(key: SiteKey) -> bool:
-    """Tell whether a network has this site: no layer precedes layer 0, so it has no shortcut2."""
+    """Return whether a network has this site: no layer precedes layer 0, so it has no shortcut2."""
     return key.role != "shortcut2" or key.layer > 0
 
 

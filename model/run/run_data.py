@@ -1,4 +1,4 @@
-"""What a run asks of its data; `dataset` provides it, which `model` may not import."""
+"""What a run requires of its data; `dataset` provides it, which `model` may not import."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random

@@ -19,7 +19,7 @@ def frozen_weights_in_compute_dtype(network: nn.Module, precision: str) -> Itera
 
     Args:
         network: the host; linears that train stay as they are.
-        precision: Lightning's word; with others than the mixed ones nothing changes.
+        precision: Lightning's name; only the mixed ones change anything.
 
     Yields:
         how many linears were replaced.

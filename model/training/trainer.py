@@ -119,7 +119,7 @@ def build_trainer(
     monitors: list[Callback] = [] if quiet else [RichProgressBar(leave=True)]
     if shards_weights(options):
         monitors.append(SynchronisedEvaluation())
-    precision: Any = options.precision  # a word of Lightning's, as the schema has checked
+    precision: Any = options.precision  # one of Lightning's names, which the schema checked
     logger: TensorBoardLogger | bool = False
     if directory is not None:
         monitors.append(LearningRateMonitor("step"))

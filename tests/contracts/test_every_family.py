@@ -1,4 +1,4 @@
-"""Every family's row of paths fits the stock networks it speaks of."""
+"""Every family's table of paths matches the stock networks it describes."""
 
 from collections import Counter
 
@@ -58,7 +58,7 @@ def _runs(config, role):
 
 
 def _positions_end(config):
-    """Tell whether positions are a table; rotary and relative ones only grow worse."""
+    """Return whether positions are a table; rotary and relative ones only grow worse."""
     return not hasattr(config, "rope_parameters") and getattr(config, "position_biased_input", True)
 
 

@@ -1,4 +1,4 @@
-"""Every data set keeps the contract; its rows stand in `tests/dataset/tasks/test_<kind>.py`.
+"""Every data set keeps the contract; its rows are in `tests/dataset/tasks/test_<kind>.py`.
 
 ROWS as the hub gives them, FILES in the official layout; where needed OPTIONS and OPTIONAL fields.
 """

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.golden
 
 
 def _keys(rows):
-    """Return the sites of rows that hold a layer and a name, whatever stands before them."""
+    """Return the sites of rows that hold a layer and a name, whatever precedes them."""
     return {SiteKey(row[-2], role_named(row[-1])) for row in rows}
 
 

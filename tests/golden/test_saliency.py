@@ -31,7 +31,7 @@ MEASURES = {
 }
 """The cases' name of a measure -> heuristic and its options."""
 STARTS = {"trained": (), "b_zero": ("at_init_B_zero",)}
-"""What B holds -> where its scores stand in the file."""
+"""Values of B -> the key of its scores in the file."""
 
 
 def _expected(case, adapter):

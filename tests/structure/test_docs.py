@@ -1,4 +1,4 @@
-"""The pages say what the code says: links, option names, commands, TOML examples, no paths of one machine."""
+"""The pages agree with the code: links, option names, commands, TOML examples, no paths of one machine."""
 
 import re
 import shlex

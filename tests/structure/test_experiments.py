@@ -1,4 +1,4 @@
-"""Every shipped run configuration binds, and says what it is."""
+"""Every shipped run configuration binds, and has a header that describes it."""
 
 import re
 from pathlib import Path

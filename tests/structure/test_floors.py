@@ -56,7 +56,7 @@ FLOORS = {
 
 HEAVY = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "numpy", "matplotlib", "rich")
 LATE = ("dataset.rows.hub", "dataset.rows.formats.parquet", "dataset.suites.rouge")
-"""Imported only when a run asks for them."""
+"""Imported only when a run needs them."""
 IMPORT_IN_FUNCTIONS = (
     "main.py",
     "configs/runtime/kinds.py",
@@ -75,7 +75,7 @@ def _room(name: str) -> str:
 
 
 def _folder(name: str) -> str:
-    """Return the folder a module lies in; a file beside folders counts as one."""
+    """Return the folder of a module; a file next to folders counts as one."""
     return name if name in ("main", "dataset.task", "model.site") else name.rsplit(".", 1)[0]
 
 

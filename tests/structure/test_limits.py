@@ -216,7 +216,7 @@ def test_a_silenced_rule_has_its_reason():
 
 
 def _mirrored(path: Path) -> bool:
-    """Tell whether a test stands where the module it is about stands, `_aspect` after its name or not."""
+    """Return whether a test's path mirrors that of its module, with or without `_aspect` after the name."""
     place = path.relative_to(ROOT / "tests").parent
     stem = path.stem.removeprefix("test_")
     if place == Path("contracts"):

@@ -40,7 +40,7 @@ def _defined(body: list[ast.stmt]) -> Iterator[tuple[str, list[ast.stmt]]]:
 
 
 def _is_there(name: str) -> bool:
-    """Tell whether a dotted name is a module, or a name in one, or a file of the root."""
+    """Return whether a dotted name is a module, or a name in one, or a file of the root."""
     parts = name.split(".")
     known = next((k for k in range(len(parts), 0, -1) if ".".join(parts[:k]) in MODULES), 0)
     if not known or (ROOT / name).exists():

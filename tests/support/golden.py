@@ -53,7 +53,7 @@ def parts(pattern: str, part: str) -> list[Any]:
 
     Args:
         pattern: the cases.
-        part: the files, with one star where their name stands.
+        part: the files, with one star in place of their name.
     """
     before, after = part.split("*")
     return [
@@ -69,7 +69,7 @@ def word(dtype: torch.dtype) -> str:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """Return the facts that lie beside a file of tensors."""
+    """Return the facts stored next to a file of tensors."""
     return json.loads(path.with_suffix(".json").read_text())
 
 
@@ -78,9 +78,9 @@ class LinearCase:
     """A case about one linear with an adapter.
 
     Args:
-        path: its file of tensors; its facts lie beside it.
+        path: its file of tensors; its facts are next to it.
         dtype: what the tensors are read as.
-        prefix: what stands before the names of expected tensors.
+        prefix: precedes the names of expected tensors.
     """
 
     path: Path
@@ -166,7 +166,7 @@ class LinearCase:
         """Send the case's x and g through the linears and compare outputs and the gradient of x.
 
         Returns:
-            The outputs, (..., D_out) each; gradients of the adapters stand in their parameters.
+            The outputs, (..., D_out) each; gradients of the adapters are in their parameters.
         """
         x = self.tensors["input.x"].clone().requires_grad_()
         outputs = [attachment.linear(x) for attachment in attachments]
@@ -183,7 +183,7 @@ def network_config(case: Path) -> dict[str, Any]:
 
 
 def is_causal(case: Path) -> bool:
-    """Tell whether a case's network is a language model."""
+    """Return whether a case's network is a language model."""
     return network_config(case)["architectures"][0].endswith("CausalLM")
 
 
@@ -218,5 +218,5 @@ def batches(case: Path) -> list[dict[str, Tensor]]:
 
 
 def computes_in_float32(case: Path) -> bool:
-    """Tell whether the network takes norms, or its loss, in float32 whatever its dtype."""
+    """Return whether the network takes norms, or its loss, in float32 whatever its dtype."""
     return is_causal(case) or "rms_norm_eps" in network_config(case)

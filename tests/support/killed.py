@@ -64,7 +64,7 @@ def arm(point: str, step: int, name: str) -> None:
 
 
 def _another(chosen: frozenset, scores: Mapping[Any, float]) -> frozenset:
-    """Return a choice of the same size with one module in the place of another."""
+    """Return a choice of the same size with one module replaced by another."""
     return chosen - {min(chosen)} | {min(set(scores) - chosen)}
 
 
@@ -97,7 +97,7 @@ def member(number: int, port: int, directory: Path, driver: Driver, words: Seque
     Args:
         number: the rank.
         port: where the processes meet.
-        directory: of the run; what is printed goes beside it.
+        directory: of the run; its output is written next to it.
         driver: point, step, rank that is hit or "all", signal; empty to hit none.
         words: the command line.
     """

@@ -38,7 +38,7 @@ class Ground:
     """Hosts, plans and rows that runs share, made on first use.
 
     Args:
-        base: where they lie.
+        base: their directory.
     """
 
     base: Path

@@ -1,4 +1,4 @@
-"""A tiny network in training, whose modules a search switches as a test says: for tests of searches."""
+"""A tiny network in training, whose modules a search switches as scripted: for tests of searches."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

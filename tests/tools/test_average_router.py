@@ -1,4 +1,4 @@
-"""The average of routers is a plain LoRA that PEFT reads, and its error is the one that is told."""
+"""The average of routers is a plain LoRA that PEFT reads, and its error is the one that is reported."""
 
 import json
 import re

@@ -66,7 +66,7 @@ def _score(
 
 
 def _is_trained(job: Job) -> bool:
-    """Tell whether the adapters are trained already: by another run, or by this one before it was resumed."""
+    """Return whether the adapters are already trained, by another run or by this one before a resume."""
     if job.checkpoint is None:
         return False
     return not job.options.resume_training or job.checkpoint["position"]["finished"]

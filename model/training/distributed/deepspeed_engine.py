@@ -33,13 +33,13 @@ _ENGINE_ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class ZeroConfig:
-    """What DeepSpeed partitions over the processes, and the facts that its engine asks for.
+    """What DeepSpeed partitions over the processes, and the settings that its engine requires.
 
     Args:
         stage: 2, optimiser and gradients; 3, the weights too.
-        offload: whether weights and optimiser lie in host memory; with stage 3.
+        offload: whether weights and optimiser state are in host memory; with stage 3.
         clip: largest gradient norm, or None.
-        precision: Lightning's word; 32-true or bf16-mixed.
+        precision: Lightning's name; 32-true or bf16-mixed.
         batch_size: examples per process and batch; the engine requires it and only uses it for its counts.
     """
 
@@ -81,7 +81,7 @@ class PartitionedModule:
     """A module whose tensors a DeepSpeed engine manages, until `restore`.
 
     Args:
-        module: the whole of what runs.
+        module: the complete module that runs.
         engine: DeepSpeed's engine over it, a library without types.
     """
 
@@ -160,7 +160,7 @@ def partition(
     """Move a module to a device and let DeepSpeed partition it; no random state is changed.
 
     Args:
-        module: the whole of what runs; every process holds the same tensors.
+        module: the complete module that runs; every process holds the same tensors.
         config: what is partitioned.
         device: where it computes.
         leaves: modules whose tensors are gathered together, the layers.

@@ -174,7 +174,7 @@ class DeepSpeedZeroStrategy(DDPStrategy):
 
 
 class _EngineUpdate:
-    """What Lightning steps in the place of an optimiser.
+    """What Lightning steps instead of an optimiser.
 
     Args:
         engine: DeepSpeed's; it updates the trained tensors.

@@ -52,7 +52,7 @@ WORDS = ("--seeds", "0,1,2", "--project", "mine")
 
 @pytest.fixture
 def ready(bound, here):
-    """Return a function that runs a sweep of the pretender; what a run records lies ready for it."""
+    """Return a function that runs a sweep of the pretender; the records of a run are prepared for it."""
     (here / "program.py").write_text(PRETENDER)
 
     def go(*words):

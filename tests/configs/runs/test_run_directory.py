@@ -139,7 +139,7 @@ def test_the_lock_is_not_handed_to_started_processes(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
         run.release()
-        for _ in range(50):  # until the child has let go what it does not inherit
+        for _ in range(50):  # until the child has closed what it does not inherit
             if _is_free(run.path):
                 break
             time.sleep(0.1)

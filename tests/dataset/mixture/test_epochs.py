@@ -1,4 +1,4 @@
-"""Shares are the formula's, whole and complete; without chance the parts stand evenly."""
+"""Shares are whole numbers by the formula and add up; in stored order the parts alternate evenly."""
 
 import math
 from collections import Counter

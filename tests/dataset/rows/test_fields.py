@@ -1,4 +1,4 @@
-"""A field is what it should be, or the reason says what it is."""
+"""A field has the required type, or the reason names what it is."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A plan by head from the command line: it trains, goes on, is read by others, merged and counted."""
+"""A plan by head from the command line: it trains, resumes, is read by others, merged and counted."""
 
 import json
 

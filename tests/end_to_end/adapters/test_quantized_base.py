@@ -38,7 +38,7 @@ needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="an optional package"
 
 @pytest.fixture(scope="module", autouse=True)
 def kind():
-    """Let a kind of plain torch stand for those of the package where that is not installed."""
+    """Replace the kinds of the package by one in plain torch where it is not installed."""
     with pytest.MonkeyPatch.context() as patch:
         if not HAS_PACKAGE:
             load = kinds.load
@@ -114,7 +114,7 @@ def test_counts_and_digests_are_those_of_any_other_run(trained, place, words, gr
     )
 
 
-@pytest.mark.skipif(HAS_PACKAGE, reason="a killed run says more")
+@pytest.mark.skipif(HAS_PACKAGE, reason="a killed run tests more")
 def test_a_second_run_leaves_the_same_bytes(trained, place, words):
     word, directory = trained
     assert comparable(run(place / f"{word}-again", *words(word))) == comparable(directory)

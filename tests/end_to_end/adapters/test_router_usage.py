@@ -1,4 +1,4 @@
-"""What routers do is told by set and by type of task, over all processes, and changes nothing."""
+"""Router usage is recorded by set and by type of task, over all processes, and changes nothing."""
 
 import itertools
 import json

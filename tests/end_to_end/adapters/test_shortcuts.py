@@ -204,7 +204,7 @@ def test_other_programs_are_refused_what_they_cannot_represent(trained, ground, 
 
 
 def test_answers_are_generated_with_shortcuts(ground, tmp_path, capsys):
-    """The adapter alone says which shortcuts there are and how they are wired."""
+    """The adapter alone determines which shortcuts there are and how they are wired."""
     backbone = load_backbone(resolve(str(ground.host("llama")), "--load"), "language_modeling")
     plans = read_plan(ground.plan("talk")), read_shortcuts(ground.shortcuts("talk-shortcuts"))
     made = assemble(backbone, Plans(*plans), None, 3, "renorm")

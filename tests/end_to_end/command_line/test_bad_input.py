@@ -37,7 +37,7 @@ json.dump(results, sys.stdout)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A project directory's parent with spoilt files beside the right ones."""
+    """A project directory's parent with spoilt files next to valid ones."""
     return tmp_path_factory.mktemp("cli")
 
 

@@ -68,7 +68,7 @@ def _copy(host, directory, leave_out=()):
 
 
 def _forms(content, marker):
-    """Return the payload alone, beside right tensors, and in the old format of torch.save."""
+    """Return the payload alone, together with valid tensors, and in the old format of torch.save."""
     payload = _Payload(marker)
     return {"alone": payload, "beside": {**content, "extra": payload}, "within": {**content, "a": [payload]}}
 
@@ -155,7 +155,7 @@ def test_a_tokenizer(ground, tmp_path, refused, marker, name):
 
 @pytest.mark.parametrize("key", ["auto_map", "tokenizer auto_map", "optimizer", "payload files"])
 def test_code_in_the_directory_of_a_network_is_not_run(ground, tmp_path, marker, key):
-    """Code and pickles that other loaders would take lie beside a right network: they are left alone."""
+    """Code and pickles that other loaders would take are next to a valid network: they are not touched."""
     host = _copy(ground.host("opt"), tmp_path / "host")
     code = f"import os\nos.mkdir({str(marker)!r})\nclass Config: pass\nclass Network: pass\n"
     (host / "evil.py").write_text(code)

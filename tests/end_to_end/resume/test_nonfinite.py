@@ -81,7 +81,7 @@ def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path):
 
 
 def _full_disk(monkeypatch, number):
-    """Let the system's n-th fsync of a checkpoint say that the disk is full."""
+    """Make the n-th fsync of a checkpoint fail with a full disk."""
     real, seen = os.fsync, []
 
     def fsync(handle):

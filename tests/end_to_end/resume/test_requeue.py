@@ -1,4 +1,4 @@
-"""A SLURM job that is queued again goes on exactly; `scontrol` and the variables are stood in for."""
+"""A requeued SLURM job resumes exactly; `scontrol` and the variables are simulated."""
 
 import signal
 
@@ -15,7 +15,7 @@ SCONTROL = '#!/bin/sh\necho "$@" >> "$(dirname "$0")/called"\nexit {code}\n'
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Set the variables of a job of one task, and a `scontrol` that writes down what it was asked."""
+    """Set the variables of a job of one task, and a `scontrol` that records its arguments."""
 
     def make(code=0, **variables):
         folder = tmp_path / "bin"

@@ -1,4 +1,4 @@
-"""A run that was killed or stopped and goes on leaves the bytes of the run that was not."""
+"""A run that was killed or stopped and resumed leaves the same bytes as an uninterrupted one."""
 
 import random
 import shutil
@@ -216,7 +216,7 @@ def test_every_step_may_be_the_last(place, words, whole, point, step):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_every_instant_may_be_the_last(place, words, whole, seed):
-    """Kill at random instants until the run is complete; at the end nothing tells it from the other."""
+    """Kill at random instants until the run is complete; at the end it equals the uninterrupted one."""
     generator = random.Random(seed)
     directory = place / f"instant{seed}"
     for attempt in range(30):

@@ -1,4 +1,4 @@
-"""Every family by task by granularity: trained, killed and gone on, tested again, read by PEFT, merged."""
+"""Every family by task by granularity: trained, killed and resumed, tested again, read by PEFT, merged."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ CELLS = [(host, task, how) for host in HOSTS for task in TASKS if serves(host, t
 
 @dataclass(frozen=True)
 class Cell:
-    """One trained run: its host, its data set and where it lies."""
+    """One trained run: its host, its data set and its directory."""
 
     host: Path
     how: str

@@ -1,4 +1,4 @@
-"""`--mmlu-mode`: training stays on its set, evaluation asks MMLU's questions, zero-shot and five-shot."""
+"""`--mmlu-mode`: training stays on its set, evaluation uses MMLU's questions, zero-shot and five-shot."""
 
 import csv
 import io

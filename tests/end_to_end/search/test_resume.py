@@ -1,4 +1,4 @@
-"""A search that was killed and goes on decides as if it had not been; every record has the same bytes."""
+"""A search that was killed and resumed decides as if it had not been; every record has the same bytes."""
 
 import random
 import shutil

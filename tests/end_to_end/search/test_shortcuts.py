@@ -156,7 +156,7 @@ def test_the_other_heuristics_do_not_change_training_either(place, words, plain,
 
 @pytest.mark.parametrize("typed", [False, True])
 def test_a_history_is_applied_in_training_and_test(searched, place, words, typed, ground):
-    """Both dialects say the same; what the history says of a module is what counts."""
+    """Both formats mean the same, and the history decides for each module."""
     path = searched("separated") / "search" / "history.toml"
     last = read_history(path).reallocations[-1]
     if typed:

@@ -131,7 +131,7 @@ def test_constant_scores_first_then_the_heuristic(place, words):
     first, second = history.reallocations[:2], history.reallocations[2:]
     assert all(set(one.scores.values()) == {1.0} for one in first)
     assert all(len(set(one.scores.values())) > 10 for one in second)
-    assert first[0].on != first[1].on  # drawn anew each time
+    assert first[0].on != first[1].on  # drawn again each time
 
 
 def test_a_budget_of_parameters(place, words):

@@ -315,7 +315,7 @@ def test_adapters_keep_little_beyond_the_frozen_network(family, overrides, dropo
     for attachment in host.attachments.values():
         attachment.enabled = False
     floor = _held(host)
-    # z, and a byte for each number of noise, of every token; where norms stand after their part, the first
+    # z, and a byte for each number of noise, of every token; where norms come after their part, the first
     # layer reads a sum, which nothing makes again.
     bytes_of_token = sum(4 * 3 + (site.in_features if dropout else 0) for site in host.sites.values())
     bytes_of_token += 4 * host.network.config.hidden_size if overrides else 0

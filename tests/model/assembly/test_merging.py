@@ -25,7 +25,7 @@ def _assembled(ground):
 
 
 def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
-    reason = SimpleNamespace(unmergeable="weighs anew")
+    reason = SimpleNamespace(unmergeable="weights by token")
     load = kinds.load
     monkeypatch.setattr(kinds, "load", lambda r, kind: reason if kind == "hydra" else load(r, kind))
 
@@ -39,7 +39,7 @@ def test_a_method_without_a_matrix_is_refused_with_the_reason(monkeypatch):
     with pytest.raises(InputFault) as refused:
         refuse_unmergeable(dict(zip(keys, (fixed, moving, moving, moving))), methods)
     assert refused.value.lines == (
-        "--adapter: layer_0/v_proj: 'hydra' weighs anew; keep it as an adapter: `main test --adapter`,"
+        "--adapter: layer_0/v_proj: 'hydra' weights by token; keep it as an adapter: `main test --adapter`,"
         " `tools.generate --adapter`",
         "--adapter: layer_1/residual1: 'shortcut' adds its term to the sum between layers, where no linear"
         " layer has a weight to take it; keep it as an adapter: `main test --adapter`,"

@@ -1,4 +1,4 @@
-"""What the files that options name say together: plans, and a history's last decision."""
+"""The files that options name, read together: plans, and a history's last decision."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Maps of types are the means and distances they say, and any word can be a type."""
+"""Maps of types show the right means and distances, and any word can be a type."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""An adapter tells what it is for before torch is there."""
+"""The task of an adapter is known before torch is imported."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Planned adapters stand at their sites, switched as the plan says, and leave the host's keys alone."""
+"""Planned adapters are at their sites, switched as planned, and do not change the host's keys."""
 
 from dataclasses import replace
 

@@ -33,7 +33,7 @@ class Layer(nn.Module):
 
 
 class Shifted(Adapter):
-    """A kind without a fused forward; `merges` says whether its delta is a matrix."""
+    """A kind without a fused forward; `merges` is whether its delta is a matrix."""
 
     def __init__(self, merges=True):
         super().__init__(rank=1, alpha=1.0, dropout=0.0)

@@ -1,4 +1,4 @@
-"""Shortcuts edit the residual stream of stock layers as the formula says, and leave no trace when off."""
+"""Shortcuts edit the residual stream of stock layers by the formula, and leave no trace when off."""
 
 import copy
 import gc

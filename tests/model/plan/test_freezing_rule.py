@@ -1,4 +1,4 @@
-"""The table [freezing]: what it may say, and when matrices may stop."""
+"""The table [freezing]: its keys and values, and when matrices may be frozen."""
 
 import pytest
 

@@ -14,7 +14,7 @@ from tests.support.switching import scene
 
 
 class Data:
-    """As much of `dataset.batches.data_module.TaskData` as a search asks for."""
+    """The part of `dataset.batches.data_module.TaskData` that a search needs."""
 
     def __init__(self, batches=103):
         self.batches = batches
@@ -70,7 +70,7 @@ def make(learner, monkeypatch):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Return what heuristics were asked: kind, batches, seed of random B."""
+    """Return the calls of heuristics: kind, batches, seed of random B."""
     asked = []
 
     def probe_of(job, trainer, learner, kind, batches, *, keys):

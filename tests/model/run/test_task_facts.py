@@ -1,4 +1,4 @@
-"""A run knows of its task what the data set says, prompts and gold answers of the test set among it."""
+"""A run's facts of its task come from the data set, with prompts and gold answers of the test set."""
 
 from types import SimpleNamespace
 

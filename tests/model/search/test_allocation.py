@@ -169,7 +169,7 @@ def test_a_budget_of_parameters_is_never_exceeded_and_leaves_nothing_that_fits(s
     assert left >= 0
     for key in set(scores) - kept:
         assert sizes[key] > left
-        # What is off had no room beside the kept modules that come before it.
+        # What is off did not fit the budget next to the kept modules that come before it.
         before = sum(sizes[one] for one in kept if rounded(scores[one]) >= rounded(scores[key]))
         assert before + sizes[key] > budget
 

@@ -1,4 +1,4 @@
-"""The LoRA node computes the formula, its gradients, and nothing that was not asked for."""
+"""The LoRA node computes the formula, its gradients, and nothing that is not needed."""
 
 import math
 

@@ -73,7 +73,7 @@ def by_hand(probe: Probe, x: Tensor, tensors: dict[SiteKey, tuple[Tensor, Tensor
 
 
 def plain_factors(probe: Probe) -> dict[SiteKey, tuple[Tensor, Tensor]]:
-    """Return copies of A and B that gradients can be asked for."""
+    """Return copies of A and B that require gradients."""
     return {
         key: tuple(attachment.adapter.factors()[name].detach().clone().requires_grad_() for name in "AB")
         for key, attachment in probe.attachments.items()

@@ -1,4 +1,4 @@
-"""A loss carries zero gradients for what did not take part in it, and nothing else."""
+"""A loss gives zero gradients to parameters that it did not use, and nothing else."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A module that is off costs nothing, and stands still until it is on again."""
+"""A module that is off costs nothing, and does not change until it is on again."""
 
 import lightning as L
 import pytest

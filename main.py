@@ -170,6 +170,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     from dataset.batches.serve import serve
     from model.assembly.compose import load_base, with_adapters
     from model.network.backbone import max_tokens
+    from model.network.snapshot import openable
     from model.run.job import Job
     from model.run.task_facts import TaskFacts
     from model.tensors.checkpoint import load_checkpoint
@@ -195,7 +196,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         notes=repeated_rows(rows),
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans, trains=bound.action != "test"),
-        base=prepared.source.location,
+        base=openable(prepared.source),
         checkpoint=None if options.checkpoint is None else load_checkpoint(options.checkpoint),
         preview=served.example,
         directory=None,

@@ -1,30 +1,35 @@
 """Check whether another program can load an adapter, and write a copy that it can load.
 
 Source: vLLM's `vllm/lora/peft_helper.py` and `vllm/lora/utils.py`; the ranks are those of its option
-max-lora-rank. It reads only lora_A and lora_B and applies one scale to all modules, without patterns.
+max-lora-rank. It reads only lora_A and lora_B and applies one scale to all modules, without patterns. The
+rules of llama.cpp are in model.exchange.llama_cpp.
 
-Usage: python -m tools.export ADAPTER_DIR --check vllm [--max-lora-rank 16] [--output DIR]
+Usage: python -m tools.export ADAPTER_DIR --check vllm|llama.cpp [--max-lora-rank 16]
+       python -m tools.export ADAPTER_DIR --output DIR [--compact] [--base-name NAME] [--check ...]
 """
 
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
-from configs.command_line.tool_flags import Flag, ended, read_words
+from configs.command_line.tool_flags import Flag, Text, ended, read_words
 from configs.runtime import console
-from configs.runtime.faults import InputFault
-from configs.runtime.files import place_faults, replacing_directory
+from configs.runtime.faults import Findings
+from configs.runtime.files import place_faults
 from configs.schema.number_values import whole_number
-from configs.schema.values import Choice, PathText, refusal
+from configs.schema.values import Choice, PathText, Switch, refusal
+from model.exchange.adapter_config import config_faults
 from model.exchange.adapter_directory import AdapterFiles, extra_methods, read_files
+from model.exchange.llama_cpp import llama_cpp_refusals
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's option accepts."""
 
 _FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])\.weight$")
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,16 @@ class _Rank:
 
 _FLAGS = (
     Flag("ADAPTER_DIR", PathText(), "A PEFT adapter directory, or a run directory.", required=True),
-    Flag("--check", Choice("reader", ("vllm",)), "Program to check for.", required=True),
+    Flag("--check", Choice("reader", ("vllm", "llama.cpp")), "Program to check for."),
     Flag("--max-lora-rank", _Rank(), "Value of vLLM's option of this name.", default=16),
-    Flag("--output", PathText(), "Directory to create: a copy that the program can load."),
+    Flag("--output", PathText(), "Directory to create: a copy with one rank and scale for all modules."),
+    Flag(
+        "--compact",
+        Switch(),
+        "Smaller copy, with ranks as patterns.",
+        default=False,
+    ),
+    Flag("--base-name", Text(), "base_model_name_or_path of the copy."),
 )
 
 
@@ -58,28 +70,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check, write a copy if asked to, print the options to serve it with; return the exit code."""
     try:
         words = sys.argv[1:] if arguments is None else arguments
-        given = read_words("tools.export", "Check an adapter against vLLM's reader.", _FLAGS, words)
-        files = read_files(given.adapter_dir, "ADAPTER_DIR")
-        faults = refusals(files, given.max_lora_rank, folds=given.output is not None)
-        faults += [] if given.output is None else place_faults("--output", given.output)
-        if faults:
-            raise InputFault(*faults)
-        place = files.path
+        given = read_words("tools.export", "Check an adapter for other programs, and copy it.", _FLAGS, words)
+        findings = Findings()
+        findings.lines += _flag_faults(given)
+        found = findings.attempt(lambda: read_files(given.adapter_dir, "ADAPTER_DIR"))
+        if found is not None:
+            findings.lines += _refusals(found, given, folds=given.output is not None)
+        findings.lines += [] if given.output is None else place_faults("--output", given.output)
+        files = findings.settled(found)
         if given.output is not None:
-            from model.exchange.peft_format import as_peft_has_it, read, write
+            from model.exchange.copying import copy_adapter
 
-            adapter, place = read(files.path, "ADAPTER_DIR"), given.output
-            with replacing_directory(place) as draft:
-                write(draft, as_peft_has_it(adapter), **facts(files.config))
-                require_equal(adapter.modules, read(draft, "--output").modules)
-                again = read_files(draft, "--output")
-                if refusals(again, given.max_lora_rank, folds=False):
-                    raise RuntimeError(f"{draft}: the copy would be refused as well")
-            console.say(f"exported: {place} (read back)")
-        console.say(f"vllm: serve with {serving(largest_rank(files), place)}")
+            check = partial(_refusals, given=given, folds=False)
+            copy_adapter(files, given.output, check, base=given.base_name, compact=given.compact)
+            console.say(f"exported: {given.output} (read back)")
+        place = given.output or files.path
+        if given.check == "vllm":
+            console.say(f"vllm: serve with {serving(largest_rank(files), place)}")
+        elif given.check:
+            console.say(f"llama.cpp: convert with convert_lora_to_gguf.py --base BASE {place}")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0
+
+
+def _flag_faults(given: SimpleNamespace) -> list[str]:
+    """Return a fault for each combination of flags that is not allowed."""
+    if given.output is None:
+        others = sorted(given.given & {"--compact", "--base-name"})
+        faults = [f"{flag}: only with --output" for flag in others]
+        return faults if given.check else [*faults, "--check: required, unless --output is given"]
+    return []
+
+
+def _refusals(files: AdapterFiles, given: SimpleNamespace, *, folds: bool) -> list[str]:
+    """Return what the program of --check refuses; without one, what PEFT itself does not represent."""
+    if given.check == "vllm":
+        return refusals(files, given.max_lora_rank, folds=folds)
+    if given.check == "llama.cpp":
+        found = {} if list(config_faults(files.config, "")) else scales(files)
+        return list(llama_cpp_refusals(files, found, folds=folds))
+    return []
 
 
 def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
@@ -149,31 +180,6 @@ def scales(files: AdapterFiles) -> dict[str, float]:
 def serving(rank: int, place: Any) -> str:
     """Return the options to serve the adapter with."""
     return f"--enable-lora --max-lora-rank {least_rank(rank)} --lora-modules NAME={place}"
-
-
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that the copy takes over from the adapter's configuration."""
-    return {
-        "task_type": config.get("task_type") or "CAUSAL_LM",
-        "base": config.get("base_model_name_or_path") or "",
-        "dropout": _number(config.get("lora_dropout")),
-    }
-
-
-def require_equal(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    """Compare A, and the scale times B, of every module of an adapter and its copy.
-
-    Raises:
-        RuntimeError: naming the first module that differs.
-    """
-    if set(ours) != set(theirs):
-        raise RuntimeError("the copy has other modules")
-    for module, one in ours.items():
-        other = theirs[module]
-        wanted, found = one.b * one.scale, other.b * other.scale
-        difference = (wanted.float() - found.float()).abs().max()
-        if not one.a.equal(other.a) or difference > _ROUNDING * wanted.float().abs().max():
-            raise RuntimeError(f"{module}: the copy has another delta")
 
 
 def _whole_tensors(files: AdapterFiles) -> list[str]:

@@ -13,8 +13,9 @@ from configs.runtime.faults import InputFault
 from model.assembly.decide import Decision, decide
 from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
+from model.exchange.factors import Factors
 from model.exchange.load import load_adapter
-from model.exchange.peft_format import Factors, PeftAdapter, read
+from model.exchange.peft_format import PeftAdapter, read
 from model.injection.attach import attach
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import NormMode, Stream

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from configs.runtime.faults import InputFault
-from model.exchange.peft_format import Factors, PeftAdapter
+from model.exchange.factors import Factors
+from model.exchange.peft_format import PeftAdapter
 from model.network.family import Family
 
 

@@ -20,8 +20,9 @@ from configs.runtime.files import replacing_directory
 from configs.schema.batch_keys import IGNORE_INDEX
 from model.assembly.assembly import Assembled
 from model.assembly.router_usage import RouterRecorder, RouterUsage
+from model.exchange.factors import Factors
 from model.exchange.load import attach_peft
-from model.exchange.peft_format import Factors, PeftAdapter, read, write
+from model.exchange.peft_format import PeftAdapter, read, write
 from model.injection.attachment import Attachment
 from model.site import SiteKey
 from model.training.objective import Batch, Objective, inputs

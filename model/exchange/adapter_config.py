@@ -18,6 +18,8 @@ from model.tensors.safetensors_header import TensorInfo
 METHODS = ("LORA", "VERA", "ADALORA")
 """Values of `peft_type` that are read; the last two become a LoRA of the same effect."""
 
+OWN_TYPE = "LORA_RESEARCH"
+"""`peft_type` of adapters that PEFT cannot represent."""
 _MERGE = "merge it into its base with PEFT's merge_and_unload and load the result"
 _TASKS = (
     "CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"
@@ -44,7 +46,7 @@ _KNOWN = {
     *("r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "bias", "modules_to_save"),
     *("init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern"),
     *("megatron_config", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-    *("qalora_group_size", "runtime_config"),
+    *("qalora_group_size", "runtime_config", "requires"),
     *("projection_prng_key", "save_projection", "vera_dropout", "d_initial", "init_weights"),
     *("target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"),
 }
@@ -58,6 +60,8 @@ _REAL = ("F16", "BF16", "F32", "F64")
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read adapter_config.json; a key that occurs twice is refused.
+
+    What this program writes for adapters that PEFT cannot represent is returned as if it were PEFT's.
 
     Raises:
         InputFault: naming the file, and the key.
@@ -73,7 +77,16 @@ def read_config(path: Path) -> dict[str, Any]:
     json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     if doubled:
         raise InputFault(f"{path}: {doubled[0]}: occurs twice")
-    return table
+    if table.get("peft_type") != OWN_TYPE:
+        return table
+    lora, requires = table.pop("lora", None), table.get("requires")
+    if not isinstance(lora, dict) or not isinstance(requires, list) or not all(map(_is_name, requires)):
+        raise InputFault(f"{path}: must have a table 'lora' and a list 'requires' of file names")
+    return table | lora | {"peft_type": "LORA"}
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value == Path(value).name
 
 
 def config_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:

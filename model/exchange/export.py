@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.runtime.files import replacing_directory
+from configs.runtime.files import replacing_directory, write_text
 from model.exchange.extra_adapters import load_kind, recorded_wiring, single_alpha
 from model.exchange.extra_tensors import Extra, Recipe
+from model.exchange.factors import Factors
 from model.exchange.load import attach_peft
-from model.exchange.peft_format import Factors, PeftAdapter, as_peft_has_it, largest_difference, read, write
+from model.exchange.peft_format import PeftAdapter, as_peft_has_it, largest_difference, read, write
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import Stream
 from model.network.modules_to_save import is_within
@@ -74,6 +75,7 @@ def export(
     attachments: Mapping[SiteKey, Attachment],
     batch: Batch,
     stream: Stream | None = None,
+    card: str = "",
     **facts: Any,
 ) -> float:
     """Write the adapter's directory, after reading it back and comparing logits on a batch.
@@ -85,6 +87,7 @@ def export(
         attachments: its attachments.
         batch: the logits of this batch are compared.
         stream: the network's layers, where shortcuts sit in them.
+        card: the content of README.md; empty for none.
         facts: what `peft_format.write` takes: task_type, base, dropout.
 
     Returns:
@@ -95,6 +98,8 @@ def export(
     """
     with replacing_directory(directory) as draft:
         write(draft, adapter, **facts)
+        if card:
+            write_text(draft / "README.md", card)
         expected, file = logits(network, batch), read(draft)
         difference = max(
             largest_difference(expected, _reread(form, network, attachments, batch, stream))

@@ -59,7 +59,7 @@ def write_extra(directory: Path, extra: Mapping[str, Extra]) -> dict[str, Any]:
         for site, one in extra.items()
         for name, tensor in one.tensors.items()
     }
-    write_bytes(directory / EXTRA, save(tensors))
+    write_bytes(directory / EXTRA, save(tensors, metadata={"format": "pt"}))
     return {site: _described(one.recipe) for site, one in extra.items()}
 
 

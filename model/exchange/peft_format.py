@@ -1,9 +1,10 @@
 """PEFT's format: read and write `adapter_model.safetensors` and `adapter_config.json`.
 
 Source: the format of huggingface/peft, `LoraConfig` and `get_peft_model_state_dict`.
-Differs: when ranks or scales differ between modules, B is multiplied by alpha / R and lora_alpha = r is
-written, so that every reader computes scale 1, also one that ignores patterns; only keys that old releases
-know are written.
+Differs: when ranks or scales differ between modules, B is multiplied by its own alpha / R, all factors are
+padded with zeros to the largest rank, and lora_alpha = r is written without patterns. Every reader then
+computes scale 1: one with or without patterns (PEFT, vLLM), one that divides by a tensor's rank (llama.cpp).
+The true ranks are in metadata.json. What PEFT cannot represent gets a configuration that it refuses.
 """
 
 import json
@@ -20,34 +21,30 @@ from torch import Tensor
 from configs.runs.adapter_record import own_record
 from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256, write_bytes, write_text
-from model.exchange.adapter_config import config_faults, is_target, read_config, unused_names, value_of
+from model.exchange.adapter_config import (
+    OWN_TYPE,
+    config_faults,
+    is_target,
+    read_config,
+    unused_names,
+    value_of,
+)
 from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
+from model.exchange.factors import Factors, padded, with_own_ranks
 from model.exchange.other_methods import adalora_modules, adalora_scale, vera_modules
 from model.tensors.weights import load_tensors
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 METADATA = "metadata.json"
+RANKS = "ranks"
+"""The key of metadata.json with the rank of each module, where they were padded to one."""
 _PREFIX = "base_model.model."
 _SHARED = ("base_model.vera_A", "base_model.vera_B")
 _FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
 _EMBEDDING = re.compile(r"^(?P<module>.+)\.lora_embedding_(?P<factor>[AB])(?:\.default)?$")
 _WHOLE = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.(?:weight|bias)$)")
 _FROZEN_COPY = re.compile(r"\.original_module\.(?:weight|bias)$")
-
-
-@dataclass(frozen=True)
-class Factors:
-    """The LoRA of a module: A (R, D_in), B (D_out, R) and the scale of B A."""
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        """Return R."""
-        return self.a.shape[0]
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,15 @@ class PeftAdapter:
     notes: tuple[str, ...] = ()
 
 
-def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, dropout: float) -> None:
+def write(
+    directory: Path,
+    adapter: PeftAdapter,
+    *,
+    task_type: str,
+    base: str,
+    dropout: float,
+    compact: bool = False,
+) -> None:
     """Write the adapter's files into an existing directory.
 
     Args:
@@ -84,18 +89,26 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
         task_type: PEFT's name of the task, `SEQ_CLS` or `CAUSAL_LM`.
         base: name or path of the frozen base.
         dropout: the dropout of training, for readers that continue it.
+        compact: write the ranks as they are, as patterns that not every reader knows, instead of padding.
     """
     uniform = len({(f.rank, f.scale) for f in adapter.modules.values()}) <= 1
+    largest = max((factors.rank for factors in adapter.modules.values()), default=1)
     tensors: dict[str, Tensor] = {}
     for module, factors in adapter.modules.items():
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = factors.a
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = factors.b if uniform else factors.b * factors.scale
+        b = factors.b if uniform else factors.b * factors.scale
+        wide = padded(replace(factors, b=b), factors.rank if compact else largest)
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = wide.a
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = wide.b
     tensors |= {f"{_PREFIX}{name}": tensor for name, tensor in adapter.head.items()}
-    content = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
-    write_bytes(directory / TENSORS, content)
-    config = _config(adapter, uniform, task_type=task_type, base=base, dropout=dropout)
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    write_bytes(directory / TENSORS, save(tensors, metadata={"format": "pt"}))
+    ranks = {module: factors.rank for module, factors in sorted(adapter.modules.items())}
+    config = _config(adapter, ranks if compact else {}, task_type=task_type, base=base, dropout=dropout)
     write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     metadata = {**adapter.metadata, "sha256": {TENSORS: sha256(directory / TENSORS)}}
+    metadata.pop(RANKS, None)
+    if not compact and len(set(ranks.values())) > 1:
+        metadata[RANKS] = ranks
     if adapter.extra:
         metadata[KEY] = write_extra(directory, adapter.extra)
         metadata["sha256"][EXTRA] = sha256(directory / EXTRA)
@@ -103,18 +116,15 @@ def write(directory: Path, adapter: PeftAdapter, *, task_type: str, base: str, d
 
 
 def _config(
-    adapter: PeftAdapter, uniform: bool, *, task_type: str, base: str, dropout: float
+    adapter: PeftAdapter, ranks: Mapping[str, int], *, task_type: str, base: str, dropout: float
 ) -> dict[str, Any]:
-    ranks = {module: factors.rank for module, factors in adapter.modules.items()}
-    largest = max(ranks.values(), default=1)
-    alpha: float = largest
-    if uniform and adapter.modules:
-        alpha = next(iter(adapter.modules.values())).scale * largest
-    patterns = {} if uniform else {f"^{re.escape(module)}$": rank for module, rank in sorted(ranks.items())}
-    return {
-        "peft_type": "LORA",
-        "task_type": task_type,
-        "base_model_name_or_path": base,
+    """Return the content of adapter_config.json; `ranks` become patterns where they differ."""
+    forms = {(factors.rank, factors.scale) for factors in adapter.modules.values()}
+    largest = max((rank for rank, _ in forms), default=1)
+    alpha: float = next(iter(forms))[1] * largest if len(forms) == 1 else largest
+    patterns = ranks if len(forms) > 1 else {}
+    head = {"peft_type": "LORA", "task_type": task_type, "base_model_name_or_path": base}
+    table = {
         "r": largest,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": dropout,
@@ -127,6 +137,10 @@ def _config(
         "init_lora_weights": True,
         "inference_mode": True,
     }
+    if all(one.recipe.converted for one in adapter.extra.values()):
+        return head | table
+    # PEFT knows no such type, and no other reader finds r and lora_alpha where it looks for them.
+    return head | {"peft_type": OWN_TYPE, "requires": [METADATA, EXTRA], "lora": table}
 
 
 def as_peft_has_it(adapter: PeftAdapter) -> PeftAdapter:
@@ -145,8 +159,9 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     """
     config, path, where = read_config(directory / CONFIG), directory / TENSORS, str(directory / CONFIG)
     faults = list(config_faults(config, where))
-    if not path.exists():
-        faults.append(f"{flag}: {directory} holds no {TENSORS}")
+    faults += [] if path.exists() else [f"{flag}: {directory} holds no {TENSORS}"]
+    required = config.get("requires", ())
+    faults += [f"{directory}: holds no {name}" for name in required if not (directory / name).exists()]
     if faults:
         raise InputFault(*faults)
     metadata = own_record(directory)
@@ -156,7 +171,9 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
     modules, head = _modules(load_tensors(path), config["peft_type"], path)
     if not modules and not extra:
         raise InputFault(f"{path}: holds no LoRA tensor")
-    factors = _scaled(modules, config, directory)
+    factors = with_own_ranks(
+        _scaled(modules, config, directory), metadata.get(RANKS, {}), f"{directory / METADATA}: {RANKS}"
+    )
     return PeftAdapter(
         factors,
         head,

@@ -8,9 +8,11 @@ from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import replacing_directory
 from model.exchange.export import collect, export
+from model.exchange.peft_format import PeftAdapter
 from model.network.generation_settings import save_network
 from model.run.evaluation import evaluate_test, show_result, write_predictions
 from model.run.job import NO_SEARCH, Job, SearchResult, Steps
+from model.run.model_card import CardFacts, model_card
 from model.run.report import write_report
 from model.run.router_report import record_routers, report_routers
 from model.tensors.checkpoint import load_checkpoint
@@ -49,7 +51,7 @@ def finish(
     }
     with synchronised_forwards(learner.network):
         if rank == 0:
-            _export(job, learner, directory)
+            _export(job, learner, directory, saver)
         recorder = record_routers(job, trainer, learner)
     routers = report_routers(job, directory, trainer, recorder)
     if "test" in job.data.test_names:
@@ -75,7 +77,7 @@ def finish(
     console.say(f"run directory: {directory.path}")
 
 
-def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
+def _export(job: Job, learner: FineTuner, directory: RunDirectory, saver: Checkpoints) -> None:
     """Write `adapter/`, or `model/` after full fine-tuning."""
     assembled = job.assembled
     if not assembled.attachments:
@@ -105,6 +107,7 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
         assembled.attachments,
         batch,
         assembled.stream,
+        card=model_card(_card_facts(job, adapter, saver)),
         task_type=_TASK_TYPES.get(job.task.objective, "SEQ_CLS"),
         base=job.base,
         dropout=max(
@@ -113,3 +116,19 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory) -> None:
         ),
     )
     console.say(f"adapter: {directory.adapter} (read back, largest difference of logits {difference:.1e})")
+
+
+def _card_facts(job: Job, adapter: PeftAdapter, saver: Checkpoints) -> CardFacts:
+    """Return what the adapter's model card states."""
+    recipes = [one.recipe for one in adapter.extra.values()]
+    return CardFacts(
+        base=job.base,
+        dataset=job.task.name,
+        task=job.options.task,
+        methods=set(job.assembled.methods.values()),
+        metric=job.selection_metric,
+        value=saver.best_value,
+        step=saver.best_step,
+        template=job.task.template,
+        only_here=sorted({recipe.method for recipe in recipes if not recipe.converted}),
+    )

@@ -116,10 +116,37 @@ def test_nothing_is_written_of_what_is_refused(tmp_path):
 
 def test_invalid_flags_are_refused_before_torch_is_imported(tmp_path):
     assert refused("tools.export", tmp_path, "--check", "vlm", "--max-lora-rank", 17) == [
-        "error: --check: no reader 'vlm', one of vllm; did you mean 'vllm'?",
+        "error: --check: no reader 'vlm', one of llama.cpp, vllm; did you mean 'vllm'?",
         "error: --max-lora-rank: must be one of 1, 8, 16, 32, 64, 128, 256, 320, 512, got 17",
     ]
     adapter = _adapter(tmp_path / "a")
     assert refused("tools.export", adapter, "--check", "vllm", "--output", adapter) == [
         f"error: --output: '{adapter}' already exists and is not overwritten"
     ]
+
+
+def test_a_compact_copy_keeps_ranks_and_names_its_base(tmp_path, capsys):
+    ranks = {_Q: 8, _V: 4}
+    adapter = _adapter(tmp_path / "a", ranks, rank_pattern={"v_proj": 4}, alpha_pattern={"q_proj": 4})
+    words = [str(adapter), "--output", str(tmp_path / "small"), "--compact", "--base-name", "org/base"]
+    assert main(words) == 0
+    config = json.loads((tmp_path / "small" / "adapter_config.json").read_text())
+    assert config["rank_pattern"] == ranks
+    assert config["base_model_name_or_path"] == "org/base"
+    assert main([str(adapter), "--output", str(tmp_path / "wide")]) == 0
+    sizes = [(tmp_path / name / "adapter_model.safetensors").stat().st_size for name in ("small", "wide")]
+    assert sizes[0] < sizes[1]
+    assert refused("tools.export", adapter, "--compact", "--base-name", "x") == [
+        "error: --base-name: only with --output",
+        "error: --compact: only with --output",
+        "error: --check: required, unless --output is given",
+    ]
+
+
+def test_llama_cpp_is_checked_and_served_by_a_copy(tmp_path, capsys):
+    adapter = _adapter(tmp_path / "a", {_Q: 8, _V: 4}, rank_pattern={"v_proj": 4}, alpha_pattern={_V: 9})
+    assert main([str(adapter), "--check", "llama.cpp"]) == 2
+    assert f"llama.cpp gives {_V} the scale" in capsys.readouterr().err
+    assert main([str(adapter), "--check", "llama.cpp", "--output", str(tmp_path / "copy")]) == 0
+    assert main([str(tmp_path / "copy"), "--check", "llama.cpp"]) == 0
+    assert "convert_lora_to_gguf.py --base BASE" in capsys.readouterr().out

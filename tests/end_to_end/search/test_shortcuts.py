@@ -100,7 +100,7 @@ def test_what_is_on_is_exported(searched, mode):
     assert len(switches) == 29
     on = {name for name, is_on in switches.items() if is_on}
     assert set(extra) == {name for name in on if name.split("/")[1] in SHORTCUTS}
-    assert len(config["target_modules"]) == len(on) - len(extra)
+    assert len(config.get("lora", config)["target_modules"]) == len(on) - len(extra)
     assert len(extra) == {"off": 11, "separated": 3}.get(mode, len(extra))
 
 

@@ -8,7 +8,8 @@ from configs.runtime.faults import InputFault
 from model.assembly.decide import decide
 from model.assembly.placement import Plans
 from model.exchange.extra_tensors import Extra, Recipe
-from model.exchange.peft_format import Factors, PeftAdapter
+from model.exchange.factors import Factors
+from model.exchange.peft_format import PeftAdapter
 from model.network.backbone import load_backbone
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan

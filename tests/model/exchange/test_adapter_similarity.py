@@ -6,7 +6,8 @@ import torch
 
 from model.exchange.adapter_similarity import Point, SizeGroup, embed, flat_factors, scatter_rows, similarity
 from model.exchange.extra_tensors import Extra, Recipe
-from model.exchange.peft_format import Factors, PeftAdapter
+from model.exchange.factors import Factors
+from model.exchange.peft_format import PeftAdapter
 
 MODULES = [f"model.layers.{layer}.self_attn.{role}" for layer in (10, 2) for role in ("v_proj", "q_proj")]
 

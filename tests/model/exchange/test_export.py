@@ -13,7 +13,8 @@ from model.assembly.placement import Plans
 from model.exchange import export as exporting
 from model.exchange import load as loading
 from model.exchange.export import logits
-from model.exchange.peft_format import Factors, PeftAdapter, read
+from model.exchange.factors import Factors
+from model.exchange.peft_format import PeftAdapter, read
 from model.network.snapshot import quiet_transformers
 from tests.support.exported import CASES, HOSTS, attached, batch, export_adapter, load_host, stock
 from tests.support.tiny import save_host

@@ -3,21 +3,15 @@
 import json
 import random
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from configs.runtime.faults import InputFault
-from model.exchange.peft_format import (
-    CONFIG,
-    METADATA,
-    TENSORS,
-    Factors,
-    PeftAdapter,
-    largest_difference,
-    read,
-    write,
-)
+from model.exchange.extra_tensors import Extra, Recipe
+from model.exchange.factors import Factors
+from model.exchange.peft_format import CONFIG, METADATA, TENSORS, PeftAdapter, largest_difference, read, write
 
 FACTS = {"task_type": "SEQ_CLS", "base": "some/base", "dropout": 0.1}
 
@@ -80,12 +74,53 @@ def test_a_mixed_adapter_has_scale_one_for_every_reader(tmp_path, ranks, scales)
     config = _written(tmp_path, modules)
     largest = max(ranks)
     assert (config["r"], config["lora_alpha"]) == (largest, largest)
-    patterns = {rf"^model\.layers\.{n}\.q_proj$": r for n, r in zip((1, 11), ranks)}
-    assert config["rank_pattern"] == config["alpha_pattern"] == patterns
+    assert config["rank_pattern"] == config["alpha_pattern"] == {}
     assert config["target_modules"] == sorted(names)
+    tensors, file = load_file(tmp_path / TENSORS), read(tmp_path)
     for name, factors in modules.items():
-        b = load_file(tmp_path / TENSORS)[f"base_model.model.{name}.lora_B.weight"]
-        torch.testing.assert_close(b, factors.b * factors.scale)
+        a, b = (tensors[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "AB")
+        assert a.shape[0] == b.shape[1] == largest
+        torch.testing.assert_close(b @ a, factors.scale * factors.b @ factors.a)
+        assert (file.modules[name].rank, file.modules[name].scale) == (factors.rank, 1.0)
+        assert file.modules[name].a.equal(factors.a)
+
+
+def test_a_compact_adapter_has_patterns_of_plain_names(tmp_path):
+    names = ("model.layers.1.q_proj", "model.layers.11.q_proj")
+    modules = {n: _factors(r, 3.0, seed=r) for n, r in zip(names, (2, 5))}
+    write(tmp_path, PeftAdapter(modules), compact=True, **FACTS)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config["rank_pattern"] == config["alpha_pattern"] == dict(zip(names, (2, 5)))
+    for name, factors in read(tmp_path).modules.items():
+        assert factors.rank == modules[name].rank
+        torch.testing.assert_close(factors.b, 3.0 * modules[name].b)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "word"),
+    [
+        ([], "must be a table"),
+        ({"a.q_proj": 1}, "with a rank for each module"),
+        ({"a.q_proj": 2, "a.v_proj": 9}, "a.v_proj: must be from 1 to 2, got 9"),
+        ({"a.q_proj": 1, "a.v_proj": 2}, "a.q_proj: the tensors are not zero beyond rank 1"),
+    ],
+)
+def test_ranks_that_the_tensors_do_not_have_are_refused(tmp_path, ranks, word):
+    _written(tmp_path, {"a.q_proj": _factors(2), "a.v_proj": _factors(2, seed=1)})
+    table = json.loads((tmp_path / METADATA).read_text())
+    (tmp_path / METADATA).write_text(json.dumps(table | {"ranks": ranks}))
+    assert word in _refused(tmp_path)
+
+
+def test_what_peft_cannot_represent_fails_there_and_without_its_files(tmp_path):
+    gates = {"layer_0/w1": Extra(Recipe("shortcut", 1, 1.0), {"G": torch.ones(2)})}
+    write(tmp_path, PeftAdapter({"a.q_proj": _factors(2)}, extra=gates), **FACTS)
+    with pytest.raises(KeyError, match="LORA_RESEARCH"):
+        peft.PeftConfig.from_pretrained(tmp_path)
+    assert not {"r", "lora_alpha"} & set(json.loads((tmp_path / CONFIG).read_text()))
+    assert set(read(tmp_path).extra) == set(gates)
+    (tmp_path / METADATA).unlink()
+    assert f"holds no {METADATA}" in _refused(tmp_path)
 
 
 @pytest.mark.parametrize("scales", [(2.0, 2.0), (2.0, -0.3)])

@@ -173,7 +173,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     from model.network.snapshot import openable
     from model.run.job import Job
     from model.run.task_facts import TaskFacts
-    from model.tensors.checkpoint import load_checkpoint
+    from model.tensors.checkpoint import load_run
     from model.training.trainer import check_devices
 
     bound, name, parts = prepared.bound, prepared.name, prepared.rows.parts
@@ -197,7 +197,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans, trains=bound.action != "test"),
         base=openable(prepared.source),
-        checkpoint=None if options.checkpoint is None else load_checkpoint(options.checkpoint),
+        checkpoint=None if options.checkpoint is None else load_run(options.checkpoint),
         preview=served.example,
         directory=None,
         command=arguments,

@@ -7,7 +7,7 @@ from typing import Any
 
 from configs.command_line.config_file import read_options
 from configs.runs.adapter_record import FILE, own_record
-from configs.runs.experiment import PLANS
+from configs.runs.experiment import PLANS, edited_files
 from configs.runtime import slurm
 from configs.runtime.faults import InputFault, suggestion
 from configs.schema.lookup import option_specs
@@ -101,6 +101,7 @@ def recorded_run(run: Path) -> Layer:
         InputFault: when the file cannot be read as TOML.
     """
     layer = read_options(read_document(run / "config.toml", "--load"), "run")
+    layer.faults += edited_files(run)
     settings = layer.settings
     base = settings.get("load")
     is_from_hub_format = "load_type" not in settings or settings["load_type"].value == "hf"

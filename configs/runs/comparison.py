@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +37,10 @@ class Result:
     def numbers(self) -> dict[str, float]:
         """Every metric, the step of the best evaluation, and the number of optimiser steps."""
         steps = {"best step": self.summary["metric"]["best_step"], "steps": self.summary["steps"]}
-        return dict(sorted(self.summary["metrics"].items())) | steps
+        found = {
+            name: math.nan if value is None else value for name, value in self.summary["metrics"].items()
+        }
+        return dict(sorted(found.items())) | steps
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def read_results(directories: Sequence[Path]) -> list[Result]:
         InputFault: with a line for each run that cannot be read.
     """
     findings = Findings()
+    twice = [path for path, count in Counter(path.absolute() for path in directories).items() if count > 1]
+    findings.lines += [f"RUN: '{path}' is given twice" for path in twice]
     results = [findings.attempt(partial(_read, directory)) for directory in directories]
     return [findings.settled(result) for result in results]
 
@@ -79,12 +85,27 @@ def _read(directory: Path) -> Result:
         raise InputFault(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict) or not set(_PARTS) <= set(content):
         raise InputFault(f"{path}: not the summary of a run, which has {', '.join(_PARTS)}")
+    _require_numbers(content, path)
     config = recorded(directory)
     if config is None:
         return Result(directory, content, None, str(directory))
     metric = content["metric"]
     shared = [metric.get("name"), metric.get("split"), experiment(config, directory)]
     return Result(directory, content, config.get("seed"), json.dumps(shared, sort_keys=True, default=str))
+
+
+def _require_numbers(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a summary whose tables do not hold numbers; null is a metric without a value."""
+    for name in ("metric", "metrics", "trainable_parameters"):
+        if not isinstance(content[name], dict):
+            raise InputFault(f"{path}: {name}: must be an object")
+    numbers = {f"metrics: {name}": value for name, value in content["metrics"].items() if value is not None}
+    numbers["metric: best_step"] = content["metric"].get("best_step")
+    numbers["steps"] = content["steps"]
+    numbers["trainable_parameters: total"] = content["trainable_parameters"].get("total")
+    for name, value in numbers.items():
+        if type(value) not in (int, float):
+            raise InputFault(f"{path}: {name}: must be a number, got {value!r}")
 
 
 def groups(results: Sequence[Result]) -> list[list[Result]]:

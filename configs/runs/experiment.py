@@ -30,6 +30,36 @@ def recorded(run: Path) -> dict[str, Any] | None:
         raise InputFault(f"{path}: not valid TOML: {error}") from None
 
 
+def file_digests(run: Path) -> dict[str, str]:
+    """Return the SHA-256 of config.toml and of each plan that a run directory has."""
+    paths = (run / name for name in ("config.toml", *PLANS.values()))
+    return {path.name: sha256(path) for path in paths if path.is_file()}
+
+
+def edited_files(run: Path) -> list[str]:
+    """Return a fault for each file of a run that differs from run.toml; earlier runs have no record.
+
+    Raises:
+        InputFault: when run.toml is not valid TOML.
+    """
+    path = run / "run.toml"
+    try:
+        recorded_digests = tomli.loads(path.read_text(encoding="utf-8-sig")).get("files", {})
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InputFault(f"{path}: not valid TOML: {error}") from None
+    found = file_digests(run)
+    if not isinstance(recorded_digests, dict):
+        return [f"{path}: files: must be a table"]
+    faults = []
+    for name, digest in recorded_digests.items():
+        if found.get(name) != digest:
+            what = "was edited after" if name in found else "is missing since"
+            faults.append(f"{run / name}: {what} the start of the run, as {path.name} records; restore it")
+    return faults
+
+
 def experiment(config: Mapping[str, Any], run: Path | None = None) -> dict[str, Any]:
     """Return what the runs of one experiment share: every other option, and the digests of the plans.
 

@@ -1,6 +1,7 @@
 """Evaluate a network on its test set: by loss and metrics, or by the text it generates."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,5 +146,8 @@ def _label(job: Job, value: float) -> str:
 
 
 def show_result(title: str, metrics: Mapping[str, float]) -> None:
-    """Print the final metrics."""
+    """Print the final metrics, and note those without a value, as a correlation of equal predictions."""
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            console.say(f"note: {name} is undefined ({value}); summary.json has null")
     console.table(title, ("metric", "value"), [(name, f"{value:.6g}") for name, value in metrics.items()])

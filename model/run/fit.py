@@ -9,6 +9,7 @@ import lightning as L
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console, slurm
 from configs.runtime.console import is_quiet
+from configs.runtime.faults import InputFault
 from model.run.job import Job
 from model.training.callbacks.checkpoints import Checkpoints, set_position
 from model.training.callbacks.metrics_record import MetricsRecord, check_length
@@ -54,6 +55,7 @@ def fit(
         layers=job.assembled.layers,
     )
     if resumed is not None:
+        _require_states(trainer, resumed["callbacks"], str(options.load))
         recorded = resumed["callbacks"][record.state_key]["offset"]
         _resume(job, directory, trainer, resumed["position"], recorded)
     if options.gradient_checkpointing:
@@ -99,10 +101,19 @@ def _resume(
     if console.rank() == 0:
         check_length(directory.metrics, recorded)
         directory.clear_leftovers()
+        console.say(f"resumed after step {position['steps']}, in epoch {position['epoch']}")
     set_position(trainer, position)
     job.data.resume(position["epoch"], position["batches"])
     if position["finished"]:  # killed between the last step and the summary: no step is left
         trainer.fit_loop.max_epochs = position["epoch"]
+
+
+def _require_states(trainer: L.Trainer, states: Mapping[str, Any], where: str) -> None:
+    """Refuse a checkpoint without the state of a callback that had one when it was written."""
+    for callback in getattr(trainer, "callbacks", ()):
+        has_state = type(callback).state_dict is not L.Callback.state_dict
+        if has_state and callback.state_key not in states:
+            raise InputFault(f"{where}: callbacks: lacks the state of {type(callback).__name__}")
 
 
 def _note_dropped(job: Job, world: int) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -16,7 +17,7 @@ class CardFacts:
     """What the card of an adapter states.
 
     Args:
-        base: name or path of the frozen base.
+        base: name or path of the frozen base; of a path the card has the last part only.
         dataset: name of the data set, or of each part of a mixture.
         task: the value of `--task`.
         methods: kinds of adapter.
@@ -43,9 +44,10 @@ def model_card(facts: CardFacts) -> str:
     head = [] if facts.only_here else ["library_name: peft"]
     head += [f"base_model: {facts.base}"] if _HUB_NAME.fullmatch(facts.base) else []
     head += ["tags:", *(f"- {method}" for method in sorted({"lora", *facts.methods}))]
+    base = facts.base if _HUB_NAME.fullmatch(facts.base) else PurePath(facts.base).name
     value = "not evaluated" if facts.value is None else f"{facts.value:.6g} at step {facts.step}"
     rows = [
-        ("base", f"`{facts.base}`"),
+        ("base", f"`{base}`"),
         ("data set", facts.dataset),
         ("task", facts.task),
         ("method", ", ".join(sorted(facts.methods))),

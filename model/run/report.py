@@ -1,6 +1,7 @@
 """The results of a run: `summary.json` for scripts, `report.md` and the curves for people."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,20 @@ class Summary:
     freezing: Mapping[str, float] | None = None
 
     def write(self, path: Path) -> None:
-        """Write the file as JSON with sorted keys."""
+        """Write the file as JSON with sorted keys; a metric without a finite value is null and named."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
         if self.freezing is None:
             del content["freezing"]
-        write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        undefined = sorted(name for name, value in self.metrics.items() if not math.isfinite(value))
+        if undefined:  # JSON has no NaN
+            content["metrics"] = {name: _finite(value) for name, value in self.metrics.items()}
+            content["metric"] = {**self.metric, "value": _finite(self.metric["value"])}
+            content["undefined"] = undefined
+        write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None
 
 
 def write_report(

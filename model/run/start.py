@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from configs.runs.experiment import PLANS
+from configs.runs.experiment import PLANS, file_digests
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import write_bytes, write_text
@@ -37,10 +37,10 @@ def write_first_files(job: Job, directory: RunDirectory) -> None:
     for name, content in job.corpus.items():
         (path / "search").mkdir(exist_ok=True)
         write_bytes(path / "search" / name, content)
-    write_text(path / "run.toml", toml_text(_circumstances(job)))
+    write_text(path / "run.toml", toml_text(_circumstances(job, path)))
 
 
-def _circumstances(job: Job) -> dict[str, Any]:
+def _circumstances(job: Job, directory: Path) -> dict[str, Any]:
     """Return the content of `run.toml`: everything that differs between equal runs."""
     packages = _PACKAGES if job.assembled.backbone.quantizer is None else (*_PACKAGES, QUANTIZER_PACKAGE)
     return {
@@ -54,6 +54,7 @@ def _circumstances(job: Job) -> dict[str, Any]:
         "versions": {name: version(name) for name in packages},
         "base": {"source": job.assembled.backbone.word, "sha256": job.assembled.backbone.digest},
         "data": dict(job.digests),
+        "files": file_digests(directory),
     }
 
 

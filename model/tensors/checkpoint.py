@@ -18,12 +18,24 @@ from torch import Tensor
 from configs.runtime.faults import InputFault, NonFiniteFault
 from configs.runtime.files import write_bytes
 from model.tensors.safetensors_header import metadata as read_metadata
-from model.tensors.weights import load_tensors
+from model.tensors.weights import load_tensors, require_finite
 
 _ARCHIVE = b"PK\x03\x04"  # first bytes of a PyTorch file; no length of a safetensors header
 FORMAT = 2
 _KEY = "run"  # a single key, as safetensors writes several in random order
 _FINITE = ("state.state_dict.", "state.optimizer_states.")
+_PARTS: dict[str, type] = {
+    "state_dict": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "random": list,
+    "position": dict,
+    "facts": dict,
+    "switches": dict,
+}
+"""What the checkpoint of a run holds, and of which kind."""
+_POSITION = ("epoch", "batches", "steps")
 _BLANK = "0" * 64
 """Placeholder for the digest while it is computed."""
 
@@ -77,13 +89,40 @@ def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
     try:
         content = json.loads(text)
         written, digest, tree = content["format"], content["sha256"], content["state"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputFault(f"{path}: its metadata cannot be read: {error}") from None
     if written != FORMAT:
         raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
     if _digest(path, str(digest)) != digest:
         raise InputFault(f"{path}: its content has changed since it was written")
-    return _restore(tree, load_tensors(path, finite=False))
+    tensors = load_tensors(path, finite=False)
+    require_finite(((name, one) for name, one in tensors.items() if name.startswith(_FINITE)), str(path))
+    try:
+        state = _restore(tree, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InputFault(f"{path}: its state is malformed") from None
+    if not isinstance(state, dict):
+        raise InputFault(f"{path}: its state is not a table")
+    return state
+
+
+def load_run(path: Path, flag: str = "--load") -> dict[str, Any]:
+    """Read the checkpoint of a run, with every part that resuming needs.
+
+    Args:
+        path: the file.
+        flag: the option that named it, for messages.
+
+    Raises:
+        InputFault: as `load_checkpoint`, or naming the parts that are missing or of another kind.
+    """
+    state = load_checkpoint(path, flag)
+    lacking = [name for name, kind in _PARTS.items() if not isinstance(state.get(name), kind)]
+    if lacking:
+        raise InputFault(f"{path}: lacks {', '.join(lacking)}; it is not a checkpoint of a run")
+    if not all(type(state["position"].get(name)) is int for name in _POSITION):
+        raise InputFault(f"{path}: position: must have {', '.join(_POSITION)}")
+    return state
 
 
 def _digest(path: Path, written: str) -> str:

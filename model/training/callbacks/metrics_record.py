@@ -73,10 +73,17 @@ class MetricsRecord(L.Callback):
             self.flush(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the evaluation's rows after those of its steps."""
+        """Write the evaluation's rows after those of its steps.
+
+        Raises:
+            NonFiniteFault: naming the step, when the loss of training or of the evaluation is not finite.
+        """
         self.flush(trainer)
         results = fine_tuner(pl_module).results
         values = {name: value for name, value in results.items() if name.startswith("val/")}
+        for name, value in values.items():
+            if name.startswith("val/loss") and not math.isfinite(value):
+                raise NonFiniteFault(f"step {trainer.global_step}: {name} is {value}")
         self.write(trainer, trainer.global_step, trainer.current_epoch, values)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -1,5 +1,6 @@
 """The learner of supervised fine-tuning: adapters, or all weights, under one objective."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from configs.runtime.faults import InputFault
+from configs.runtime.faults import InputFault, NonFiniteFault
 from model.injection.attachment import Attachment, switch
 from model.site import SiteKey
 from model.training.distributed.unused_parameters import include_unused
@@ -201,7 +202,11 @@ class FineTuner(L.LightningModule):
         self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/<metric>`, named as those of a validation."""
+        """Log `test/<metric>`, named as those of a validation.
+
+        Raises:
+            NonFiniteFault: when a loss is not finite.
+        """
         self._log_results("test")
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
@@ -216,6 +221,8 @@ class FineTuner(L.LightningModule):
             }
         self._running, self._total = [], None
         for name, value in self.results.items():
+            if name.startswith("test/loss") and not math.isfinite(value):
+                raise NonFiniteFault(f"{name}: the loss is {value}")
             if name.startswith(f"{split}/"):
                 self.log(
                     name, torch.tensor(value, dtype=torch.float64), rank_zero_only=False, sync_dist=False

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from configs.runs.comparison import groups, over, read_results, report, table
+from configs.runtime.faults import InputFault
 
 
 @pytest.fixture
@@ -69,3 +70,33 @@ def test_a_metric_that_one_run_lacks_has_no_statistics(make):
     place = columns.index("val/loss")
     assert [row[place] for row in rows] == ["", "2", "", ""]
     assert "val/loss" not in report(results)["groups"][0]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"metrics": {"a": "b"}}, "metrics: a: must be a number, got 'b'"),
+        ({"metric": 3}, "metric: must be an object"),
+        ({"steps": None}, "steps: must be a number, got None"),
+        ({"trainable_parameters": {}}, "trainable_parameters: total: must be a number, got None"),
+    ],
+)
+def test_a_summary_without_numbers_is_refused(tmp_path, changes, word):
+    whole = {
+        "metric": {"name": "val/x", "best_step": 1},
+        "metrics": {"val/x": None},
+        "trainable_parameters": {"total": 3},
+        "steps": 2,
+    }
+    (tmp_path / "summary.json").write_text(json.dumps(whole))
+    (result,) = read_results([tmp_path])
+    assert math.isnan(result.numbers["val/x"])
+    (tmp_path / "summary.json").write_text(json.dumps(whole | changes))
+    with pytest.raises(InputFault, match=word):
+        read_results([tmp_path])
+
+
+def test_a_run_given_twice_is_refused(tmp_path):
+    with pytest.raises(InputFault) as refused:
+        read_results([tmp_path, tmp_path])
+    assert refused.value.lines[0] == f"RUN: '{tmp_path}' is given twice"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs.runs.experiment import APART, experiment, recorded
+from configs.runs.experiment import APART, edited_files, experiment, file_digests, recorded
 from configs.runtime.faults import InputFault
 from configs.schema.lookup import option_specs
 
@@ -37,3 +37,20 @@ def test_a_missing_record_is_none_and_a_broken_one_is_named(tmp_path):
     (tmp_path / "config.toml").write_text("seed = \n")
     with pytest.raises(InputFault, match="config.toml: not valid TOML"):
         recorded(tmp_path)
+
+
+def test_edited_and_missing_files_of_a_run_are_named(tmp_path):
+    (tmp_path / "config.toml").write_text("seed = 1\n")
+    (tmp_path / "lora.toml").write_text("[default]\n")
+    assert edited_files(tmp_path) == []
+    digests = file_digests(tmp_path)
+    assert set(digests) == {"config.toml", "lora.toml"}
+    lines = [f'"{name}" = "{digest}"\n' for name, digest in digests.items()]
+    (tmp_path / "run.toml").write_text("[files]\n" + "".join(lines))
+    assert edited_files(tmp_path) == []
+    (tmp_path / "config.toml").write_text("seed = 2\n")
+    (tmp_path / "lora.toml").unlink()
+    assert edited_files(tmp_path) == [
+        f"{tmp_path / 'config.toml'}: was edited after the start of the run, as run.toml records; restore it",
+        f"{tmp_path / 'lora.toml'}: is missing since the start of the run, as run.toml records; restore it",
+    ]

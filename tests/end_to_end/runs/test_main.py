@@ -18,7 +18,8 @@ from tests.support.tiny import rte_rows, save_host
 
 RECORD = {"config.toml", "run.toml", "lora.toml", "metrics.csv", "summary.json", "report.md", "curves.png"}
 ADAPTER = {
-    f"adapter/{name}" for name in ("adapter_config.json", "adapter_model.safetensors", "metadata.json")
+    f"adapter/{name}"
+    for name in ("adapter_config.json", "adapter_model.safetensors", "metadata.json", "README.md")
 }
 CHECKPOINTS = {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
 LABELS = ("entailment", "not_entailment")
@@ -93,7 +94,7 @@ def test_comparable_artefacts_hold_no_path_but_the_base(trained, ground):
         if name != "adapter/adapter_config.json":
             assert str(ground.base).encode() not in content
             assert str(trained.parent).encode() not in content
-            assert trained.name.encode() not in content
+            assert f"/{trained.name}".encode() not in content
     config = json.loads((trained / "adapter" / "adapter_config.json").read_text())
     base = config.pop("base_model_name_or_path")
     assert base == str(ground.host("opt"))

@@ -82,3 +82,15 @@ def test_a_run_without_training_or_value_has_no_curves(tmp_path, value):
     assert os.listdir(tmp_path) == ["report.md"]
     assert "curves.png" not in text
     assert ("**" in text) == (value is not None)
+
+
+def test_json_has_null_where_a_metric_is_undefined(tmp_path):
+    metric = {"name": "val/pearson", "direction": "max", "split": "test", "value": math.nan, "best_step": 0}
+    metrics = {"test/pearson": math.nan, "test/loss": 1.0, "test/perplexity": math.inf}
+    Summary(metric, metrics, {}, 0, {}, {}).write(tmp_path / "summary.json")
+    found = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert found["metrics"] == {"test/pearson": None, "test/loss": 1.0, "test/perplexity": None}
+    assert found["undefined"] == ["test/pearson", "test/perplexity"]
+    assert found["metric"]["value"] is None
+    Summary(metric | {"value": 1.0}, {"test/loss": 1.0}, {}, 0, {}, {}).write(tmp_path / "defined.json")
+    assert "undefined" not in json.loads((tmp_path / "defined.json").read_text())

@@ -1,6 +1,8 @@
 """A checkpoint comes back as it was, or is refused; the old one goes only for a whole new one."""
 
 import errno
+import hashlib
+import json
 import math
 import os
 import random
@@ -8,10 +10,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from configs.runtime.faults import InputFault, NonFiniteFault
-from model.tensors.checkpoint import RunCheckpointIO, load_checkpoint, save_checkpoint
+from model.tensors import checkpoint
+from model.tensors.checkpoint import FORMAT, RunCheckpointIO, load_checkpoint, load_run, save_checkpoint
 from model.tensors.random_state import random_states, restore_random_states
 
 
@@ -192,3 +195,50 @@ def test_random_states_survive_a_checkpoint(tmp_path):
     expected = _draws(), random.gauss(0, 1)
     restore_random_states(load_checkpoint(tmp_path / "a")["random"][0])
     assert (_draws(), random.gauss(0, 1)) == expected
+
+
+STATE = {
+    "state_dict": {"w": torch.ones(2)},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "callbacks": {},
+    "random": [],
+    "position": {"epoch": 0, "batches": 1, "steps": 1},
+    "facts": {},
+    "switches": {},
+}
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_a_checkpoint_without_a_part_is_refused_by_its_name(tmp_path, name):
+    save_checkpoint(STATE, tmp_path / "whole.ckpt")
+    assert set(load_run(tmp_path / "whole.ckpt")) == set(STATE)
+    save_checkpoint({key: value for key, value in STATE.items() if key != name}, tmp_path / "part.ckpt")
+    with pytest.raises(InputFault, match=f"part.ckpt: lacks {name}; it is not a checkpoint of a run"):
+        load_run(tmp_path / "part.ckpt")
+
+
+def test_a_position_without_a_number_is_refused(tmp_path):
+    save_checkpoint(STATE | {"position": {"epoch": 0, "batches": 1}}, tmp_path / "x.ckpt")
+    with pytest.raises(InputFault, match="position: must have epoch, batches, steps"):
+        load_run(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "tree", [5, None, {}, [], {"dict": 3}, {"dict": [[1, 2, 3]]}, {"tensor": "gone"}, {"x": 1}]
+)
+def test_a_malformed_state_is_refused(tmp_path, tree):
+    text = json.dumps({"format": FORMAT, "sha256": "0" * 64, "state": tree})
+    content = save({}, metadata={"run": text})
+    digest = hashlib.sha256(content).hexdigest()
+    (tmp_path / "x.ckpt").write_bytes(content.replace(b"0" * 64, digest.encode(), 1))
+    with pytest.raises(InputFault, match="x.ckpt: its state is"):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_value_that_is_not_finite_is_refused_though_the_digest_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_FINITE", ("nothing",))
+    save_checkpoint(STATE | {"state_dict": {"w": torch.tensor([torch.nan])}}, tmp_path / "x.ckpt")
+    monkeypatch.undo()
+    with pytest.raises(InputFault, match=r"not finite in state.state_dict.w"):
+        load_checkpoint(tmp_path / "x.ckpt")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from configs.command_line.tool_flags import Flag, ended, read_words
 from configs.runtime import console
 from configs.runtime.faults import Findings
-from configs.runtime.files import place_faults, write_bytes
+from configs.runtime.files import picture_faults, write_bytes
 from configs.schema.values import PathText
 from model.figures.charts import share_lines
 from model.figures.heat_maps import distinct_titles, heat_map
@@ -69,8 +69,8 @@ def checked(given: SimpleNamespace) -> tuple[list[tuple[Frequency, History]], Pa
     has_trend = any(one is not None and one[1].reallocations for one in found)
     if given.trend_output and not has_trend and not findings.lines:
         findings.lines.append("--trend-output: frequency files contain no trend; give a history file")
-    findings.lines += place_faults("--output", output)
-    findings.lines += place_faults("--trend-output", trend) if has_trend else []
+    findings.lines += picture_faults("--output", output)
+    findings.lines += picture_faults("--trend-output", trend) if has_trend else []
     return [findings.settled(one) for one in found], output, trend
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from configs.command_line.tool_flags import Flag, ended, read_words
 from configs.runtime import console
 from configs.runtime.faults import Findings
-from configs.runtime.files import place_faults, write_bytes
+from configs.runtime.files import picture_faults, write_bytes
 from configs.schema.values import Choice, PathText
 from model.figures.heat_maps import Panel, distinct_titles, heat_map
 from model.search.score_file import Scores, read_scores, score_panel
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = given.output or Path(f"{given.scores[0].stem}.png").absolute()
         findings = Findings()
         files = [findings.attempt(partial(read_scores, path, "SCORES")) for path in given.scores]
-        findings.lines += place_faults("--output", output)
+        findings.lines += picture_faults("--output", output)
         scores = [findings.settled(one) for one in files]
         write_bytes(output, heat_map(panels(given.scores, scores), "score", given.scale))
         console.say(f"written: {output}")

@@ -14,6 +14,7 @@ from configs.schema.values import Repeated
 
 SOURCE = "command line"
 _POSITIONALS = ("model", "dataset")
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "0", "1")
 
 
 @dataclass
@@ -97,6 +98,11 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
             layer.touched.add(spec.name)
         else:
             _keep(layer, spec, not is_negated)
+            if words and words[0].lower() in _BOOLEANS:
+                value = words.popleft()
+                layer.faults.append(
+                    f"{flag}: takes no value, got {value}; write {spec.flag} or {_negated(spec)}"
+                )
     elif has_value:
         _store(layer, spec, value)
     elif words and not words[0].startswith("--"):
@@ -104,6 +110,10 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
     else:
         layer.faults.append(f"{flag}: needs a value, {spec.kind.words()}")
         layer.touched.add(spec.name)
+
+
+def _negated(spec: OptionSpec) -> str:
+    return f"--no-{spec.flag.removeprefix('--')}"
 
 
 def _refuse_flag(layer: Layer, flag: str, words: deque[str]) -> None:

@@ -24,6 +24,13 @@ def place_faults(flag: str, path: Path) -> list[str]:
     return [] if path.parent.is_dir() else [f"{flag}: its directory '{path.parent}' does not exist"]
 
 
+def picture_faults(flag: str, path: Path) -> list[str]:
+    """Return why the PNG that a flag names cannot be created."""
+    if path.suffix.lower() != ".png":
+        return [f"{flag}: '{path.name}' must end in .png, the format of the picture"]
+    return place_faults(flag, path)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: temporary file in the same directory, fsync, read back, rename.
 

@@ -29,7 +29,7 @@ class EntryOptions:
 
     dataset: str
     """The data set, a word of `--dataset`."""
-    weight: Annotated[float, Real(0, low_open=True)] | None = None
+    weight: Annotated[float, Real(1e-30, 1e30)] | None = None
     """Share of an epoch, relative to the weights of the other entries; all entries have one, or none has."""
     name: str | None = None
     """Name of the part in rows and metrics; the data set's word by default."""

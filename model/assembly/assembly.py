@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.assembly.decide import Decision, decide
+from model.assembly.memory import require_memory
 from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
 from model.exchange.factors import Factors
@@ -152,7 +153,10 @@ def attach_decided(network: nn.Module, decision: Decision, seed: int) -> dict[Si
     if stream is not None:
         stream.wire(decision.renormed)
     attachments: dict[SiteKey, Attachment] = {}
+    on_meta = next(network.parameters()).device.type == "meta"
     for part in (decision.lora, decision.shortcuts):
+        if not on_meta:
+            require_memory(sites, part.configs, part.source)
         attachments |= attach(network, sites, part.configs, seed, part.source, stream)
     return {key: attachments[key] for key in sorted(attachments)}
 

@@ -13,7 +13,7 @@ from model.assembly.placement import Plans
 from model.exchange.extra_adapters import recorded_wiring
 from model.exchange.load import recorded_configs
 from model.exchange.peft_format import PeftAdapter
-from model.injection.attach import check_keys, locate, locate_stream
+from model.injection.attach import check_keys, check_tables, locate, locate_stream
 from model.injection.residual_stream import NormMode, Stream, Wiring
 from model.network.family import Family, dimensions
 from model.network.modules_to_save import is_within, matching_modules
@@ -107,6 +107,8 @@ def decide(
     )
     for part in (decision.lora, decision.shortcuts):
         check_keys(part.configs, part.source)
+    if plans.lora is not None:
+        check_tables({"default": plans.lora.default, **plans.lora.tables}, str(plans.lora.path))
     adapted = {decision.sites[key].path for key in decision.configs}
     return replace(decision, modules_to_save=_modules_to_save(network, head, plans.lora, adapted, adapter))
 

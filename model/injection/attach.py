@@ -106,6 +106,20 @@ def check_keys(configs: Mapping[SiteKey, AdapterConfig], where: str) -> None:
             )
 
 
+def check_tables(tables: Mapping[str, AdapterConfig], where: str) -> None:
+    """Bind the further keys of tables, also of those with r = 0 or a role that the network lacks.
+
+    Args:
+        tables: name of a table -> its configuration.
+        where: the file.
+
+    Raises:
+        InputFault: naming file, table and key.
+    """
+    for name, config in tables.items():
+        bind(kinds.load(kinds.ADAPTERS, config.method).options, config.extra, f"{where}: [{name}]")
+
+
 def _planned(site: Site, config: AdapterConfig, kind: AdapterKind, where: str) -> PlannedSite:
     if config.fan_in_fan_out:
         raise InputFault(

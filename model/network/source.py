@@ -124,6 +124,8 @@ def _package_path(word: str, flag: str) -> Path:
     if not name.isidentifier():
         raise InputFault(f"{flag}: '{word}' is not of the form package:MODULE/PATH")
     spec = find_spec(name)
+    if spec is not None and not spec.submodule_search_locations:
+        raise InputFault(f"{flag}: '{name}' is a module without files of its own, not a package")
     if spec is None or not spec.submodule_search_locations:
         hint = f"; it comes with `pip install {name.replace('_', '-')}`"
         raise InputFault(f"{flag}: no Python package '{name}' is installed{hint}")

@@ -21,6 +21,17 @@ _SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES = tuple(_SAVED.values())
 """Number formats of a checkpoint."""
 _REAL = (*_SAVED, "F64")
+_GREATEST = {
+    "vocab_size": 10**8,
+    "hidden_size": 10**6,
+    "intermediate_size": 10**7,
+    "ffn_dim": 10**7,
+    "num_hidden_layers": 10**5,
+    "num_attention_heads": 10**5,
+    "num_key_value_heads": 10**5,
+    "max_position_embeddings": 10**9,
+}
+"""Key of config.json -> its greatest value."""
 _GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
 """Architecture in GGUF -> `model_type` in transformers, where they differ."""
 _GGUF_KEYS = {
@@ -77,6 +88,9 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         return
     config = read_config(source)
     family_of(config, source)
+    faults = _number_faults(config, str(_config_path(source) if source.kind == "directory" else source.path))
+    if faults:
+        raise InputFault(*faults)
     if source.kind == "gguf":
         return
     if "quantization_config" in config or "transformers_weights" in config:
@@ -93,6 +107,22 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         for path in weight_files(source):
             if path.suffix == ".safetensors":
                 _require_real(path)
+
+
+def _number_faults(config: Mapping[str, Any], where: str) -> list[str]:
+    """Return a line for each number of a configuration that no network can have."""
+    faults = []
+    for key, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            faults.append(f"{where}: {key}: must be a finite number, got {value}")
+        elif key in _GREATEST and not (type(value) is int and 0 < value <= _GREATEST[key]):
+            if value is not None:
+                faults.append(
+                    f"{where}: {key}: must be a whole number from 1 to {_GREATEST[key]:,}, got {value!r}"
+                )
+        elif "dropout" in key and isinstance(value, int | float) and not 0 <= value <= 1:
+            faults.append(f"{where}: {key}: must be a number in [0, 1], got {value}")
+    return faults
 
 
 def _require_real(path: Path) -> None:

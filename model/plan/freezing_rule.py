@@ -180,6 +180,6 @@ def read_freezing(table: Any, where: str) -> Freezing:
     if not isinstance(table, Mapping):
         raise InputFault(f"{where}: must be a table")
     rule = table.get("rule", "score")
-    if rule not in _RULES:
+    if not isinstance(rule, str) or rule not in _RULES:
         raise InputFault(f"{where}: rule: {unknown('rule', str(rule), tuple(_RULES))}")
     return bind(_RULES[rule], table, where)

@@ -29,11 +29,11 @@ LORA_FORM = Form(
     roles={role: role for role in LINEAR_ROLES},
     keys={
         "r": ("rank", Whole(0)),
-        "lora_alpha": ("alpha", Real(0, low_open=True)),
+        "lora_alpha": ("alpha", Real(1e-30, 1e30)),
         "lora_dropout": ("dropout", Real(0, 1, high_open=True)),
         "adapter_name": ("adapter_name", Word(is_name=True)),
         "disable_adapter": ("disabled", Switch()),
-        "importance_alpha": ("importance", Real()),
+        "importance_alpha": ("importance", Real(-1e30, 1e30)),
         "init_lora_weights": ("init", Switch()),
         "fan_in_fan_out": ("fan_in_fan_out", Switch()),
         "method": ("method", Word(is_name=True)),
@@ -98,6 +98,7 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA_FORM) 
         InputFault: with one line for each fault, naming file, table and key.
     """
     document = read_document(path, where).table
+    _refuse_other_form(document, path, where, form)
     faults: list[str] = []
     granularity = document.get("granularity", "network")
     method = form.method or document.get("method", "lora")
@@ -127,6 +128,17 @@ def read_plan(path: Path, where: str = "--lora-config", form: Form = LORA_FORM) 
         else ()
     )
     return Plan(path, granularity, tables.pop("default"), tables, notes, modules, freezing)
+
+
+def _refuse_other_form(document: Mapping[str, Any], path: Path, where: str, form: Form) -> None:
+    """Recognise a shortcut TOML given as LoRA TOML, and the reverse, by the keys of its default table."""
+    default = document.get("default")
+    keys = set(default) if isinstance(default, dict) else set()
+    is_lora = form.method is None
+    own, other = ("lora_alpha", "shortcut_alpha") if is_lora else ("shortcut_alpha", "lora_alpha")
+    if other in keys and own not in keys:
+        kind, flag = ("shortcut", "--shortcut-config") if is_lora else ("LoRA", "--lora-config")
+        raise InputFault(f"{where}: {path} is a {kind} TOML (its default has {other}); give it as {flag}")
 
 
 def _training_settings(keys: Mapping[str, Any], faults: list[str]) -> tuple[tuple[str, ...], Freezing | None]:
@@ -161,6 +173,8 @@ def _config(table: NamedTable, method: str, form: Form, faults: list[str]) -> Ad
                 values[field_name] = kind.take(value)
             except ValueError as refusal:
                 faults.append(f"[{name}] {written}: {refusal}")
+        elif key in form.top_keys:
+            faults.append(f"[{name}] {written}: belongs to the top level of the file, before all tables")
         else:
             faults += _unknown_key(name, key, keys, form)
             extra[key] = value

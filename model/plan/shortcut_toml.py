@@ -25,11 +25,11 @@ SHORTCUT_FORM = Form(
     },
     keys={
         "r": ("rank", Whole(0)),
-        "shortcut_alpha": ("alpha", Real(0, low_open=True)),
+        "shortcut_alpha": ("alpha", Real(1e-30, 1e30)),
         "proj_dropout": ("dropout", Real(0, 1, high_open=True)),
         "projector_name": ("adapter_name", Word(is_name=True)),
         "disable_projector": ("disabled", Switch()),
-        "importance_beta": ("importance", Real()),
+        "importance_beta": ("importance", Real(-1e30, 1e30)),
     },
     required=("r", "shortcut_alpha", "proj_dropout", "projector_name", "disable_projector"),
     strength="importance_beta",

@@ -171,7 +171,7 @@ def test_auto_takes_the_family_from_the_network(tmp_path, capsys):
 
 
 def test_a_configuration_that_makes_no_network_is_one_line(tmp_path, capsys):
-    base = _directory(tmp_path / "base", {**OPT_350M, "hidden_size": "wide"})
+    base = _directory(tmp_path / "base", {**OPT_350M, "activation_function": 3})
     plan = _plan(tmp_path / "plan.toml", 8)
     assert main(["--model", "opt_lora", "--load", str(base), "--lora-config", str(plan)]) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -379,3 +379,11 @@ def test_an_environment_that_does_not_fit_is_refused_by_name(bound, monkeypatch,
     monkeypatch.setenv(name, value)
     with pytest.raises(InputFault, match=name):
         bound(*words)
+
+
+@pytest.mark.parametrize("value", ["False", "true", "0"])
+def test_a_switch_with_a_boolean_says_that_it_takes_none(here, value):
+    with pytest.raises(InputFault) as refused:
+        parse(["train", "--dry-run", value, "opt_lora", "mrpc"])
+    assert f"--dry-run: takes no value, got {value}; write --dry-run or --no-dry-run" in refused.value.lines
+    assert not any("given twice" in line for line in refused.value.lines)

@@ -143,3 +143,20 @@ def test_integer_weights_are_refused_and_integer_buffers_are_not(host):
     save_file(tensors | {"a.weight": torch.ones(2, 2, dtype=torch.int8)}, host / "model.safetensors")
     message = _refused(check_source, resolve(str(host), "--load"))
     assert message.endswith("model.safetensors: a.weight: must be floating-point numbers, is I8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"dropout": 7.0}, "dropout: must be a number in [0, 1], got 7.0"),
+        ({"attention_dropout": -1}, "attention_dropout: must be a number in [0, 1], got -1"),
+        ({"init_std": float("nan")}, "init_std: must be a finite number, got nan"),
+        ({"vocab_size": 10**15}, "vocab_size: must be a whole number from 1 to 100,000,000"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: must be a whole number from 1 to 100,000, got 0"),
+        ({"hidden_size": "wide"}, "hidden_size: must be a whole number from 1 to 1,000,000, got 'wide'"),
+    ],
+)
+def test_impossible_numbers_of_a_configuration_are_named(host, changes, word):
+    path = host / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    assert word in _refused(check_source, resolve(str(host), "--load"))

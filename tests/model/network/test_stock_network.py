@@ -131,8 +131,8 @@ def test_two_different_tables_are_not_tied(tmp_path):
 
 
 def test_the_reason_of_transformers_is_given_without_its_advice(tmp_path):
-    host = rewrite(save_host("llama", tmp_path), hidden_size="wide")
+    host = rewrite(save_host("llama", tmp_path), rms_norm_eps="small")
     message = refused(load, host, "language_modeling")
     assert message.startswith(f"--load: '{host}' cannot be loaded: ")
-    assert "hidden_size" in message
+    assert "rms_norm_eps" in message
     assert "\n" not in message

@@ -74,8 +74,8 @@ REFUSED = [
     (table("default", -1), "[default] r: must be a whole number of at least 0, got -1"),
     (table("default", "1.0"), "[default] r: must be a whole number of at least 0, got 1.0"),
     (table("default", "true"), "[default] r: must be"),
-    (DEFAULT.replace("16", "0"), "[default] lora_alpha: must be a finite number above 0, got 0"),
-    (DEFAULT.replace("16", "nan"), "[default] lora_alpha: must be a finite number above 0, got nan"),
+    (DEFAULT.replace("16", "0"), "[default] lora_alpha: must be a number in [1e-30, 1e+30], got 0"),
+    (DEFAULT.replace("16", "nan"), "[default] lora_alpha: must be a number in [1e-30, 1e+30], got nan"),
     (DEFAULT.replace("0.1", "1.0"), "[default] lora_dropout: must be a number in [0, 1), got 1.0"),
     (DEFAULT.replace("0.1", "-0.1"), "[default] lora_dropout: must be a number in [0, 1), got -0.1"),
     (DEFAULT.replace("false", '"no"'), '[default] disable_adapter: must be true or false, got "no"'),
@@ -113,3 +113,16 @@ def test_a_plan_that_is_no_toml_is_refused(read, tmp_path):
         read("[default]\nr 8\n")
     with pytest.raises(InputFault, match=r"--lora-config: cannot read"):
         read_plan(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "line", ['modules_to_save = ["lm_head"]', 'granularity = "layer"', "lora_alpha = 1e308"]
+)
+def test_a_key_of_the_top_level_or_an_impossible_number_in_a_table_is_refused(tmp_path, line):
+    text = DEFAULT.replace("lora_alpha = 16\n", "") + line + "\n"
+    if "lora_alpha" not in line:
+        text += "lora_alpha = 16\n"
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(InputFault) as refused:
+        read_plan(tmp_path / "plan.toml")
+    assert f"[default] {line.split()[0]}: " in str(refused.value)

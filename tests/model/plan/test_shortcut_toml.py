@@ -8,6 +8,7 @@ import pytest
 from configs.runtime.faults import InputFault
 from model.network.family import Dimensions
 from model.plan.adapter_config import AdapterConfig
+from model.plan.lora_toml import read_plan
 from model.plan.shortcut_toml import read_shortcuts, resolve_shortcuts
 from model.site import EARLIER_NAMES, SHORTCUT_ROLES, SiteKey
 
@@ -152,3 +153,18 @@ def test_a_plan_that_turns_on_nothing_is_refused(read, change):
 def test_a_missing_file_names_the_flag(tmp_path):
     with pytest.raises(InputFault, match=r"^--shortcut-config: cannot read"):
         read_shortcuts(tmp_path / "none.toml")
+
+
+def test_the_two_kinds_of_toml_are_distinguished(tmp_path):
+    lora, shortcut = tmp_path / "lora.toml", tmp_path / "shortcut.toml"
+    lora.write_text("[default]\nr = 8\nlora_alpha = 16\n")
+    shortcut.write_text("[default]\nr = 8\nshortcut_alpha = 16\n")
+    for read, path, flags in (
+        (read_shortcuts, lora, ("--shortcut-config", "--lora-config")),
+        (read_plan, shortcut, ("--lora-config", "--shortcut-config")),
+    ):
+        with pytest.raises(InputFault) as refused:
+            read(path)
+        (line,) = refused.value.lines
+        assert line.startswith(f"{flags[0]}: {path} is a ")
+        assert line.endswith(f"give it as {flags[1]}")

@@ -73,6 +73,7 @@ def test_the_export_is_block_diagonal(language):
         assert a.shape[0] == b.shape[1] == max(map(sum, RANKS.values()))  # padded to one rank
         assert not a[sum(ranks) :].any()
         assert not b[:, sum(ranks) :].any()
+        b = b[:, : sum(ranks)].contiguous()
         width, column = len(b) // len(ranks), 0
         for number, rank in enumerate(ranks):
             rows_ = slice(number * width, (number + 1) * width)

@@ -11,6 +11,7 @@ from configs.runtime import console, slurm
 from configs.runtime.console import is_quiet
 from configs.runtime.faults import InputFault
 from model.run.job import Job
+from model.training.activation_checkpointing import checkpointed_activations
 from model.training.callbacks.checkpoints import Checkpoints, set_position
 from model.training.callbacks.metrics_record import MetricsRecord, check_length
 from model.training.compilation import compiled
@@ -58,11 +59,10 @@ def fit(
         _require_states(trainer, resumed["callbacks"], str(options.load))
         recorded = resumed["callbacks"][record.state_key]["offset"]
         _resume(job, directory, trainer, resumed["position"], recorded)
-    if options.gradient_checkpointing:
-        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
     _note_dropped(job, trainer.world_size)
     learner.train()  # hosts are loaded in evaluation mode
     with ExitStack() as stack:
+        stack.enter_context(checkpointed_activations(learner.network, wanted=options.gradient_checkpointing))
         # A sharded strategy splits the weights as they are, so they could not be swapped back.
         if not shards_weights(options):
             stack.enter_context(frozen_weights_in_compute_dtype(learner.network, options.precision))
@@ -71,8 +71,6 @@ def fit(
         trainer.fit(
             learner, datamodule=job.datamodule, ckpt_path=None if resumed is None else str(options.load)
         )
-    if options.gradient_checkpointing:
-        learner.network.gradient_checkpointing_disable()
     return trainer, saver
 
 

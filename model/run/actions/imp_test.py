@@ -21,6 +21,7 @@ from model.search.heuristic import HeuristicKind
 from model.search.saliency import all_equal, measure
 from model.search.score_file import Scores, read_scores, score_panel, write_scores
 from model.site import SiteKey
+from model.training.activation_checkpointing import checkpointed_activations
 from model.training.callbacks.instead_of_training import InsteadOfTraining
 from model.training.learners.finetune import FineTuner
 from model.training.mixed_precision import frozen_weights_in_compute_dtype
@@ -42,11 +43,11 @@ def run(job: Job) -> int:
     record = ScoreRecord(job, directory)
     act = partial(_score, job, kind, record)
     trainer = build_trainer(job.options, None, [InsteadOfTraining(act)], quiet=True)
-    if job.options.gradient_checkpointing:
-        learner.network.gradient_checkpointing_enable({"use_reentrant": False})
-    with frozen_weights_in_compute_dtype(learner.network, job.options.precision):
+    with (
+        checkpointed_activations(learner.network, wanted=job.options.gradient_checkpointing),
+        frozen_weights_in_compute_dtype(learner.network, job.options.precision),
+    ):
         trainer.fit(learner, datamodule=job.datamodule)
-    learner.network.gradient_checkpointing_disable()
     if console.rank() == 0:
         _finish(job, directory, learner, record)
     return 0

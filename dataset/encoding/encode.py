@@ -195,8 +195,11 @@ def _prompts(
     start = start_tokens(tokenizer)
     end = [end_token(tokenizer)] if any(example.eos_after_prompt for example in examples) else []
     plain = _plain([example.texts[0] for example in examples], tokenizer)
+    # A prompt that was rendered by a chat template brings the start token itself.
+    starts = [[] if start and ids[: len(start)] == start else start for ids in plain]
     prompts = [
-        [*start, *ids, *(end if example.eos_after_prompt else ())] for example, ids in zip(examples, plain)
+        [*begin, *ids, *(end if example.eos_after_prompt else ())]
+        for example, ids, begin in zip(examples, plain, starts)
     ]
     shortened: set[int] = set()
     for row, (prompt, example) in enumerate(zip(prompts, examples)):
@@ -204,7 +207,7 @@ def _prompts(
         if excess > 0 and example.document_span is not None:
             inside = _document_tokens(example.texts[0], example.document_span, tokenizer)
             if excess < len(inside):  # otherwise nothing of the document would be left
-                begin = len(start) + inside[-excess]
+                begin = len(starts[row]) + inside[-excess]
                 prompts[row] = [*prompt[:begin], *prompt[begin + excess :]]
                 shortened.add(row)
     return prompts, shortened

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,22 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         raise InputFault(
             f"{source.flag}: '{source.path}' contains no tokenizer: none of {', '.join(TOKENIZER_FILES)}"
         )
-    if pretrained:
-        for path in weight_files(source):
-            if path.suffix == ".safetensors":
-                _require_real(path)
+    if tokenizer:
+        _require_tokenizer_package(source)
+    for path in weight_files(source) if pretrained else ():
+        if path.suffix == ".safetensors":
+            _require_real(path)
+
+
+def _require_tokenizer_package(source: LocalSource) -> None:
+    """Refuse a SentencePiece model alone where the package that converts it is not installed."""
+    models = [name for name in ("tokenizer.model", "spm.model") if (source.path / name).exists()]
+    is_alone = not any((source.path / name).exists() for name in TOKENIZER_FILES if name not in models)
+    if models and is_alone and find_spec("sentencepiece") is None:
+        raise InputFault(
+            f"{source.path / models[0]}: needs the package sentencepiece (`pip install sentencepiece`), or a"
+            " tokenizer.json beside it"
+        )
 
 
 def _number_faults(config: Mapping[str, Any], where: str) -> list[str]:

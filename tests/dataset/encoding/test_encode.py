@@ -84,6 +84,13 @@ def test_start_tokens_are_those_the_tokenizer_adds():
         end_token(bare)
 
 
+def test_a_start_token_that_the_prompt_brings_is_not_doubled():
+    tokenizer = byte_tokenizer()
+    encoded = encode_pairs([pair("<s>ab", "c"), pair("ab", "c")], tokenizer, 20)
+    assert encoded[0]["input_ids"].tolist() == encoded[1]["input_ids"].tolist()
+    assert encoded[0]["labels"].tolist() == encoded[1]["labels"].tolist()
+
+
 def test_long_prompts_keep_their_start_token_and_their_end():
     encoded = encode_prompts([Example(("abcdef",)), Example(("xy",))], TOKENIZER, 4)
     assert TOKENIZER.decode(encoded[0]["input_ids"]) == "<s>def"

@@ -160,3 +160,14 @@ def test_impossible_numbers_of_a_configuration_are_named(host, changes, word):
     path = host / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     assert word in _refused(check_source, resolve(str(host), "--load"))
+
+
+def test_a_sentencepiece_model_alone_names_the_package(host, monkeypatch):
+    (host / "tokenizer.model").write_bytes(b"x")
+    monkeypatch.setattr("model.network.source_files.find_spec", lambda name: None)
+    check_source(resolve(str(host), "--load"))
+    for path in host.glob("tokenizer.json"):
+        path.unlink()
+    message = _refused(check_source, resolve(str(host), "--load"))
+    assert message.startswith(f"{host / 'tokenizer.model'}: needs the package sentencepiece")
+    monkeypatch.undo()

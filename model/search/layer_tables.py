@@ -8,7 +8,7 @@ from model.site import SiteKey, role_named
 
 Value = TypeVar("Value")
 
-_LAYER = re.compile(r"layer_(0|[1-9][0-9]{0,3})")
+_LAYER = re.compile(r"layer_(0|[1-9][0-9]{0,2})")
 
 
 def is_layer(name: str, content: Any) -> bool:

@@ -11,6 +11,10 @@ from configs.runtime import launcher
 from configs.runtime.faults import Fault, SystemFault, is_lost_process
 
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
+_QUIET = ("bitsandbytes", "matplotlib.font_manager")
+"""They warn of a kernel that could be downloaded from a hub, and of a font cache that is being built."""
+_OURS = ("__main__", "configs", "dataset", "main", "model", "tools")
+"""First part of the names of this program's loggers."""
 
 
 def rank() -> int:
@@ -92,15 +96,19 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
+    if level != "debug":
+        handler.addFilter(_is_wanted)
     root.handlers[:] = [handler]
     root.setLevel(least)
     for name in _LIBRARIES:
-        library = logging.getLogger(name)
-        library.handlers[:] = []
-        # Their messages (devices found, tips, why fit ended) repeat what our own tables show.
-        library.setLevel(least if level == "debug" else max(least, logging.WARNING))
-    # It warns that a faster kernel could be downloaded from a hub; the installed one is enough.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        logging.getLogger(name).handlers[:] = []
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Keep what libraries say out (requests made, devices found, tips), but for warnings and errors."""
+    return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS
 
 
 class _OneLine(logging.Formatter):

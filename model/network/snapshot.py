@@ -11,12 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from tokenizers import pre_tokenizers
 from torch import float32
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from configs.runtime import hub
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import sha256
 from model.network.generation_settings import plain_settings
@@ -30,6 +36,7 @@ _CONVERSION = 1
 _KNOWN_SPLITTINGS = (None, "default", "gpt-2")
 _DESCRIPTION = ["*.json", "*.txt", "*.model"]
 _NESTED = ["*/*"]
+hub.route_messages()
 
 
 def local_copy(source: Source, *, pretrained: bool = True) -> LocalSource:
@@ -80,26 +87,37 @@ def _download(source: HubSource, pretrained: bool) -> Path:
 
 
 def _download_files(source: HubSource, patterns: list[str]) -> Path:
+    silence = None if source.offline else hub.silence()
     try:
-        return Path(
-            snapshot_download(
-                source.word,
-                allow_patterns=patterns,
-                ignore_patterns=_NESTED,
-                local_files_only=source.offline,
-            )
+        directory = snapshot_download(
+            source.word,
+            allow_patterns=patterns,
+            ignore_patterns=_NESTED,
+            local_files_only=source.offline or silence is not None,
         )
+    except GatedRepoError:
+        what = f"'{source.word}' is gated: accept its terms on the hub, and log in with `hf auth login`"
+        raise InputFault(f"{source.flag}: {what}") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise InputFault(f"{source.flag}: the hub has no model '{source.word}'") from None
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
         if source.offline or os.environ.get("HF_HUB_OFFLINE") == "1":
             what = f"'{source.word}' is not in the local cache, and the hub may not be accessed"
             raise InputFault(f"{source.flag}: {what}") from None
-        raise SystemFault(f"{source.flag}: the hub cannot be reached for '{source.word}'") from None
-    except OSError as error:
+        reason = silence or _first_line(error.__cause__ or error)
         raise SystemFault(
-            f"{source.flag}: '{source.word}' cannot be downloaded ({type(error).__name__})"
+            f"{source.flag}: the hub cannot be reached for '{source.word}' ({reason})"
         ) from None
+    except OSError as error:
+        what = f"'{source.word}' cannot be downloaded ({_first_line(error)})"
+        raise SystemFault(f"{source.flag}: {what}") from None
+    if silence is not None:
+        hub.note_cached(silence)
+    return Path(directory)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def cache_root() -> Path:

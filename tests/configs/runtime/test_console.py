@@ -53,14 +53,32 @@ def test_tables_are_drawn_on_a_terminal(capsys, monkeypatch):
     assert "[bold]a" in capsys.readouterr().out
 
 
-def test_log_lines_are_single_lines(capsys, monkeypatch):
+@pytest.fixture
+def root(monkeypatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", list(root.handlers))
     monkeypatch.setattr(root, "level", root.level)
+    return root
+
+
+@pytest.mark.usefixtures("root")
+def test_log_lines_are_single_lines(capsys):
     console.configure_logging("warning")
     logging.getLogger("mine").warning("a\nb")
     logging.getLogger("mine").info("not shown")
     assert capsys.readouterr().err == "WARNING mine: a\\nb\n"
+
+
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("level", "shown"), [("info", ""), ("debug", "INFO httpx: GET /\n")])
+def test_libraries_are_heard_from_warnings_on(level, shown, capsys):
+    console.configure_logging(level)
+    logging.getLogger("httpx").info("GET /")
+    assert capsys.readouterr().err == shown
+    logging.getLogger("httpx").warning("slow")
+    logging.getLogger("model.run.fit").info("begins")
+    logging.getLogger("matplotlib.font_manager").warning("building the font cache")
+    assert capsys.readouterr().err == "WARNING httpx: slow\nINFO model.run.fit: begins\n"
 
 
 def test_a_reader_that_has_gone_does_not_stop_the_program():

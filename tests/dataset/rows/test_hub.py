@@ -13,6 +13,11 @@ class Table:
         return [{"sentence1": "a"}]
 
 
+@pytest.fixture(autouse=True)
+def answering(monkeypatch):
+    monkeypatch.setattr(hub.hub, "silence", lambda: None)
+
+
 def test_rows_come_from_the_named_copy(monkeypatch, tmp_path):
     asked = []
 
@@ -33,6 +38,30 @@ def test_offline_never_accesses_the_hub(monkeypatch, tmp_path):
     assert "nyu-mll/glue (train) is not in the cache" in str(caught.value)
     assert "--dataset-dir" in str(caught.value)
     assert len(caught.value.lines) == 1
+
+
+def test_a_silent_hub_leaves_the_cache(monkeypatch, caplog):
+    monkeypatch.setattr(hub.datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.hub, "silence", lambda: "no route")
+    hub.hub.note_cached.cache_clear()
+
+    def cached(*arguments, **facts):
+        assert hub.datasets.config.HF_HUB_OFFLINE
+        return Table()
+
+    monkeypatch.setattr(hub.datasets, "load_dataset", cached)
+    assert hub.load(RTE.build(RTE.options()), "train") == [{"sentence1": "a"}]
+    assert "its cache is used" in caplog.text
+
+    def absent(*arguments, **facts):
+        raise ConnectionError("Couldn't reach it")
+
+    monkeypatch.setattr(hub.datasets, "load_dataset", absent)
+    with pytest.raises(
+        SystemFault, match="is not in the cache: the hub is not reached \\(no route\\); --data"
+    ):
+        hub.load(RTE.build(RTE.options()), "train")
 
 
 def test_other_failures_are_one_line(monkeypatch):

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModelForSequenceClassification
 
 from configs.runtime.faults import InputFault, SystemFault
@@ -85,6 +87,33 @@ def test_a_hub_name_is_not_fetched_offline():
     source = resolve("nobody/no-such-model", "--load", offline=True)
     with pytest.raises(InputFault, match="is not in the local cache"):
         load_backbone(source, "language_modeling")
+
+
+def _refused(monkeypatch, error, silence=None):
+    def download(word, **facts):
+        assert facts["local_files_only"] == (silence is not None)
+        raise error
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(snapshot, "snapshot_download", download)
+    monkeypatch.setattr(snapshot.hub, "silence", lambda: silence)
+    with pytest.raises((InputFault, SystemFault)) as caught:
+        snapshot.local_copy(resolve("some/model", "--load"))
+    return type(caught.value), str(caught.value)
+
+
+def test_the_hub_s_refusals_have_their_reasons(monkeypatch):
+    response = SimpleNamespace(headers={}, request=None, status_code=403)
+    gated = GatedRepoError("403", response=response)
+    absent = RepositoryNotFoundError("404", response=response)
+    assert _refused(monkeypatch, gated)[1].startswith("--load: 'some/model' is gated: accept its terms")
+    assert _refused(monkeypatch, absent) == (InputFault, "--load: the hub has no model 'some/model'")
+    down = LocalEntryNotFoundError("Got: it")
+    down.__cause__ = OSError("503 Service Unavailable\nmore")
+    reached = "--load: the hub cannot be reached for 'some/model'"
+    assert _refused(monkeypatch, down) == (SystemFault, f"{reached} (503 Service Unavailable)")
+    assert _refused(monkeypatch, down, "no route") == (SystemFault, f"{reached} (no route)")
+    assert "downloaded (disk full)" in _refused(monkeypatch, OSError("disk full"))[1]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from configs.runtime.faults import InputFault
+from dataset.encoding.borders import plain_tokens, response_tokens, without_start
 from dataset.encoding.encoded import Encoded
 from dataset.encoding.encoded_split import EncodedSplit
 from dataset.encoding.multiple_choice import encode_choices
@@ -67,9 +68,12 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
         tokenizer: a fast tokenizer of transformers.
         max_token_len: longest example in tokens.
     """
-    segments = list(zip(*(example.texts for example in examples), strict=True))
+    segments = [list(segment) for segment in zip(*(example.texts for example in examples), strict=True)]
+    if segments:
+        start = "".join(tokenizer.convert_ids_to_tokens(start_tokens(tokenizer)))
+        segments[0] = [text.removeprefix(start) for text in segments[0]]
     encoded = tokenizer(
-        *[list(segment) for segment in segments],
+        *segments,
         truncation=True,
         max_length=max_token_len,
         return_attention_mask=False,
@@ -84,7 +88,7 @@ def encode_texts(examples: Sequence[Example], tokenizer: Any, max_token_len: int
         purpose="learn" if is_labelled else "predict",
         labels=labels,
         token_type_ids=_flat(encoded["token_type_ids"]) if "token_type_ids" in encoded else None,
-        cut=_count_cut(examples, ids, tokenizer, max_token_len),
+        cut=_count_cut(segments, ids, tokenizer, max_token_len),
     )
 
 
@@ -101,12 +105,12 @@ def encode_pairs(
     """
     end = end_token(tokenizer)
     prompts, shortened = _prompts(examples, tokenizer, prompt_len)
-    responses = _plain([str(example.response) for example in examples], tokenizer)
+    responses = response_tokens([str(example.response) for example in examples], tokenizer, end)
     ids: list[list[int]] = []
     rows: list[int] = []
     cut = 0
     for row, (prompt, response) in enumerate(zip(prompts, responses)):
-        whole = [*prompt, *response, end]
+        whole = [*prompt, *response]
         if len(prompt) >= max_token_len:
             continue
         cut += row in shortened or len(whole) > max_token_len
@@ -156,8 +160,8 @@ def encode_blocks(examples: Sequence[Example], tokenizer: Any, max_token_len: in
         InputFault: when the text has no token that could be a target.
     """
     start = start_tokens(tokenizer)
-    lines = _plain([str(example.response) for example in examples], tokenizer)
-    text = [token for line in lines for token in line]
+    lines = plain_tokens([str(example.response) for example in examples], tokenizer)
+    text = without_start([token for line in lines for token in line], start)
     size, least = max_token_len - len(start), 1 if start else 2
     if len(text) < least or size < 2 * least - 1:
         raise InputFault(f"--max-token-len: {max_token_len}, {len(text)} tokens of text leave no target")
@@ -194,11 +198,11 @@ def _prompts(
     """Return each prompt's ids, and the numbers of the examples whose document was truncated."""
     start = start_tokens(tokenizer)
     end = [end_token(tokenizer)] if any(example.eos_after_prompt for example in examples) else []
-    plain = _plain([example.texts[0] for example in examples], tokenizer)
+    plain = plain_tokens([example.texts[0] for example in examples], tokenizer)
     # A prompt that was rendered by a chat template brings the start token itself.
-    starts = [[] if start and ids[: len(start)] == start else start for ids in plain]
+    starts = [[] if without_start(ids, start) != ids else start for ids in plain]
     prompts = [
-        [*begin, *ids, *(end if example.eos_after_prompt else ())]
+        [*begin, *ids, *(end if example.eos_after_prompt and ids[-1:] != end else ())]
         for example, ids, begin in zip(examples, plain, starts)
     ]
     shortened: set[int] = set()
@@ -222,19 +226,13 @@ def _document_tokens(text: str, document: tuple[int, int], tokenizer: Any) -> li
     ]
 
 
-def _plain(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-
-def _count_cut(examples: Sequence[Example], ids: list[list[int]], tokenizer: Any, limit: int) -> int:
+def _count_cut(segments: Sequence[list[str]], ids: list[list[int]], tokenizer: Any, limit: int) -> int:
     # Only an example as long as the limit can have been truncated; these alone are tokenised again, whole.
-    full = [examples[row] for row, tokens in enumerate(ids) if len(tokens) >= limit]
+    full = [row for row, tokens in enumerate(ids) if len(tokens) >= limit]
     if not full:
         return 0
-    segments = [list(segment) for segment in zip(*(example.texts for example in full), strict=True)]
-    return sum(len(tokens) > limit for tokens in tokenizer(*segments, verbose=False)["input_ids"])
+    again = [[segment[row] for row in full] for segment in segments]
+    return sum(len(tokens) > limit for tokens in tokenizer(*again, verbose=False)["input_ids"])
 
 
 def _flat(ids: Iterable[list[int]]) -> Tensor:

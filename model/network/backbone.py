@@ -16,7 +16,14 @@ from model.network.family import Family
 from model.network.generation_settings import plain_settings, read_settings, unused_settings
 from model.network.snapshot import local_copy, quiet_transformers
 from model.network.source import LocalSource, Source
-from model.network.source_files import check_source, digest_of, family_of, read_config, weight_files
+from model.network.source_files import (
+    check_source,
+    digest_of,
+    family_of,
+    read_config,
+    require_memory,
+    weight_files,
+)
 from model.network.stock_network import (
     StockNetwork,
     has_tensors,
@@ -104,6 +111,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     with loading_faults(source), torch.random.fork_rng(devices=[]):
         local = local_copy(source, pretrained=pretrained)
     check_source(local, pretrained=pretrained, tokenizer=False)
+    require_memory(local)
     family = _family(local, objective, expected)
     config = stock_config(local, objective, labels)
     quantizer, base_dtype = (base_dtype, "bfloat16") if base_dtype in QUANTIZED_DTYPES else (None, base_dtype)

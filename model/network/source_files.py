@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from configs.runtime.faults import InputFault, unknown
 from configs.runtime.files import sha256
 from model.network.family import Family, model_types
 from model.network.source import LocalSource, Source, resolve
+from model.tensors.config_numbers import least_bytes, number_faults
 from model.tensors.gguf_header import read_gguf_header
 from model.tensors.safetensors_header import read_header
 
@@ -22,17 +24,6 @@ _SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPES = tuple(_SAVED.values())
 """Number formats of a checkpoint."""
 _REAL = (*_SAVED, "F64")
-_GREATEST = {
-    "vocab_size": 10**8,
-    "hidden_size": 10**6,
-    "intermediate_size": 10**7,
-    "ffn_dim": 10**7,
-    "num_hidden_layers": 10**5,
-    "num_attention_heads": 10**5,
-    "num_key_value_heads": 10**5,
-    "max_position_embeddings": 10**9,
-}
-"""Key of config.json -> its greatest value."""
 _GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
 """Architecture in GGUF -> `model_type` in transformers, where they differ."""
 _GGUF_KEYS = {
@@ -89,9 +80,9 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         return
     config = read_config(source)
     family_of(config, source)
-    faults = _number_faults(config, str(_config_path(source) if source.kind == "directory" else source.path))
+    faults = number_faults(config)
     if faults:
-        raise InputFault(*faults)
+        raise InputFault(*(f"{_described(source)}: {fault}" for fault in faults))
     if source.kind == "gguf":
         return
     if "quantization_config" in config or "transformers_weights" in config:
@@ -122,20 +113,20 @@ def _require_tokenizer_package(source: LocalSource) -> None:
         )
 
 
-def _number_faults(config: Mapping[str, Any], where: str) -> list[str]:
-    """Return a line for each number of a configuration that no network can have."""
-    faults = []
-    for key, value in config.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            faults.append(f"{where}: {key}: must be a finite number, got {value}")
-        elif key in _GREATEST and not (type(value) is int and 0 < value <= _GREATEST[key]):
-            if value is not None:
-                faults.append(
-                    f"{where}: {key}: must be a whole number from 1 to {_GREATEST[key]:,}, got {value!r}"
-                )
-        elif "dropout" in key and isinstance(value, int | float) and not 0 <= value <= 1:
-            faults.append(f"{where}: {key}: must be a number in [0, 1], got {value}")
-    return faults
+def require_memory(source: LocalSource) -> None:
+    """Refuse a network of which a part alone exceeds this machine's memory, before it is built.
+
+    Raises:
+        InputFault: naming the file, both sizes and the keys they come from.
+    """
+    least = least_bytes(read_config(source))
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if least > memory:
+            sizes = f"at least {least / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f}"
+            raise InputFault(
+                f"{_described(source)}: vocab_size, hidden_size, num_hidden_layers: need {sizes}"
+            )
 
 
 def _require_real(path: Path) -> None:
@@ -269,6 +260,11 @@ def digest_of(source: LocalSource, *, pretrained: bool = True) -> str:
     names = [path.name if source.kind == "directory" else "gguf" for path in files]
     lines = [f"{name} {sha256(path)}\n" for name, path in zip(names, files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _described(source: LocalSource) -> Path:
+    """Return the file with a source's configuration."""
+    return _config_path(source) if source.kind == "directory" else source.path
 
 
 def _config_path(source: LocalSource) -> Path:

@@ -17,18 +17,25 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.activations import ACT2FN
 
-from configs.runtime.faults import Fault, InputFault, SystemFault
+from configs.runtime.faults import Fault, InputFault, SystemFault, unknown
 from configs.runtime.seeds import derive
 from model.network.family import Family
 from model.network.source import LocalSource, Source
 from model.network.source_files import read_config, weight_files
+from model.tensors.config_numbers import entries
 from model.tensors.weights import require_finite
 
 _LOG = logging.getLogger(__name__)
 _NO_NAME = re.compile(r"LABEL_\d+|\d+")
-_ADVICE = re.compile(r"\s(You can|You should|Please|Set |Use |If you|Try |Consider|For more)\b.*", re.DOTALL)
+_ADVICE = re.compile(
+    r"\s(You can|You should|Please|Set |Use |If you|Try |Consider|For more|Errors:)\W.*", re.DOTALL
+)
 _LONGEST_REASON = 300
+_ACTIVATIONS = ("_act", "_activation", "activation_function")
+_WORDS = (*_ACTIVATIONS, "_type")
+"""Ends of the keys that name a function, or a form."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,14 @@ def stock_config(source: LocalSource, objective: str, labels: Sequence[str]) -> 
         labels: class names in the order of their ids; used for classification.
 
     Raises:
-        InputFault: when transformers cannot read the configuration.
+        InputFault: when transformers cannot read the configuration or has no activation of its name.
     """
     with loading_faults(source):
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False)
+    for key, word in vars(config).items():
+        if key.endswith(_ACTIVATIONS) and word is not None and str(word) not in ACT2FN:
+            fault = unknown("activation", str(word), ACT2FN)
+            raise InputFault(f"{source.path / 'config.json'}: {key}: {fault}")
     if objective == "classification" and not (_are_no_names(labels) and config.num_labels == len(labels)):
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
@@ -252,7 +263,17 @@ def loading_faults(source: Source) -> Iterator[None]:
         if "allocate memory" in str(error):
             raise SystemFault(f"{source.word}: not enough memory") from None
         _LOG.debug("loading %s failed", source.location, exc_info=True)
-        raise InputFault(f"{source.flag}: '{source.location}' cannot be loaded: {_reason(error)}") from None
+        reason = _unknown_word(error, source) or _reason(error)
+        raise InputFault(f"{source.flag}: '{source.location}' cannot be loaded: {reason}") from None
+
+
+def _unknown_word(error: Exception, source: Source) -> str | None:
+    """Return which key of config.json has a word that transformers does not know, for an error without it."""
+    if type(error) is not KeyError or source.kind != "directory":
+        return None
+    values = entries(read_config(source))
+    keys = [key for key, value in values if key.endswith(_WORDS) and str(value) == str(error.args[0])]
+    return f"{', '.join(keys)}: transformers knows no {error}" if keys else None
 
 
 def _reason(error: Exception) -> str:

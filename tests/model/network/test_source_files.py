@@ -1,6 +1,7 @@
 """A network's files are checked before the heavy libraries are imported, and what is wrong is named."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,14 @@ from safetensors.torch import save_file
 
 from configs.runtime.faults import InputFault
 from model.network.source import resolve
-from model.network.source_files import check_source, digest_of, family_of, read_config, weight_files
+from model.network.source_files import (
+    check_source,
+    digest_of,
+    family_of,
+    read_config,
+    require_memory,
+    weight_files,
+)
 from tests.model.tensors.test_safetensors_header import gguf_bytes
 from tests.support.tiny import save_host
 
@@ -153,6 +161,18 @@ def test_integer_weights_are_refused_and_integer_buffers_are_not(host):
         ({"init_std": float("nan")}, "init_std: must be a finite number, got nan"),
         ({"vocab_size": 10**15}, "vocab_size: must be a whole number from 1 to 100,000,000"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: must be a whole number from 1 to 100,000, got 0"),
+        ({"attention_dropout": None}, "attention_dropout: must be a number in [0, 1], got None"),
+        ({"layerdrop": 1.5}, "layerdrop: must be a number in [0, 1], got 1.5"),
+        ({"word_embed_proj_dim": [32]}, "word_embed_proj_dim: must be a whole number from 1 to 1,000,000"),
+        ({"pad_token_id": 10**15}, "pad_token_id: must be less than vocab_size"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads: must divide num_attention_heads"),
+        ({"sliding_window": 10**30}, "sliding_window: must be a number of at most 64 bits"),
+        ({"layer_norm_eps": -1e-5}, "layer_norm_eps: must not be negative, got -1e-05"),
+        (
+            {"rope_parameters": {"rope_theta": 0}},
+            "rope_parameters.rope_theta: must be a positive number, got 0",
+        ),
+        ({"rope_scaling": {"factor": float("inf")}}, "rope_scaling.factor: must be a finite number, got inf"),
         ({"hidden_size": "wide"}, "hidden_size: must be a whole number from 1 to 1,000,000, got 'wide'"),
     ],
 )
@@ -160,6 +180,23 @@ def test_impossible_numbers_of_a_configuration_are_named(host, changes, word):
     path = host / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     assert word in _refused(check_source, resolve(str(host), "--load"))
+
+
+def test_class_names_may_be_those_of_keys(host):
+    _change_config(host, label2id={"dropout": 7, "vocab_size": 0}, classifier_dropout=None)
+    check_source(resolve(str(host), "--load"))
+
+
+def test_a_network_larger_than_the_memory_is_refused_before_it_is_built(host, monkeypatch):
+    source = resolve(str(host), "--load")
+    monkeypatch.setattr(os, "sysconf", lambda name: 2**20)
+    require_memory(source)
+    _change_config(host, vocab_size=10**8, hidden_size=10**6, word_embed_proj_dim=None)
+    message = _refused(require_memory, source)
+    assert message.startswith(
+        f"{host}/config.json: vocab_size, hidden_size, num_hidden_layers: need at least"
+    )
+    assert message.endswith("GiB, this machine has 1,024.0")
 
 
 def test_a_sentencepiece_model_alone_names_the_package(host, monkeypatch):

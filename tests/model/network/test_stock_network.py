@@ -136,3 +136,15 @@ def test_the_reason_of_transformers_is_given_without_its_advice(tmp_path):
     assert message.startswith(f"--load: '{host}' cannot be loaded: ")
     assert "rms_norm_eps" in message
     assert "\n" not in message
+
+
+def test_a_word_that_transformers_does_not_know_is_named_with_its_key(tmp_path):
+    host = rewrite(save_host("llama", tmp_path), hidden_act="silo")
+    message = refused(load, host, "language_modeling")
+    assert message.startswith(f"{host}/config.json: hidden_act: no activation 'silo', one of ")
+    assert message.endswith("did you mean 'silu'?")
+    rope = {"rope_theta": 1e4, "rope_type": "linnear"}
+    message = refused(load, rewrite(host, hidden_act="silu", rope_parameters=rope), "language_modeling")
+    assert message.endswith("rope_parameters.rope_type: transformers knows no 'linnear'")
+    host = rewrite(save_host("deberta", tmp_path / "pooled"), pooler_hidden_act="gelo")
+    assert "pooler_hidden_act: no activation 'gelo'" in refused(load, host)

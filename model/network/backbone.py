@@ -13,7 +13,7 @@ from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256
 from configs.schema.options import QUANTIZED_DTYPES
 from model.network.family import Family
-from model.network.generation_settings import plain_settings, read_settings, unused_settings
+from model.network.generation_settings import old_settings, plain_settings, read_settings, unused_settings
 from model.network.snapshot import local_copy, quiet_transformers
 from model.network.source import LocalSource, Source
 from model.network.source_files import (
@@ -144,7 +144,8 @@ def _with_settings(backbone: Backbone, local: LocalSource, loaded: StockNetwork)
     if backbone.objective == "language_modeling":
         settings = read_settings(local.path)
         unused = unused_settings(settings, backbone.tokenizer)
-        notes += () if unused is None else (unused,)
+        old = unused_settings(old_settings(read_config(local)), backbone.tokenizer, "config.json")
+        notes += tuple(note for note in (unused, old) if note is not None)
     return replace(backbone, settings=settings, notes=notes, output=loaded.output, order=loaded.order)
 
 

@@ -46,12 +46,21 @@ def read_settings(directory: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def unused_settings(settings: dict[str, Any] | None, tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+def old_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config.json says about decoding, as it did before there was a file of its own."""
+    known = vars(GenerationConfig())
+    return {key: value for key, value in config.items() if key in known and not key.endswith("_token_id")}
+
+
+def unused_settings(
+    settings: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase | None, file: str = FILE
+) -> str | None:
     """Return a note on the settings of a base that this program does not follow; None without any.
 
     Args:
-        settings: what `read_settings` returned.
+        settings: what `read_settings` or `old_settings` returned.
         tokenizer: its end-of-sequence token alone ends an answer.
+        file: the name of the file with the settings.
     """
     end = None if tokenizer is None else tokenizer.eos_token_id
     unused = {
@@ -65,7 +74,7 @@ def unused_settings(settings: dict[str, Any] | None, tokenizer: PreTrainedTokeni
         return None
     listed = ", ".join(f"{name} {json.dumps(value)}" for name, value in unused.items())
     return (
-        f"{FILE} of the base is not followed: {listed}; an answer ends at the tokenizer's end token ({end})"
+        f"{file} of the base is not followed: {listed}; an answer ends at the tokenizer's end token ({end})"
     )
 
 

@@ -42,6 +42,7 @@ def write_first_files(job: Job, directory: RunDirectory) -> None:
 
 def _circumstances(job: Job, directory: Path) -> dict[str, Any]:
     """Return the content of `run.toml`: everything that differs between equal runs."""
+    notes = [*job.notes, *job.assembled.notes]
     packages = _PACKAGES if job.assembled.backbone.quantizer is None else (*_PACKAGES, QUANTIZER_PACKAGE)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -51,11 +52,22 @@ def _circumstances(job: Job, directory: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "git_commit": _commit(),
+        **({"notes": notes} if notes else {}),
         "versions": {name: version(name) for name in packages},
         "base": {"source": job.assembled.backbone.word, "sha256": job.assembled.backbone.digest},
+        **_decoding(job),
         "data": dict(job.digests),
         "files": file_digests(directory),
     }
+
+
+def _decoding(job: Job) -> dict[str, Any]:
+    """Return the settings with which answers are generated, whatever the base's files recommend."""
+    facts, tokenizer = job.task.generation, job.assembled.backbone.tokenizer
+    if facts is None or tokenizer is None:
+        return {}
+    ids = {"end_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return {"decoding": {"strategy": "greedy", "max_new_tokens": facts.max_new_tokens, **ids}}
 
 
 def _commit() -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import tomllib
 
 import pytest
 import torch
@@ -174,11 +175,16 @@ def test_auto_takes_the_family_from_the_network(ground, place, tmp_path, capsys)
     assert "no architecture 'gpt2', one of bert, deberta-v2, gemma, gemma2," in capsys.readouterr().err
 
 
-def test_capped_logits_train_and_answer(ground, tmp_path):
+def test_capped_logits_train_and_answer_and_the_record_says_how(ground, tmp_path):
     host = save_host("gemma", tmp_path / "gemma2", model_type="gemma2", final_logit_softcapping=5.0)
+    (host / "generation_config.json").write_text('{"num_beams": 4}')
     options = {"load": host, "lora_config": ground.plan(), "dataset_dir": ground.gsm8k(), "max_steps": 2}
     done = run(tmp_path / "run", "train", "gemma_lora", "gsm8k", *flags(options))
     assert "test/exact_match" in summary(done)["metrics"]
+    record = tomllib.loads((done / "run.toml").read_text())
+    ids = {"end_token_id": 2, "pad_token_id": 1}
+    assert record["decoding"] == {"strategy": "greedy", "max_new_tokens": 256, **ids}
+    assert any("is not followed: num_beams 4; an answer ends" in note for note in record["notes"])
 
 
 @pytest.fixture(scope="module")

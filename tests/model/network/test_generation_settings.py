@@ -7,7 +7,7 @@ import torch
 
 from model.network.generation_settings import FILE, read_settings, save_network, unused_settings
 from model.network.snapshot import quiet_transformers
-from tests.support.backbones import load
+from tests.support.backbones import load, rewrite
 from tests.support.tiny import save_host
 
 RECOMMENDED = {
@@ -61,6 +61,21 @@ def test_no_setting_changes_an_answer(host, setting):
         expected = load(host, "language_modeling").network.generate(ids, **call)
         (host / FILE).write_text(json.dumps(setting))
         assert load(host, "language_modeling").network.generate(ids, **call).equal(expected)
+
+
+def test_settings_in_an_old_config_are_noted_and_not_followed(host):
+    (host / FILE).unlink()
+    ids = torch.tensor([[0, 10, 11, 12]])
+    call = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 1, "eos_token_id": 2}
+    with quiet_transformers():
+        expected = load(host, "language_modeling").network.generate(ids, **call)
+        rewrite(host, num_beams=3, repetition_penalty=1.5, use_cache=True, eos_token_id=2)
+        backbone = load(host, "language_modeling")
+        assert backbone.network.generate(ids, **call).equal(expected)
+    assert backbone.notes == (
+        "config.json of the base is not followed: num_beams 3, repetition_penalty 1.5; an answer ends at the"
+        " tokenizer's end token (2)",
+    )
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"temperature": "hot"}', '{"temperature": 0.1}'])

@@ -15,7 +15,7 @@ from model.network.family import Family, model_types
 from model.network.source import LocalSource, Source, resolve
 from model.tensors.config_numbers import least_bytes, number_faults
 from model.tensors.gguf_header import read_gguf_header
-from model.tensors.safetensors_header import read_header
+from model.tensors.safetensors_header import is_index, read_header
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
@@ -130,9 +130,9 @@ def require_memory(source: LocalSource) -> None:
 
 
 def _require_real(path: Path) -> None:
-    """Refuse weights and biases that are not floating-point numbers; buffers may be integers."""
+    """Refuse weights that are not floating-point numbers; buffers of indices may be integers."""
     for name, info in read_header(path).items():
-        if name.endswith((".weight", ".bias")) and info.dtype not in _REAL:
+        if info.dtype not in _REAL and not is_index(name):
             raise InputFault(f"{path}: {name}: must be floating-point numbers, is {info.dtype}")
 
 

@@ -21,14 +21,14 @@ from transformers.activations import ACT2FN
 
 from configs.runtime.faults import Fault, InputFault, SystemFault, unknown
 from configs.runtime.seeds import derive
+from configs.schema.class_names import are_no_names, head_notes, label_order, saved_labels
 from model.network.family import Family
 from model.network.source import LocalSource, Source
 from model.network.source_files import read_config, weight_files
 from model.tensors.config_numbers import entries
-from model.tensors.weights import require_finite
+from model.tensors.weights import require_finite, require_real
 
 _LOG = logging.getLogger(__name__)
-_NO_NAME = re.compile(r"LABEL_\d+|\d+")
 _ADVICE = re.compile(
     r"\s(You can|You should|Please|Set |Use |If you|Try |Consider|For more|Errors:)\W.*", re.DOTALL
 )
@@ -75,7 +75,7 @@ def stock_config(source: LocalSource, objective: str, labels: Sequence[str]) -> 
         if key.endswith(_ACTIVATIONS) and word is not None and str(word) not in ACT2FN:
             fault = unknown("activation", str(word), ACT2FN)
             raise InputFault(f"{source.path / 'config.json'}: {key}: {fault}")
-    if objective == "classification" and not (_are_no_names(labels) and config.num_labels == len(labels)):
+    if objective == "classification" and not (are_no_names(labels) and config.num_labels == len(labels)):
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: number for number, label in enumerate(labels)}
     if objective == "classification":
@@ -104,6 +104,9 @@ def pretrained_network(
     Raises:
         InputFault: when the weights do not fit the configuration, or are not finite.
     """
+    for path in weight_files(source):
+        if path.suffix != ".safetensors":
+            require_real(path)
     # typed as the network alone, although it comes with a table here
     loaded: Any = _auto_class(objective).from_pretrained(
         source.path,
@@ -118,8 +121,27 @@ def pretrained_network(
         generation_config=GenerationConfig(),  # so that the base's file is not even read
     )
     network, info = loaded
+    lacking = _lacking(info, family, objective, source)
+    require_finite(
+        ((name, value) for name, value in network.named_parameters() if name not in lacking), source.word
+    )
+    notes = _untie(network)
+    if objective != "classification" or any(has_tensors(head, lacking) for head in family.heads[objective]):
+        return StockNetwork(network, lacking, notes)
+    saved = read_config(source)
+    notes += head_notes(saved, str(config.problem_type))
+    return _with_ordered_labels(StockNetwork(network, lacking, notes), saved, family)
+
+
+def _lacking(info: Mapping[str, Any], family: Family, objective: str, source: LocalSource) -> set[str]:
+    """Return the parameters that the files lack: of the head, and of optional modules.
+
+    Raises:
+        InputFault: when the weights do not fit the configuration elsewhere.
+    """
     mismatched = {
-        name: f"{name} {tuple(ours)} for {tuple(theirs)}" for name, ours, theirs in info["mismatched_keys"]
+        name: f"{name} {tuple(ours)} for {tuple(theirs)}"
+        for name, ours, theirs in sorted(info["mismatched_keys"])
     }
     lacking = set(info["missing_keys"]) | set(mismatched)
     optional = (*family.heads[objective], *family.optional)
@@ -134,13 +156,7 @@ def pretrained_network(
         raise InputFault(f"{source.path}: its weights do not fit its config.json: {faults[0]}{more}")
     if mismatched:
         _LOG.warning("the base's head is replaced by a new one: %s", ", ".join(mismatched.values()))
-    require_finite(
-        ((name, value) for name, value in network.named_parameters() if name not in lacking), source.word
-    )
-    notes = _untie(network)
-    if objective != "classification" or any(has_tensors(head, lacking) for head in family.heads[objective]):
-        return StockNetwork(network, lacking, notes)
-    return _with_ordered_labels(StockNetwork(network, lacking, notes), read_config(source), family)
+    return lacking
 
 
 def _untie(network: PreTrainedModel) -> tuple[str, ...]:
@@ -160,7 +176,7 @@ def _with_ordered_labels(loaded: StockNetwork, saved: Mapping[str, Any], family:
     ours = [str(name) for _, name in sorted((network.config.id2label or {}).items())]
     theirs = saved_labels(saved)
     order = label_order(theirs, ours)
-    if order == list(range(len(ours))) or not theirs or _are_no_names(theirs) or _are_no_names(ours):
+    if order == list(range(len(ours))) or not theirs or are_no_names(theirs) or are_no_names(ours):
         return loaded
     if order is None:
         what = f"the base's head was trained for {', '.join(theirs)}"
@@ -185,34 +201,6 @@ def _output_layer(network: PreTrainedModel, family: Family, outputs: int) -> str
         and module.out_features == outputs
         and any(name == head or name.startswith(f"{head}.") for head in heads)
     ][-1]
-
-
-def saved_labels(config: Mapping[str, Any]) -> list[str]:
-    """Return the class names of a config.json in the order of their ids; empty where it has none."""
-    table = config.get("id2label")
-    if not isinstance(table, dict) or set(table) != {str(number) for number in range(len(table))}:
-        return []
-    return [str(table[str(number)]) for number in range(len(table))]
-
-
-def label_order(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
-    """Return the position in `theirs` of each of `ours`; None where the names are not the same ones.
-
-    Names are compared without case and punctuation: `NOT_ENTAILMENT` is `not entailment`.
-    """
-    known = {_plain(name): number for number, name in enumerate(theirs)}
-    order = [known.get(_plain(name), -1) for name in ours]
-    is_permutation = sorted(order) == list(range(len(theirs))) and len(known) == len(theirs)
-    return order if is_permutation else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
-
-
-def _are_no_names(labels: Sequence[str]) -> bool:
-    """Return whether labels are numbers only, as `LABEL_0`."""
-    return all(_NO_NAME.fullmatch(label) for label in labels)
 
 
 def random_network(

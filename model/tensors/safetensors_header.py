@@ -51,6 +51,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def is_index(name: str) -> bool:
+    """Return whether a tensor of this name is a buffer of indices or a mask, which may be integers."""
+    return name.endswith(("_ids", "_mask", "num_batches_tracked"))
+
+
 def metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file.
 

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from configs.runtime.faults import InputFault
-from model.tensors.safetensors_header import read_header
+from model.tensors.safetensors_header import is_index, read_header
 
 _NAMED_AT_MOST = 8
+_REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
@@ -75,6 +76,27 @@ def require_finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
     names = [name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)]
     if names:
         raise InputFault(f"{where}: values that are not finite in {_listed(names)}")
+
+
+def require_real(path: Path) -> None:
+    """Refuse a file of pickled tensors with integers where floating-point numbers belong, reading no values.
+
+    Raises:
+        InputFault: naming the file, and the tensors with their number formats.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(path, weights_only=True, map_location="meta")
+        formats = {name: tensor.dtype for name, tensor in content.items()}
+    except Exception:
+        return  # whoever loads the values reports what is wrong with the file
+    wrong = [
+        f"{name} is {dtype}".replace("torch.", "")
+        for name, dtype in formats.items()
+        if dtype not in _REAL and not is_index(name)
+    ]
+    if wrong:
+        raise InputFault(f"{path}: must be floating-point numbers: {_listed(wrong)}")
 
 
 def _is_finite(tensor: Tensor) -> bool:

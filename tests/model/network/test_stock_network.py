@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.network.stock_network import label_order, saved_labels
 from model.tensors.weights import load_tensors
 from tests.model.tensors.test_weights import Payload
 from tests.support.backbones import FAMILIES, batch, fine_tuned, load, refused, rewrite
@@ -69,6 +68,20 @@ def test_pickle_based_weights_are_read_without_code(hosts, tmp_path):
     assert "weights_only" not in message
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_pickled_weights_of_another_kind_of_number_are_refused(tmp_path, dtype):
+    host = save_host("bert", tmp_path)
+    tensors = load_tensors(host / "model.safetensors")
+    (host / "model.safetensors").unlink()
+    torch.save(tensors | {"bert.embeddings.position_ids": torch.arange(4)}, host / "pytorch_model.bin")
+    assert load(host).digest
+    name = next(name for name in tensors if name.endswith("attention.output.LayerNorm.weight"))
+    torch.save(tensors | {name: tensors[name].to(dtype)}, host / "pytorch_model.bin")
+    kind = str(dtype).removeprefix("torch.")
+    expected = f"{host}/pytorch_model.bin: must be floating-point numbers: {name} is {kind}"
+    assert refused(load, host) == expected
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_random_base_is_repeatable(hosts, family):
     one, two = (load(hosts[family], pretrained=False, seed=3) for _ in range(2))
@@ -88,15 +101,6 @@ def test_a_pooler_that_the_base_lacks_trains_and_is_exported(tmp_path):
     assert all(p.requires_grad for p in backbone.network.bert.pooler.parameters())
     assert backbone.network.bert.pooler.dense.weight.std() > 0.05
     assert backbone.network.bert.pooler.dense.bias.abs().sum() == 0
-
-
-def test_labels_are_matched_by_name():
-    assert label_order(["NOT_ENTAILMENT", "Entailment"], ["entailment", "not entailment"]) == [1, 0]
-    assert label_order(["a", "b"], ["a", "c"]) is None
-    assert label_order(["a", "b", "c"], ["a", "b"]) is None
-    assert label_order(["a", "A"], ["a", "b"]) is None
-    assert saved_labels({"id2label": {"0": "x", "1": "y"}}) == ["x", "y"]
-    assert saved_labels({"id2label": {"1": "x", "2": "y"}}) == saved_labels({}) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,6 +123,13 @@ def test_the_rows_of_a_bases_head_follow_the_labels_of_the_data(hosts, tmp_path,
     unnamed = load(tmp_path, labels=("LABEL_0", "LABEL_1", "LABEL_2"))
     assert unnamed.notes == ()
     assert unnamed.network.config.id2label[2] == "ENTAILMENT"
+
+
+def test_a_head_trained_for_another_problem_is_noted(hosts, tmp_path):
+    fine_tuned(hosts["bert"], tmp_path, ("a", "b"))
+    rewrite(tmp_path, problem_type="multi_label_classification")
+    expected = "the base's head was trained for multi_label_classification; it is used for"
+    assert load(tmp_path, labels=("a", "b")).notes == (f"{expected} single_label_classification",)
 
 
 def test_two_different_tables_are_not_tied(tmp_path):

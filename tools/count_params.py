@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.say(json.dumps(record(counts), indent=2))
         else:
             console.table(f"{given.model} on {given.load}", ("parameters", "count"), rows(counts))
+            if counts.is_untied:
+                console.say("note: config.json of the base ties two embeddings that differ; both are counted")
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0

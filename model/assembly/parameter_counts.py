@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from configs.runtime import kinds
-from configs.runtime.faults import InputFault
+from configs.runtime.faults import Fault, InputFault
 from model.assembly.assembly import attach_decided
 from model.assembly.decide import decide
 from model.assembly.placement import Plans
@@ -23,9 +23,12 @@ from model.injection.attachment import Attachment
 from model.network.family import Family
 from model.network.modules_to_save import train_in_full
 from model.network.snapshot import quiet_transformers
+from model.network.source import LocalSource
+from model.network.source_files import weight_files
 from model.network.trained_modules import train_only
 from model.plan.lora_toml import Plan
 from model.site import SHORTCUT_ROLES, SiteKey
+from model.tensors.weights import values_differ
 from model.training.trainable_counts import trainable_counts
 
 
@@ -43,6 +46,7 @@ class Counts:
         sites: number of adapters.
         active: trainable parameters of the adapters that are on.
         freezable: trainable parameters that freezing stops during the run; None without freezing.
+        is_untied: whether two embeddings are counted although config.json ties them.
     """
 
     base: int
@@ -54,6 +58,7 @@ class Counts:
     sites: int
     active: int
     freezable: int | None = None
+    is_untied: bool = False
 
     @property
     def trainable(self) -> int:
@@ -104,12 +109,12 @@ def planned_counts(
     """
     head = family.heads[objective]
     with quiet_transformers(), torch.device("meta"):
-        network = _network(path, objective, outputs)
+        network, is_untied = _network(path, objective, outputs)
         decision = decide(network, family, head, Plans(plan, shortcuts))
         attachments = attach_decided(network, decision, 0)
         train_only(network, head)
         train_in_full(network, decision.modules_to_save, {})
-    found = count_parameters(network, attachments, head)
+    found = replace(count_parameters(network, attachments, head), is_untied=is_untied)
     if plan.freezing is None:
         return found
     return replace(found, freezable=_freezable(attachments, decision.methods))
@@ -137,7 +142,7 @@ def planned_widths(path: Path, family: Family) -> dict[str, tuple[int, int]]:
         InputFault: when no network can be built from the configuration.
     """
     with quiet_transformers(), torch.device("meta"):
-        sites = locate(_network(path, next(iter(family.heads)), 2), family, 1)
+        sites = locate(_network(path, next(iter(family.heads)), 2)[0], family, 1)
     widths = {key.role: (site.in_features, site.out_features) for key, site in sites.items()}
     stream = widths["w2"][1]
     return widths | dict.fromkeys(SHORTCUT_ROLES, (stream, stream))
@@ -154,23 +159,42 @@ def count_parameters(
         head: dotted names of the head modules.
     """
     on = {key: attachment for key, attachment in attachments.items() if attachment.active}
+    groups = trainable_counts(network, attachments, head)
     return Counts(
         base=sum(p.numel() for p in network.parameters() if not p.requires_grad),
-        **trainable_counts(network, attachments, head),
+        adapters=groups["adapters"],
+        router_or_gates=groups["router_or_gates"],
+        head=groups["head"],
+        other=groups["other"],
         sites_on=len(on),
         sites=len(attachments),
         active=sum(trainable_counts(nn.Module(), on, head).values()),
     )
 
 
-def _network(path: Path, objective: str, outputs: int) -> PreTrainedModel:
+def _network(path: Path, objective: str, outputs: int) -> tuple[PreTrainedModel, bool]:
+    """Return the network of a configuration, and whether its two embeddings differ although it ties them."""
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if objective == "language_modeling":
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            is_untied = bool(config.tie_word_embeddings) and _has_two_embeddings(path)
+            config.tie_word_embeddings = config.tie_word_embeddings and not is_untied
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False), is_untied
         config.num_labels = outputs
-        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=False), False
+    except Fault:
+        raise
     except Exception as error:
         # A damaged configuration makes transformers raise errors of any type.
         reason = f"{type(error).__name__}: {error}"
         raise InputFault(f"--load: no network can be built from '{path}' ({reason})") from None
+
+
+def _has_two_embeddings(path: Path) -> bool:
+    """Return whether a directory has weights in which input and output embedding differ."""
+    source = LocalSource(str(path), "--load", path, "directory")
+    try:
+        files = weight_files(source)
+    except InputFault:  # a configuration alone
+        return False
+    return values_differ(files, "embed_tokens.weight", "lm_head.weight")

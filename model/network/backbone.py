@@ -124,7 +124,8 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
             digest = _hash(f"{digest_of(local, pretrained=False)} seed {seed}")
         if attention != "auto":
             loaded.network.set_attn_implementation(attention)
-        tokenizer = load_tokenizer(local)
+        with loading_faults(local, "the tokenizer of "):
+            tokenizer = load_tokenizer(local)
     network, lacking = loaded.network, loaded.lacking
     set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if has_tensors(name, lacking))

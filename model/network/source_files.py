@@ -96,14 +96,17 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
             f"{source.flag}: '{source.path}' contains no tokenizer: none of {', '.join(TOKENIZER_FILES)}"
         )
     if tokenizer:
-        _require_tokenizer_package(source)
+        _require_tokenizer_files(source)
     for path in weight_files(source) if pretrained else ():
         if path.suffix == ".safetensors":
             _require_real(path)
 
 
-def _require_tokenizer_package(source: LocalSource) -> None:
-    """Refuse a SentencePiece model alone where the package that converts it is not installed."""
+def _require_tokenizer_files(source: LocalSource) -> None:
+    """Refuse descriptions that are no JSON objects, and a SentencePiece model alone without its package."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if (source.path / name).exists():
+            read_json(source.path / name)
     models = [name for name in ("tokenizer.model", "spm.model") if (source.path / name).exists()]
     is_alone = not any((source.path / name).exists() for name in TOKENIZER_FILES if name not in models)
     if models and is_alone and find_spec("sentencepiece") is None:

@@ -235,8 +235,12 @@ def has_tensors(module: str, names: Collection[str]) -> bool:
 
 
 @contextlib.contextmanager
-def loading_faults(source: Source) -> Iterator[None]:
+def loading_faults(source: Source, part: str = "") -> Iterator[None]:
     """Turn any exception that transformers raises over a source's files into one line.
+
+    Args:
+        source: where the files are.
+        part: what is loaded, for the message, e.g. `the tokenizer of `.
 
     Raises:
         InputFault: naming flag, path and the reason.
@@ -252,7 +256,7 @@ def loading_faults(source: Source) -> Iterator[None]:
             raise SystemFault(f"{source.word}: not enough memory") from None
         _LOG.debug("loading %s failed", source.location, exc_info=True)
         reason = _unknown_word(error, source) or _reason(error)
-        raise InputFault(f"{source.flag}: '{source.location}' cannot be loaded: {reason}") from None
+        raise InputFault(f"{source.flag}: {part}'{source.location}' cannot be loaded: {reason}") from None
 
 
 def _unknown_word(error: Exception, source: Source) -> str | None:

@@ -1,10 +1,11 @@
 """Loading tensors, from safetensors files and plain state dicts; nothing that could run code is read."""
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -33,6 +34,31 @@ def load_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
     if finite:
         require_finite(tensors.items(), str(path))
     return tensors
+
+
+def values_differ(files: Sequence[Path], one: str, other: str) -> bool:
+    """Return whether files hold two tensors with different values; no further ones are read.
+
+    Args:
+        files: the files of a network's weights.
+        one: end of a tensor's name.
+        other: end of the other's.
+    """
+    first, second = (
+        next((found for path in files if (found := _tensor(path, ending)) is not None), None)
+        for ending in (one, other)
+    )
+    return first is not None and second is not None and not torch.equal(first, second)
+
+
+def _tensor(path: Path, ending: str) -> Tensor | None:
+    """Return the first tensor of a file whose name has an ending; None without one."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as content:
+            names = [name for name in content.keys() if name.endswith(ending)]  # noqa: SIM118 - no mapping
+            return content.get_tensor(names[0]) if names else None
+    tensors = load_state_dict_file(path)
+    return next((value for name, value in tensors.items() if name.endswith(ending)), None)
 
 
 def load_state_dict_file(path: Path) -> dict[str, Tensor]:

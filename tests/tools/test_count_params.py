@@ -4,6 +4,8 @@ import json
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from configs.runtime import kinds
 from model.assembly.assembly import assemble
@@ -11,7 +13,7 @@ from model.assembly.placement import Plans
 from model.network.backbone import load_backbone
 from model.network.source import resolve
 from model.plan.lora_toml import read_plan
-from tests.support.tiny import tiny_config
+from tests.support.tiny import save_host, tiny_config
 from tests.tools.words import refused
 from tools.count_params import GROUPS, SHARES, main, objective
 
@@ -112,6 +114,27 @@ def test_opt_350m_has_its_published_count_and_its_tied_head_counts_once(tmp_path
     assert classes["trainable"] == 786_432 + 3 * 512
     assert classes["total"] == classes["base"] + classes["trainable"]
     assert classes["share_of_base"] == 100 * classes["trainable"] / classes["base"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_two_embeddings_that_differ_count_twice_although_the_configuration_ties_them(
+    tmp_path, capsys, suffix
+):
+    base = save_host("llama", tmp_path / "base")
+    words = ["--model", "llama_lora", "--load", base, "--task", "causal_language_modeling"]
+    words += ["--lora-config", _plan(tmp_path / "plan.toml", 4)]
+    untied = _counts(capsys, *words)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    if suffix == ".bin":
+        torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
+    assert _counts(capsys, *words) == untied
+    assert main([str(word) for word in words]) == 0
+    assert "ties two embeddings that differ; both are counted" in capsys.readouterr().out
+    for path in base.glob(f"*{suffix}"):
+        path.unlink()
+    assert untied["base"] - _counts(capsys, *words)["base"] == config["vocab_size"] * config["hidden_size"]
 
 
 @pytest.mark.skipif("deberta" not in kinds.names(kinds.FAMILIES), reason="no such family yet")

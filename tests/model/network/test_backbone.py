@@ -127,3 +127,10 @@ def test_a_tied_language_model_takes_a_state_dict_without_its_head(tmp_path):
     state = {name: value for name, value in base.network.state_dict().items() if name != "lm_head.weight"}
     torch.save(state, tmp_path / "x.pt")
     load_from_state_dict(base, tmp_path / "x.pt")
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_named_as_such(tmp_path):
+    host = save_host("llama", tmp_path)
+    (host / "tokenizer.json").write_text('{"version": "1.0"}')
+    message = refused(load, host, "language_modeling")
+    assert message.startswith(f"--load: the tokenizer of '{host}' cannot be loaded: ")

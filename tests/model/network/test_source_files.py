@@ -199,6 +199,15 @@ def test_a_network_larger_than_the_memory_is_refused_before_it_is_built(host, mo
     assert message.endswith("GiB, this machine has 1,024.0")
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_a_damaged_description_of_the_tokenizer_is_named(host, name):
+    (host / name).write_text("{")
+    assert _refused(check_source, resolve(str(host), "--load")).startswith(
+        f"{host / name}: is not valid JSON"
+    )
+    check_source(resolve(str(host), "--load"), tokenizer=False)
+
+
 def test_a_sentencepiece_model_alone_names_the_package(host, monkeypatch):
     (host / "tokenizer.model").write_bytes(b"x")
     monkeypatch.setattr("model.network.source_files.find_spec", lambda name: None)

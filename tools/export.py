@@ -133,7 +133,7 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
     apart = extra_methods(files.metadata)
-    if (files.path / "extra.safetensors").exists() and (apart or not files.metadata.get("extra")):
+    if apart or ((files.path / "extra.safetensors").exists() and not files.metadata.get("extra")):
         what = ", ".join(apart) or "adapters that are not plain LoRA"
         lines.append(
             f"{files.path / 'extra.safetensors'}: vLLM does not support {what}, and without them the"

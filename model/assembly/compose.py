@@ -7,6 +7,7 @@ from configs.schema.model_name import ModelName
 from configs.schema.options import Options
 from model.assembly.assembly import Assembled, assemble, fully_trained, require_shortcuts
 from model.assembly.placement import Plans
+from model.exchange.adapter_directory import find_adapter
 from model.network.backbone import Backbone, load_backbone, load_from_state_dict
 from model.network.source import Source
 
@@ -58,7 +59,7 @@ def with_adapters(
     """
     if name.method == "full":
         return fully_trained(backbone)
-    adapter = options.adapter[0] if options.adapter else None
+    adapter = find_adapter(options.adapter[0], "--adapter") if options.adapter else None
     assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
     if trains and assembled.outside:
         what = f"{adapter} has a LoRA outside the layers ({', '.join(assembled.outside)})"

@@ -225,11 +225,18 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
 
 
 def extra_methods(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the names of the methods whose adapters PEFT's files do not hold, not even converted."""
+    """Return the names of the methods whose effect PEFT's files do not hold, not even converted."""
     extra = metadata.get("extra")
     recipes = extra.values() if isinstance(extra, dict) else ()
     missing = (one for one in recipes if isinstance(one, dict) and one.get("converted") is not True)
-    return sorted({str(one.get("method")) for one in missing})
+    names = {str(one.get("method")) for one in missing}
+    return sorted(names | ({"shortcut"} if adds_norms(metadata) else set()))
+
+
+def adds_norms(metadata: Mapping[str, Any]) -> bool:
+    """Return whether shortcuts left further norms in the network, which stay where all of them are off."""
+    wiring = metadata.get("shortcuts")
+    return isinstance(wiring, dict) and bool(wiring.get("renormed"))
 
 
 def _metadata(directory: Path) -> dict[str, Any]:

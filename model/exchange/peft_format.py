@@ -29,6 +29,7 @@ from model.exchange.adapter_config import (
     unused_names,
     value_of,
 )
+from model.exchange.adapter_directory import adds_norms
 from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
 from model.exchange.factors import Factors, padded, with_own_ranks
 from model.exchange.other_methods import adalora_modules, adalora_scale, vera_modules
@@ -137,10 +138,11 @@ def _config(
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    if all(one.recipe.converted for one in adapter.extra.values()):
+    if all(one.recipe.converted for one in adapter.extra.values()) and not adds_norms(adapter.metadata):
         return head | table
+    requires = [METADATA, *([EXTRA] if adapter.extra else [])]
     # PEFT knows no such type, and no other reader finds r and lora_alpha where it looks for them.
-    return head | {"peft_type": OWN_TYPE, "requires": [METADATA, EXTRA], "lora": table}
+    return head | {"peft_type": OWN_TYPE, "requires": requires, "lora": table}
 
 
 def as_peft_has_it(adapter: PeftAdapter) -> PeftAdapter:

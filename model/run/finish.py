@@ -7,6 +7,7 @@ import lightning as L
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import replacing_directory
+from model.exchange.adapter_directory import adds_norms
 from model.exchange.export import collect, export
 from model.exchange.peft_format import PeftAdapter
 from model.network.generation_settings import save_network
@@ -121,6 +122,8 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory, saver: Checkp
 def _card_facts(job: Job, adapter: PeftAdapter, saver: Checkpoints) -> CardFacts:
     """Return what the adapter's model card states."""
     recipes = [one.recipe for one in adapter.extra.values()]
+    only_here = {recipe.method for recipe in recipes if not recipe.converted}
+    only_here |= {"shortcut"} if adds_norms(adapter.metadata) else set()
     return CardFacts(
         base=job.base,
         dataset=job.task.name,
@@ -130,5 +133,5 @@ def _card_facts(job: Job, adapter: PeftAdapter, saver: Checkpoints) -> CardFacts
         value=saver.best_value,
         step=saver.best_step,
         template=job.task.template,
-        only_here=sorted({recipe.method for recipe in recipes if not recipe.converted}),
+        only_here=sorted(only_here),
     )

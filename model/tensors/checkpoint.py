@@ -35,6 +35,8 @@ _PARTS: dict[str, type] = {
     "switches": dict,
 }
 """What the checkpoint of a run holds, and of which kind."""
+_NOT_EMPTY = ("optimizer_states", "lr_schedulers", "random")
+"""Parts with an entry for each optimiser, schedule or process."""
 _POSITION = ("epoch", "batches", "steps")
 _BLANK = "0" * 64
 """Placeholder for the digest while it is computed."""
@@ -118,6 +120,7 @@ def load_run(path: Path, flag: str = "--load") -> dict[str, Any]:
     """
     state = load_checkpoint(path, flag)
     lacking = [name for name, kind in _PARTS.items() if not isinstance(state.get(name), kind)]
+    lacking += [name for name in _NOT_EMPTY if name not in lacking and not state[name]]
     if lacking:
         raise InputFault(f"{path}: lacks {', '.join(lacking)}; it is not a checkpoint of a run")
     if not all(type(state["position"].get(name)) is int for name in _POSITION):

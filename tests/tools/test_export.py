@@ -69,6 +69,17 @@ def test_every_unsupported_setting_is_named(tmp_path, config, line):
     assert _lines(_adapter(tmp_path / "a", **config)) == ([line] if line else [])
 
 
+def test_norms_that_shortcuts_left_behind_are_named(tmp_path):
+    adapter = _adapter(tmp_path / "a")
+    record = {
+        "sha256": {"adapter_model.safetensors": "0" * 64},
+        "shortcuts": {"renormed": ["layer_0/shortcut1"]},
+    }
+    (adapter / "metadata.json").write_text(json.dumps(record))
+    (line,) = _lines(adapter)
+    assert "vLLM does not support shortcut" in line
+
+
 def test_a_head_is_found_without_its_being_named(tmp_path):
     adapter = _adapter(tmp_path / "a", extra={"base_model.model.score.weight": torch.zeros(2, 6)})
     assert "modules_to_save: vLLM does not support modules" in _lines(adapter)[0]

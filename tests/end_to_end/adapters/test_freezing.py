@@ -149,7 +149,7 @@ def test_a_run_that_never_freezes_equals_a_plain_one_byte_for_byte(place, words)
 
 def test_the_adapter_gives_the_runs_number(done, place, ground):
     data = ("--dataset-dir", ground.rte(), "--load", ground.host("llama"))
-    line = ("test", "llama_lora", "rte", "--adapter", done / "adapter", *data)
+    line = ("test", "llama_lora", "rte", "--adapter", done, *data)
     adapter = run(place / "a", *line)
     checkpoint = ("--load", done / "checkpoints" / "best.ckpt", "--load-type", "pl")
     best = run(place / "c", "test", *checkpoint)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from configs.runtime.faults import InputFault
+from model.exchange.adapter_directory import extra_methods
 from model.exchange.extra_tensors import Extra, Recipe
 from model.exchange.factors import Factors
 from model.exchange.peft_format import CONFIG, METADATA, TENSORS, PeftAdapter, largest_difference, read, write
@@ -121,6 +122,15 @@ def test_what_peft_cannot_represent_fails_there_and_without_its_files(tmp_path):
     assert set(read(tmp_path).extra) == set(gates)
     (tmp_path / METADATA).unlink()
     assert f"holds no {METADATA}" in _refused(tmp_path)
+
+
+def test_norms_that_shortcuts_left_behind_fail_in_peft(tmp_path):
+    wiring = {"norm": "renorm", "renormed": ["layer_0/shortcut1"]}
+    write(tmp_path, PeftAdapter({"a.q_proj": _factors(2)}, metadata={"shortcuts": wiring}), **FACTS)
+    with pytest.raises(KeyError, match="LORA_RESEARCH"):
+        peft.PeftConfig.from_pretrained(tmp_path)
+    assert read(tmp_path).metadata["shortcuts"] == wiring
+    assert extra_methods(read(tmp_path).metadata) == ["shortcut"]
 
 
 @pytest.mark.parametrize("scales", [(2.0, 2.0), (2.0, -0.3)])

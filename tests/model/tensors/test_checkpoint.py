@@ -199,10 +199,10 @@ def test_random_states_survive_a_checkpoint(tmp_path):
 
 STATE = {
     "state_dict": {"w": torch.ones(2)},
-    "optimizer_states": [],
-    "lr_schedulers": [],
+    "optimizer_states": [{}],
+    "lr_schedulers": [{}],
     "callbacks": {},
-    "random": [],
+    "random": [{}],
     "position": {"epoch": 0, "batches": 1, "steps": 1},
     "facts": {},
     "switches": {},
@@ -216,6 +216,13 @@ def test_a_checkpoint_without_a_part_is_refused_by_its_name(tmp_path, name):
     save_checkpoint({key: value for key, value in STATE.items() if key != name}, tmp_path / "part.ckpt")
     with pytest.raises(InputFault, match=f"part.ckpt: lacks {name}; it is not a checkpoint of a run"):
         load_run(tmp_path / "part.ckpt")
+
+
+@pytest.mark.parametrize("name", ["optimizer_states", "lr_schedulers", "random"])
+def test_an_empty_list_is_a_missing_part(tmp_path, name):
+    save_checkpoint(STATE | {name: []}, tmp_path / "x.ckpt")
+    with pytest.raises(InputFault, match=f"lacks {name};"):
+        load_run(tmp_path / "x.ckpt")
 
 
 def test_a_position_without_a_number_is_refused(tmp_path):

@@ -39,6 +39,7 @@ def fused(compute: Callable[[Tensor, Sequence[AdaptedLinear[A]]], Sequence[Tenso
 
     @wraps(compute)
     def forward(x: Tensor, linears: Sequence[AdaptedLinear[A]]) -> list[Tensor]:
+        """Return one (..., D_out) for each linear of x (..., D_in)."""
         if len(linears) > 1 and any(linear.adapter.draws_dropout for linear in linears):
             return [output for linear in linears for output in forward(x, [linear])]
         device = x.device.type

@@ -22,14 +22,12 @@ from configs.runtime.faults import Findings
 from configs.runtime.files import place_faults
 from configs.schema.number_values import whole_number
 from configs.schema.values import Choice, PathText, Switch, refusal
-from model.exchange.adapter_config import config_faults
+from model.exchange.adapter_config import FACTOR, PREFIX, config_faults, rank_and_scale
 from model.exchange.adapter_directory import AdapterFiles, extra_methods, read_files
 from model.exchange.llama_cpp import llama_cpp_refusals
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's option accepts."""
-
-_FACTOR = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<factor>[AB])\.weight$")
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,12 @@ def refusals(files: AdapterFiles, max_rank: int, *, folds: bool) -> list[str]:
     lines += _pattern_faults(config, where)
     lines += _whole_tensors(files)
     apart = extra_methods(files.metadata)
-    if apart or ((files.path / "extra.safetensors").exists() and not files.metadata.get("extra")):
+    has_extra = (files.path / "extra.safetensors").exists()
+    if apart or (has_extra and not files.metadata.get("extra")):
         what = ", ".join(apart) or "adapters that are not plain LoRA"
+        file = "extra.safetensors" if has_extra else "metadata.json"
         lines.append(
-            f"{files.path / 'extra.safetensors'}: vLLM does not support {what}, and without them the"
+            f"{files.path / file}: vLLM does not support {what}, and without them the"
             " outputs would differ; use tools.generate instead"
         )
     rank = largest_rank(files)
@@ -166,15 +166,10 @@ def least_rank(rank: int) -> int:
 
 def scales(files: AdapterFiles) -> dict[str, float]:
     """Return module -> the scale that PEFT applies, patterns included."""
-    config, found = files.config, {}
-    for name in files.tensors:
-        match = _FACTOR.match(name)
-        if match and match["factor"] == "A":
-            module = match["module"]
-            rank = _pattern(config.get("rank_pattern") or {}, module, config["r"])
-            alpha = _pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-            found[module] = _scale({**config, "r": rank, "lora_alpha": alpha})
-    return found
+    where = str(files.path / "adapter_config.json")
+    matches = (FACTOR.match(name.removeprefix(PREFIX)) for name in files.tensors)
+    modules = [match["module"] for match in matches if match and match["factor"] == "A"]
+    return {module: rank_and_scale(files.config, module, where)[1] for module in modules}
 
 
 def serving(rank: int, place: Any) -> str:
@@ -193,7 +188,9 @@ def _whole_tensors(files: AdapterFiles) -> list[str]:
             f"{files.path / 'adapter_config.json'}: modules_to_save: vLLM does not support modules saved"
             f" whole ({what}), and without them the outputs would differ; merge it with tools.merge instead"
         )
-    odd = [name for name in files.tensors if "lora_" in name and not _FACTOR.match(name)]
+    # Its reader takes no name of an adapter within a tensor's name, as PEFT's does.
+    loras = [name for name in files.tensors if "lora_" in name]
+    odd = [name for name in loras if not FACTOR.match(name.removeprefix(PREFIX)) or ".default." in name]
     if odd:
         lines.append(f"{files.path / 'adapter_model.safetensors'}: {min(odd)}: not a tensor that vLLM reads")
     return lines
@@ -224,11 +221,6 @@ def _scale(config: Mapping[str, Any]) -> float:
 
 def _number(value: Any) -> Any:
     return value if type(value) in (int, float) else 0
-
-
-def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """Return the first pattern's value that matches the end of the module's name, as PEFT chooses it."""
-    return next((v for p, v in patterns.items() if re.match(rf"(.*\.)?({p})$", module)), default)
 
 
 if __name__ == "__main__":

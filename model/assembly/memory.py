@@ -1,16 +1,15 @@
 """The memory that planned adapters need, compared with the machine's before anything is allocated."""
 
-import os
 from collections.abc import Mapping
 
 from configs.runtime.faults import InputFault
+from configs.runtime.memory import memory_fault
 from model.plan.adapter_config import AdapterConfig
 from model.site import Site, SiteKey
 
 _BYTES = 4
 _COPIES = 4
 """Float32 numbers for each parameter that trains: itself, its gradient, and two moments of AdamW."""
-_GIB = 2**30
 
 
 def site_bytes(site: Site, config: AdapterConfig) -> int:
@@ -19,7 +18,7 @@ def site_bytes(site: Site, config: AdapterConfig) -> int:
 
 
 def memory_faults(
-    sites: Mapping[SiteKey, Site], configs: Mapping[SiteKey, AdapterConfig], memory: int
+    sites: Mapping[SiteKey, Site], configs: Mapping[SiteKey, AdapterConfig], memory: int | None = None
 ) -> list[str]:
     """Return why planned adapters cannot fit into a machine's memory.
 
@@ -27,19 +26,16 @@ def memory_faults(
         sites: every site.
         configs: the planned adapters. Plain LoRAs are added up; others may share matrices, so only the
             largest of them counts.
-        memory: bytes of the machine.
+        memory: bytes of the machine; None: of this one.
     """
     if not configs:
         return []
     sizes = {key: site_bytes(sites[key], config) for key, config in configs.items()}
     total = sum(size for key, size in sizes.items() if configs[key].method == "lora")
     largest = max(sizes, key=lambda key: sizes[key])
-    needed = max(total, sizes[largest])
-    if needed <= memory:
-        return []
-    sizes_shown = f"at least {needed / _GIB:,.1f} GiB, this machine has {memory / _GIB:,.1f}"
+    fault = memory_fault(max(total, sizes[largest]), memory)
     named = f"the largest is {largest} with r = {configs[largest].rank}"
-    return [f"training the adapters needs {sizes_shown}; {named}"]
+    return [] if fault is None else [f"training the adapters needs {fault}; {named}"]
 
 
 def require_memory(
@@ -55,8 +51,6 @@ def require_memory(
     Raises:
         InputFault: naming the file, both sizes and the largest module.
     """
-    if not hasattr(os, "sysconf"):  # Windows
-        return
-    faults = memory_faults(sites, configs, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    faults = memory_faults(sites, configs)
     if faults:
         raise InputFault(*(f"{where}: r: {fault}" for fault in faults))

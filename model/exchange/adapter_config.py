@@ -3,7 +3,7 @@
 Source: the configuration classes of huggingface/peft 0.21 and the way their tuners read names and patterns.
 """
 
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +13,12 @@ import regex
 
 from configs.runtime.faults import InputFault
 from model.network.source_files import read_json
-from model.tensors.safetensors_header import TensorInfo
+from model.tensors.safetensors_header import REAL, TensorInfo
 
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of the base's modules."""
+FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
+"""The name of a LoRA's factor, without the prefix."""
 METHODS = ("LORA", "VERA", "ADALORA")
 """Values of `peft_type` that are read; the last two become a LoRA of the same effect."""
 
@@ -55,7 +59,6 @@ _STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
 _LARGEST_ALPHA = 1e30
 _SECONDS = 0.2
 """Time for one match of a pattern; a longer one backtracks without end."""
-_REAL = ("F16", "BF16", "F32", "F64")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -66,17 +69,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputFault: naming the file, and the key.
     """
-    table = read_json(path)
-    doubled: list[str] = []
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        doubled.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
-        return dict(pairs)
-
-    json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-    if doubled:
-        raise InputFault(f"{path}: {doubled[0]}: occurs twice")
+    table = read_json(path, unique=True)
     if table.get("peft_type") != OWN_TYPE:
         return table
     lora, requires = table.pop("lora", None), table.get("requires")
@@ -110,12 +103,14 @@ def config_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
             yield f"{where}: {key}: must be true or false, got {config[key]!r}"
     yield from _meaning_faults(config, where)
     yield from _name_faults(config, where)
+    rank, alpha = (_is_rank, "a whole number above 0"), (_is_alpha, "a finite number")
     if kind == "LORA":
-        yield from _number_faults(config, where, "r", "rank_pattern", _is_rank, "a whole number above 0")
+        yield from _number_faults(config, where, "r", *rank)
+        yield from _pattern_faults(config, where, "rank_pattern", *rank)
     if kind != "VERA":
-        yield from _number_faults(config, where, "lora_alpha", "", _is_alpha, "a finite number")
+        yield from _number_faults(config, where, "lora_alpha", *alpha)
     if kind == "LORA":
-        yield from _pattern_faults(config, where, "alpha_pattern", _is_alpha, "a finite number")
+        yield from _pattern_faults(config, where, "alpha_pattern", *alpha)
 
 
 def _meaning_faults(config: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -150,18 +145,10 @@ def _is_alpha(value: Any) -> bool:
 
 
 def _number_faults(
-    config: Mapping[str, Any],
-    where: str,
-    key: str,
-    pattern_key: str,
-    is_allowed: Callable[[Any], bool],
-    allowed: str,
+    config: Mapping[str, Any], where: str, key: str, is_allowed: Callable[[Any], bool], allowed: str
 ) -> Iterator[str]:
-    """Yield the faults of a number, and of the patterns that replace it for some modules."""
     if not is_allowed(config.get(key)):
         yield f"{where}: {key}: must be {allowed}, got {config.get(key)!r}"
-    if pattern_key:
-        yield from _pattern_faults(config, where, pattern_key, is_allowed, allowed)
 
 
 def _pattern_faults(
@@ -197,6 +184,21 @@ def value_of(config: Mapping[str, Any], key: str, module: str, where: str) -> An
         if _matches(rf"(.*\.)?({pattern})$", module, f"{where}: {pattern_key}: {pattern}"):
             return value
     return config.get(key)
+
+
+def rank_and_scale(config: Mapping[str, Any], module: str, where: str) -> tuple[int, float]:
+    """Return the rank and the scale of a module, patterns included: alpha / R, or alpha / sqrt(R) for rsLoRA.
+
+    Args:
+        config: the content of adapter_config.json, without `config_faults`.
+        module: the module's full name.
+        where: the path of the file.
+
+    Raises:
+        InputFault: naming a pattern that takes too long to match.
+    """
+    rank, alpha = (value_of(config, key, module, where) for key in ("r", "lora_alpha"))
+    return rank, alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _matches(pattern: str, name: str, where: str) -> bool:
@@ -258,6 +260,6 @@ def dtype_faults(tensors: Mapping[str, TensorInfo], where: str) -> Iterator[str]
         where: the path of the file.
     """
     for name, info in sorted(tensors.items()):
-        if info.dtype not in _REAL:
+        if info.dtype not in REAL:
             yield f"{where}: {name}: must be floating-point numbers, is {info.dtype}"
             return

@@ -1,6 +1,5 @@
 """The directory of an adapter as far as it can be read without torch: tables, shapes, training task."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,11 @@ from configs.runs.adapter_record import own_record
 from configs.runtime.faults import InputFault
 from configs.schema.base_dtype import quantizer_faults
 from configs.schema.options import QUANTIZED_DTYPES
-from model.exchange.adapter_config import config_faults, dtype_faults, read_config
+from model.exchange.adapter_config import FACTOR, PREFIX, config_faults, dtype_faults, read_config
 from model.network.family import Family
 from model.tensors.safetensors_header import TensorInfo, read_header
 
 _CONFIG, _TENSORS, _METADATA = "adapter_config.json", "adapter_model.safetensors", "metadata.json"
-_PREFIX = "base_model.model."
-_MODULE = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
 _READS_STREAM = ("q_proj", "k_proj", "v_proj", "w1", "gate")
 """Roles whose input has the width of the hidden states."""
 _NO_HEAD = ("lora_", "vera_")
@@ -118,7 +115,7 @@ def require_fit(files: AdapterFiles, config: Mapping[str, Any], family: Family) 
     layers, paths = config.get("num_hidden_layers"), {path: role for role, path in family.roles.items()}
     before, _, after = family.layer.partition("{layer}")
     for name, info in sorted(files.tensors.items()):
-        match = _MODULE.match(name)
+        match = FACTOR.match(name.removeprefix(PREFIX))
         if not match or not match["module"].startswith(before):
             continue
         number, _, inner = match["module"].removeprefix(before).partition(".")
@@ -135,7 +132,7 @@ def require_fit(files: AdapterFiles, config: Mapping[str, Any], family: Family) 
         if reads_stream and type(width) is int and info.shape[1] != width:
             what = f"made for {info.shape[1]} features, this network has {width}"
             raise InputFault(f"{files.path}: {match['module']}: {what}")
-    if not any(name.startswith(f"{_PREFIX}{before}") for name in files.tensors) and not files.metadata:
+    if not any(name.startswith(f"{PREFIX}{before}") for name in files.tensors) and not files.metadata:
         found = min(files.tensors, default="nothing")
         raise InputFault(f"{files.path}: has {found}, no tensor of '{before}...', the layers of this network")
 

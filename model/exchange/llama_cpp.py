@@ -6,6 +6,7 @@ Source: ggml-org/llama.cpp, `convert_lora_to_gguf.py` (which tensors it takes, w
 
 from collections.abc import Iterator, Mapping
 
+from model.exchange.adapter_config import PREFIX
 from model.exchange.adapter_directory import AdapterFiles, extra_methods
 
 _FACTORS = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
@@ -32,7 +33,7 @@ def llama_cpp_refusals(files: AdapterFiles, scales: Mapping[str, float], *, fold
     only_here = extra_methods(files.metadata)
     if only_here:
         what = ", ".join(only_here)
-        yield f"{files.path / 'extra.safetensors'}: llama.cpp does not support {what}; outputs would differ"
+        yield f"{files.path / 'metadata.json'}: llama.cpp does not support {what}; outputs would differ"
     whole = [
         name for name in files.tensors if not name.endswith(_FACTORS) and not any(w in name for w in _TAKEN)
     ]
@@ -46,7 +47,7 @@ def llama_cpp_refusals(files: AdapterFiles, scales: Mapping[str, float], *, fold
 def _other_scales(files: AdapterFiles, scales: Mapping[str, float], where: str) -> Iterator[str]:
     alpha = files.config.get("lora_alpha")
     for module, scale in sorted(scales.items()):
-        names = (f"{prefix}{module}.lora_A.weight" for prefix in ("base_model.model.", ""))
+        names = (f"{prefix}{module}.lora_A.weight" for prefix in (PREFIX, ""))
         rank = next(files.tensors[name].shape[0] for name in names if name in files.tensors)
         theirs = alpha / rank if isinstance(alpha, int | float) and rank else 0.0
         if abs(theirs - scale) > _CLOSE * abs(scale):

@@ -22,12 +22,14 @@ from configs.runs.adapter_record import own_record
 from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256, write_bytes, write_text
 from model.exchange.adapter_config import (
+    FACTOR,
     OWN_TYPE,
+    PREFIX,
     config_faults,
     is_target,
+    rank_and_scale,
     read_config,
     unused_names,
-    value_of,
 )
 from model.exchange.adapter_directory import adds_norms
 from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
@@ -40,9 +42,7 @@ TENSORS = "adapter_model.safetensors"
 METADATA = "metadata.json"
 RANKS = "ranks"
 """The key of metadata.json with the rank of each module, where they were padded to one."""
-_PREFIX = "base_model.model."
 _SHARED = ("base_model.vera_A", "base_model.vera_B")
-_FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight$")
 _EMBEDDING = re.compile(r"^(?P<module>.+)\.lora_embedding_(?P<factor>[AB])(?:\.default)?$")
 _WHOLE = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.(?:weight|bias)$)")
 _FROZEN_COPY = re.compile(r"\.original_module\.(?:weight|bias)$")
@@ -98,9 +98,9 @@ def write(
     for module, factors in adapter.modules.items():
         b = factors.b if uniform else factors.b * factors.scale
         wide = padded(replace(factors, b=b), factors.rank if compact else largest)
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = wide.a
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = wide.b
-    tensors |= {f"{_PREFIX}{name}": tensor for name, tensor in adapter.head.items()}
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = wide.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = wide.b
+    tensors |= {f"{PREFIX}{name}": tensor for name, tensor in adapter.head.items()}
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_bytes(directory / TENSORS, save(tensors, metadata={"format": "pt"}))
     ranks = {module: factors.rank for module, factors in sorted(adapter.modules.items())}
@@ -192,9 +192,9 @@ def _modules(
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
     """Return the factors of each module, and the tensors of modules that are saved whole by full name."""
     for name in tensors:
-        if not name.startswith((_PREFIX, *_SHARED)):
-            raise InputFault(f"{path}: tensor {name}: not of PEFT's form '{_PREFIX}...'")
-    plain = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items()}
+        if not name.startswith((PREFIX, *_SHARED)):
+            raise InputFault(f"{path}: tensor {name}: not of PEFT's form '{PREFIX}...'")
+    plain = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     if kind == "VERA":
         modules, rest = vera_modules(plain, str(path))
     elif kind == "ADALORA":
@@ -214,7 +214,7 @@ def _split(
     modules: dict[str, dict[str, Tensor]] = {}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        match = _FACTOR.match(name)
+        match = FACTOR.match(name)
         embedding = _EMBEDDING.match(name)
         if match:
             modules.setdefault(match["module"], {})[match["factor"]] = tensor
@@ -222,7 +222,7 @@ def _split(
             other = {"A": "B", "B": "A"}[embedding["factor"]]
             modules.setdefault(embedding["module"], {})[other] = tensor.T
         elif "lora_" in name:
-            raise InputFault(f"{path}: tensor {_PREFIX}{name}: no part of a plain LoRA")
+            raise InputFault(f"{path}: tensor {PREFIX}{name}: no part of a plain LoRA")
         else:
             rest[name] = tensor
     return modules, rest
@@ -257,14 +257,13 @@ def _scale(module: str, ranks: tuple[int, int], config: Mapping[str, Any], direc
         raise InputFault(
             f"{where}: target_modules: does not name {module}, which {TENSORS} has; PEFT would ignore it"
         )
-    rank = value_of(config, "r", module, where)
+    rank, scale = rank_and_scale(config, module, where)
     if ranks != (rank, rank):
         raise InputFault(
             f"{directory}: {module}: {CONFIG} says r = {rank}, {TENSORS} holds rank {ranks[0]} (A) and"
             f" {ranks[1]} (B)"
         )
-    alpha = value_of(config, "lora_alpha", module, where)
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    return scale
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 from configs.runtime.faults import InputFault, unknown
 from configs.runtime.files import sha256
+from configs.runtime.memory import memory_fault
 from model.network.family import Family, model_types
 from model.network.source import LocalSource, Source, resolve
 from model.tensors.config_numbers import least_bytes, number_faults
 from model.tensors.gguf_header import read_gguf_header
-from model.tensors.safetensors_header import is_index, read_header
+from model.tensors.safetensors_header import REAL, DoubledKey, is_index, read_header, unique_keys
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
@@ -23,7 +23,6 @@ _SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Number format in safetensors -> its name."""
 DTYPES = tuple(_SAVED.values())
 """Number formats of a checkpoint."""
-_REAL = (*_SAVED, "F64")
 _GGUF_ARCHITECTURES = {"gemma3": "gemma3_text"}
 """Architecture in GGUF -> `model_type` in transformers, where they differ."""
 _GGUF_KEYS = {
@@ -122,20 +121,15 @@ def require_memory(source: LocalSource) -> None:
     Raises:
         InputFault: naming the file, both sizes and the keys they come from.
     """
-    least = least_bytes(read_config(source))
-    if hasattr(os, "sysconf"):  # not on Windows
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if least > memory:
-            sizes = f"at least {least / 2**30:,.1f} GiB, this machine has {memory / 2**30:,.1f}"
-            raise InputFault(
-                f"{_described(source)}: vocab_size, hidden_size, num_hidden_layers: need {sizes}"
-            )
+    fault = memory_fault(least_bytes(read_config(source)))
+    if fault:
+        raise InputFault(f"{_described(source)}: vocab_size, hidden_size, num_hidden_layers: need {fault}")
 
 
 def _require_real(path: Path) -> None:
     """Refuse weights that are not floating-point numbers; buffers of indices may be integers."""
     for name, info in read_header(path).items():
-        if info.dtype not in _REAL and not is_index(name):
+        if info.dtype not in REAL and not is_index(name):
             raise InputFault(f"{path}: {name}: must be floating-point numbers, is {info.dtype}")
 
 
@@ -176,14 +170,21 @@ def read_config(source: LocalSource) -> dict[str, Any]:
     return read_json(_config_path(source))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
+    Args:
+        path: the file.
+        unique: whether to refuse a key that occurs twice, of which the last one counts otherwise.
+
     Raises:
-        InputFault: naming the file, when it cannot be read or holds something else.
+        InputFault: naming the file, when it cannot be read or holds something else, and a doubled key.
     """
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text, object_pairs_hook=unique_keys if unique else None)
+    except DoubledKey as doubled:
+        raise InputFault(f"{path}: {doubled.key}: occurs twice") from None
     except (ValueError, RecursionError) as error:
         what = "is empty" if not path.stat().st_size else f"is not valid JSON ({error})"
         raise InputFault(f"{path}: {what}") from None

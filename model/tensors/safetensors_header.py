@@ -23,6 +23,18 @@ _BITS = {
 }
 
 
+REAL = ("F16", "BF16", "F32", "F64")
+"""Formats of floating-point numbers that weights may have."""
+
+
+class DoubledKey(ValueError):
+    """A key that occurs twice in a JSON object."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} occurs twice")
+        self.key = key
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """The header's description of one tensor.
@@ -70,7 +82,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], int]:
     """Return the header and the number of bytes after it."""
     text, data_bytes = _header_bytes(path)
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique)
+        header = json.loads(text.decode(), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputFault(f"{path}: its header is not valid JSON ({_first_line(error)})") from None
     if not isinstance(header, dict):
@@ -129,11 +141,16 @@ def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs, as the `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        DoubledKey: when a key occurs twice.
+    """
     table = dict(pairs)
     if len(table) != len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice")
+        raise DoubledKey(next(name for name in names if names.count(name) > 1))
     return table
 
 

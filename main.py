@@ -170,7 +170,6 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     from dataset.batches.serve import serve
     from model.assembly.compose import load_base, with_adapters
     from model.network.backbone import max_tokens
-    from model.network.snapshot import openable
     from model.run.job import Job
     from model.run.task_facts import TaskFacts
     from model.tensors.checkpoint import load_run
@@ -196,7 +195,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         notes=repeated_rows(rows),
         digests=rows.digests(),
         assembled=with_adapters(options, name, backbone, plans, trains=bound.action != "test"),
-        base=openable(prepared.source),
+        base=backbone.files.location if prepared.source.kind == "gguf" else prepared.source.location,
         checkpoint=None if options.checkpoint is None else load_run(options.checkpoint),
         preview=served.example,
         directory=None,

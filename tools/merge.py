@@ -56,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from model.assembly.merging import merge
         from model.assembly.placement import Plans
         from model.network.backbone import load_backbone, with_quantizer
-        from model.network.snapshot import local_copy
 
         classes = names if purpose == "classification" else ()
         word = base_format(files, given.base_dtype)
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in (*assembled.notes, *notes):
             console.say(f"note: {note}")
         # Dequantized values are those of the network that was trained, which the base's type would round.
-        dtype = given.dtype or ("float32" if backbone.quantizer else weights_dtype(local_copy(source)))
+        dtype = given.dtype or ("float32" if backbone.quantizer else weights_dtype(backbone.files))
         found = merge(assembled, given.output, classes, getattr(torch, dtype))
         rounded = "" if dtype == "float32" else f"; rounding to {dtype} {found.rounding:.1e}"
         console.say(

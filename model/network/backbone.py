@@ -51,6 +51,7 @@ class Backbone:
         new_modules: dotted paths of modules (head, pooler) that are new, as the base has no weights for them.
         digest: SHA-256 over the base's configuration and weights, in hexadecimal.
         word: the source as the user wrote it.
+        files: its local directory: the given one, a snapshot of the hub, or the conversion of a GGUF file.
         quantizer: the kind that quantizes the layers' frozen linears once adapters are attached, if any.
         settings: the base's generation_config.json, which is not followed; None where it has none.
         notes: what is to be known about the base, a line each.
@@ -65,6 +66,7 @@ class Backbone:
     new_modules: tuple[str, ...]
     digest: str
     word: str
+    files: LocalSource
     quantizer: str | None = None
     settings: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
@@ -129,7 +131,7 @@ def load_backbone(  # noqa: PLR0913 - flat arguments: all but two are options of
     network, lacking = loaded.network, loaded.lacking
     set_padding(network, tokenizer, family, source.flag)
     new = tuple(name for name in (*family.heads[objective], *family.optional) if has_tensors(name, lacking))
-    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, quantizer)
+    backbone = Backbone(network, tokenizer, family, objective, new, digest, source.word, local, quantizer)
     backbone = _with_settings(backbone, local, loaded)
     train_only(network, backbone.trained_modules)
     if pretrained and base_dtype != "float32":

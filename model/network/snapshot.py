@@ -57,11 +57,6 @@ def local_copy(source: Source, *, pretrained: bool = True) -> LocalSource:
     return source
 
 
-def openable(source: Source) -> str:
-    """Return a name or path that transformers can load; that of a GGUF file is its converted directory."""
-    return local_copy(source).location if source.kind == "gguf" else source.location
-
-
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence the progress bars and warnings of `transformers`; errors are still raised as exceptions."""

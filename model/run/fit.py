@@ -108,7 +108,7 @@ def _resume(
 
 def _require_states(trainer: L.Trainer, states: Mapping[str, Any], where: str) -> None:
     """Refuse a checkpoint without the state of a callback that had one when it was written."""
-    for callback in getattr(trainer, "callbacks", ()):
+    for callback in getattr(trainer, "callbacks", ()):  # an attribute that Lightning does not declare
         has_state = type(callback).state_dict is not L.Callback.state_dict
         if has_state and callback.state_key not in states:
             raise InputFault(f"{where}: callbacks: lacks the state of {type(callback).__name__}")

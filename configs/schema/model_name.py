@@ -41,6 +41,7 @@ def model_name(word: str, where: str = "--model") -> ModelName:
         families = (AUTO, *kinds.names(kinds.FAMILIES))
         words = [f"{family}_{method}" for family in families for method in ("lora", "lora_ags")]
         near = get_close_matches(word.lower(), words, n=1, cutoff=0.8)
+        near = near or sorted((one for one in words if word.startswith(f"{one}_")), key=len, reverse=True)
         if near:
             raise InputFault(f"{where}: no model '{word}'; did you mean '{near[0]}'?")
     return ModelName(None, "full")

@@ -23,6 +23,7 @@ RETIRED = {
     "to_debug": "write dry_run = true to check a run, or max_steps = 1 to try one step",
     "github_ci": "it was for that program's own tests; leave it out",
     "alpha": "a fixed coefficient belongs in the LoRA TOML, as importance_alpha in its tables",
+    "alpha_test_batch_num": 'write imp_limit_test_batches = N and importance_test_name = "alpha_test"',
 }
 """Keys of the earlier implementation that are refused, and what to write instead."""
 

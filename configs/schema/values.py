@@ -41,6 +41,10 @@ def _is_clean(text: str) -> bool:
     return not any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def _folded(word: str) -> str:
+    return word.lower().replace("-", "_")
+
+
 def refusal(expected: str, got: str) -> ValueError:
     """Return the error `must be EXPECTED, got GOT`."""
     return ValueError(f"must be {expected}, got {got if len(got) <= _LONGEST else got[:_LONGEST] + '...'}")
@@ -54,6 +58,8 @@ class Choice:
         what: what the words are, in the message `no WHAT 'WORD', one of ...`.
         allowed: the words.
         aliases: other spelling -> word; a whole number in TOML counts as its decimal spelling.
+
+    Capitals, and dashes where the word has underscores, make no difference: GRAD-NORM is grad_norm.
     """
 
     what: str
@@ -62,7 +68,10 @@ class Choice:
 
     def read(self, text: str) -> str:
         """Read the text of a flag."""
+        spelt = {**{_folded(word): word for word in self.allowed}, **self.aliases}
         word = self.aliases.get(text, text)
+        if word not in self.allowed:
+            word = spelt.get(_folded(text), word)
         if word not in self.allowed:
             raise ValueError(unknown(self.what, text, self.allowed))
         return word

@@ -30,9 +30,12 @@ SHORTCUT_FORM = Form(
         "projector_name": ("adapter_name", Word(is_name=True)),
         "disable_projector": ("disabled", Switch()),
         "importance_beta": ("importance", Real(-1e30, 1e30)),
+        "init_lora_weights": ("init", Switch()),
+        "fan_in_fan_out": ("fan_in_fan_out", Switch()),
     },
     required=("r", "shortcut_alpha", "proj_dropout", "projector_name", "disable_projector"),
     strength="importance_beta",
+    aliases={"init_lora_weghts": "init_lora_weights"},
 )
 """The form of the shortcut TOML."""
 
@@ -59,10 +62,15 @@ def resolve_shortcuts(plan: Plan, dimensions: Dimensions) -> Resolution:
     """Resolve a shortcut plan against a model of L layers, which has 4 L - 1 shortcut sites.
 
     Raises:
-        InputFault: for a layer that the model does not have, for shortcut2 of layer 0, and for a plan that
-            turns on no shortcut.
+        InputFault: for a layer that the model does not have, for shortcut2 of layer 0, for
+            fan_in_fan_out = true, and for a plan that turns on no shortcut.
     """
     faults = range_faults(plan, dimensions)
+    faults += [
+        f"{plan.path}: [{name}] fan_in_fan_out: there is no linear here whose weight could be transposed"
+        for name, config in {"default": plan.default, **plan.tables}.items()
+        if config.fan_in_fan_out
+    ]
     named = plan.tables.get("model_layer_0.shortcut2")
     if named is not None and named.rank:
         faults.append(

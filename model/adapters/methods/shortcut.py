@@ -36,11 +36,18 @@ class Shortcut(Adapter):
         self.A = nn.Parameter(torch.zeros(rank, width))
         self.B = nn.Parameter(torch.zeros(width, rank))
 
-    def reset(self, source: torch.Generator) -> None:
-        """Draw A Kaiming uniform (a = sqrt 5) from the generator and set B to zero."""
+    def reset(self, source: torch.Generator, *, random_b: bool = False) -> None:
+        """Draw A Kaiming uniform (a = sqrt 5) from the generator; set B to zero, or draw it as well.
+
+        Args:
+            source: the site's generator; B is drawn after A.
+            random_b: what the TOML calls `init_lora_weights = false`.
+        """
         kaiming_uniform_(self.A, self.A.shape[1], source)
         with torch.no_grad():
             self.B.zero_()
+        if random_b:
+            kaiming_uniform_(self.B, self.rank, source)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the term. h: (..., D) -> (..., D)."""
@@ -66,7 +73,7 @@ def _build(planned: Sequence[PlannedSite], seed: int) -> dict[SiteKey, Shortcut]
 def _one(planned: PlannedSite, seed: int) -> Shortcut:
     site, config = planned.site, planned.config
     adapter = Shortcut(site.in_features, rank=config.rank, alpha=config.alpha, dropout=config.dropout)
-    adapter.reset(generator(seed, SHORTCUT, str(site.key)))
+    adapter.reset(generator(seed, SHORTCUT, str(site.key)), random_b=not config.init)
     return adapter
 
 

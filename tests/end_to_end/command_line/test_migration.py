@@ -8,6 +8,7 @@ from configs.schema.batch_limit import BatchLimit
 from model.network.family import Dimensions
 from model.plan.lora_toml import read_plan
 from model.plan.resolution import resolve
+from model.plan.shortcut_toml import read_shortcuts, resolve_shortcuts
 from model.site import HEAD_ROLES, LINEAR_ROLES, SiteKey
 from tests.support.tree import ROOT
 
@@ -155,3 +156,58 @@ def test_an_old_and_a_new_name_together_are_refused(tmp_path):
     assert refusal.value.lines == (
         f"{tmp_path / 'both.toml'}:2: training_optimizer: given twice, as it is an alias of optimizer",
     )
+
+
+SEARCH = ("imp-test", "opt_lora", "rte", "--lora-config", "adapter_network.toml")
+SHORTCUTS = """granularity = "network"
+[default]
+r = 4
+shortcut_alpha = 4
+proj_dropout = 0.0
+projector_name = "old"
+KEY = true
+fan_in_fan_out = false
+disable_projector = false
+"""
+
+
+@pytest.mark.parametrize("key", ["init_lora_weghts", "init_lora_weights"])
+def test_shortcuts_take_the_keys_that_were_copied_from_lora(tmp_path, key):
+    path = tmp_path / "shortcuts.toml"
+    path.write_text(SHORTCUTS.replace("KEY", key))
+    sites = resolve_shortcuts(read_shortcuts(path), SIZE).sites
+    assert {config.init for config in sites.values()} == {True}
+    path.write_text(SHORTCUTS.replace("KEY = true", f"{key} = false"))
+    assert {config.init for config in resolve_shortcuts(read_shortcuts(path), SIZE).sites.values()} == {False}
+
+
+def test_a_shortcut_whose_weight_is_said_to_be_transposed_is_refused(tmp_path):
+    path = tmp_path / "shortcuts.toml"
+    path.write_text(SHORTCUTS.replace("KEY", "init_lora_weights").replace("out = false", "out = true"))
+    with pytest.raises(InputFault, match=r"\[default\] fan_in_fan_out: there is no linear"):
+        resolve_shortcuts(read_shortcuts(path), SIZE)
+
+
+@pytest.mark.parametrize("word", ["GRAD-NORM", "ALPHA-TEST", "SNIP", "SYNFLOW", "CONSTANT"])
+def test_heuristics_may_be_spelt_as_in_the_readme(word):
+    found = parse([*SEARCH, "--importance-test-name", word]).options
+    assert found.importance_test_name == word.lower().replace("-", "_")
+
+
+def test_an_earlier_name_of_the_scoring_batches_is_refused_with_both_new_options(tmp_path):
+    (tmp_path / "run.toml").write_text("alpha_test_batch_num = 32\n")
+    with pytest.raises(InputFault) as refusal:
+        parse([*SEARCH, "--config", str(tmp_path / "run.toml")])
+    (line,) = refusal.value.lines
+    assert "imp_limit_test_batches = N" in line
+    assert 'importance_test_name = "alpha_test"' in line
+
+
+def test_an_earlier_variant_of_a_model_is_refused_with_the_nearest_one():
+    with pytest.raises(InputFault, match="did you mean 'opt_lora_ags'"):
+        parse(["train", "opt_lora_ags_layer_residual", "rte"])
+
+
+@pytest.mark.parametrize("word", ["wikitext-2-v1", "wikitext-2-raw-v1"])
+def test_words_of_the_hub_for_wikitext(word):
+    assert parse(["test", "facebook/opt-350m", word]).options.dataset == word

@@ -1,11 +1,13 @@
 """The directory of a run: chosen once, locked while the run is going on, never overwritten."""
 
-import fcntl
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import clear_leftovers
@@ -21,11 +23,11 @@ class RunDirectory:
 
     Args:
         path: the directory.
-        handle: open file descriptor that holds the lock; None where the run's first process holds it.
+        lock: the lock, held; None where the run's first process holds it.
     """
 
     path: Path
-    handle: int | None = None
+    lock: BaseFileLock | None = None
 
     @property
     def metrics(self) -> Path:
@@ -61,10 +63,12 @@ class RunDirectory:
         self.release()
 
     def release(self) -> None:
-        """Release the lock, if this process holds it."""
-        if self.handle is not None:
-            os.close(self.handle)
-            self.handle = None
+        """Release the lock, if this process holds it, and delete its file."""
+        if self.lock is not None:
+            with suppress(OSError):  # Windows does not delete an open file; an empty file then stays
+                os.unlink(self.lock.lock_file)
+            self.lock.release()
+            self.lock = None
 
     def clear_leftovers(self) -> None:
         """Delete what a killed run left unfinished, and restore a directory that it was replacing."""
@@ -149,12 +153,17 @@ def hand_down(project_dir: Path, project: str | None, automatic: str, rank: int)
     return directory
 
 
-def _lock(path: Path) -> int:
-    """Lock the directory itself: no lock file is left behind, and a killed process releases the lock."""
-    handle = os.open(path, os.O_RDONLY)
+def _lock(path: Path) -> BaseFileLock:
+    """Lock a directory by a file in it; the system releases the lock of a killed process.
+
+    The file is deleted before the lock is released. A process that has opened the deleted file meanwhile
+    gets no lock on it, as filelock then looks for the file again.
+    """
+    lock = FileLock(path / ".lock", timeout=0, thread_local=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
+        lock.acquire()
+    except Timeout:
         raise InputFault(f"{path}: another run is writing to this directory") from None
-    return handle
+    except OSError as error:
+        raise SystemFault(f"{path}: cannot be locked: {error.strerror}") from None
+    return lock

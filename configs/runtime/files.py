@@ -15,6 +15,8 @@ from pathlib import Path
 
 _DRAFT, _OLD = ".new.tmp", ".old.tmp"
 """Endings of a directory that is being written, and of the whole one that it replaces."""
+_SYNC_MODE = os.O_RDWR if os.name == "nt" else os.O_RDONLY
+"""How a file is opened to be synced: Windows syncs only what may be written."""
 
 
 def place_faults(flag: str, path: Path) -> list[str]:
@@ -147,7 +149,10 @@ def sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Write a file or a directory through to the disk; Windows opens no directory and syncs without it."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, _SYNC_MODE)
     try:
         os.fsync(handle)
     finally:

@@ -98,7 +98,8 @@ def test_every_flag_is_one_there_is(page):
         "--no-",
         "--random-source",
         "--nproc_per_node",
-    }  # GNU shuf, torchrun
+        "--index-url",
+    }  # GNU shuf, torchrun, pip
     assert {
         flag for flag in named - set(flags()) - others if not any(flag in one for one in sources)
     } == set()

@@ -16,7 +16,8 @@ from model.tensors.random_state import random_states, restore_random_states
 from model.training.learners.finetune import fine_tuner
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-_REQUEUE = signal.SIGUSR1
+_REQUEUE = getattr(signal, "SIGUSR1", None)
+"""What SLURM sends before a job's time is over; None on Windows."""
 """What SLURM sends some time before it ends a job."""
 
 
@@ -97,7 +98,7 @@ class Checkpoints(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Handle the signals here instead of in Lightning; save once before the first step."""
-        stops = _STOPS if self.requeue is None else (*_STOPS, _REQUEUE)
+        stops = _STOPS if self.requeue is None or _REQUEUE is None else (*_STOPS, _REQUEUE)
         self._handlers = {number: signal.signal(number, self._note_signal) for number in stops}
         if not self._resumed:
             self._save(trainer, self.folder / "last.ckpt", epoch=0, batches=0)

@@ -1,5 +1,6 @@
 """A run's directory is new, its own, and free again when its process is gone."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from configs.runs import run_directory
 from configs.runs.run_directory import RunDirectory, create, reopen
-from configs.runtime.faults import InputFault
+from configs.runtime.faults import InputFault, SystemFault
 
 ROOT = Path(__file__).parents[3]
 HOLDER = """
@@ -68,8 +69,9 @@ def test_automatic_names_are_numbered(tmp_path):
     runs = [create(parent, None, "opt_rte") for _ in range(3)]
     assert [run.path.name for run in runs] == ["opt_rte", "opt_rte_1", "opt_rte_2"]
     for run in runs:
-        assert sorted(os.listdir(run.path)) == []
+        assert sorted(os.listdir(run.path)) == [".lock"]
         run.release()
+        assert sorted(os.listdir(run.path)) == []
     (parent / "opt_rte_3").write_text("a file takes a name too")
     assert create(parent, None, "opt_rte").path.name == "opt_rte_4"
 
@@ -119,6 +121,32 @@ def test_a_second_lock_is_refused_until_the_first_is_released(tmp_path):
     run.release()
     reopen(run.path).release()
     assert os.listdir(run.path) == []
+
+
+def test_who_locks_while_the_last_holder_releases_keeps_the_lock(tmp_path, monkeypatch):
+    """Between the deletion of the lock's file and the release, the next holder makes a new file."""
+    first = create(tmp_path, "mine", "x")
+    release, others = first.lock.release, []
+
+    def release_late():
+        others.append(reopen(first.path))
+        release()
+
+    monkeypatch.setattr(first.lock, "release", release_late)
+    first.release()
+    assert not _is_free(first.path)
+    others[0].release()
+    assert _is_free(first.path)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only file system"), OSError(errno.EIO, "EIO")])
+def test_a_directory_that_cannot_be_locked_is_not_said_to_be_in_use(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(run_directory.FileLock, "acquire", fail)
+    with pytest.raises(SystemFault, match="cannot be locked"):
+        reopen(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["create", "reopen"])

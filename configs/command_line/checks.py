@@ -208,7 +208,7 @@ def _resume(case: Case) -> Iterator[str]:
         return
     where, load = case.where("resume_training"), case.options.load
     if load is None or case.options.load_type != "pl":
-        yield f"{where}: needs --load and --load-type pl"
+        yield f"{where}: needs a run, --resume-training RUN or --load RUN/checkpoints/last.ckpt"
     elif case.run is None and _is_file(load):
         yield f"{where}: --load '{load}' is not RUN/checkpoints/FILE in a run directory with RUN/config.toml"
 

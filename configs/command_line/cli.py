@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from configs.command_line import checks, recorded_options
+from configs.command_line import checks, named_run, recorded_options
 from configs.command_line.bound import Bound
 from configs.command_line.config_file import read_options
 from configs.command_line.flags import SOURCE, CommandLine, read_command_line
@@ -45,6 +45,11 @@ def parse(argv: Sequence[str]) -> Bound:
         raise HelpRequested(f"{DISTRIBUTION} {program_version()}")
     files = _read_files(line.layer)
     given = stack([*files.values(), line.layer])
+    named = named_run.checkpoint_settings(given.settings)
+    notes = []
+    if named and named["load"].value != given.settings["load"].value:
+        notes.append(f"{given.settings['load'].value}: taken is its checkpoint {named['load'].value}")
+    given.settings |= named
     if line.action != "test":
         given.settings |= recorded_options.requeued(given.settings)
     run = recorded_options.run_directory(given.settings)
@@ -61,8 +66,8 @@ def parse(argv: Sequence[str]) -> Bound:
     table_files |= {name: path for path, one in files.items() for name in one.tables}
     if run is not None:
         table_files = {name: run / "config.toml" for name in layer.tables} | table_files
-    notes = _notes(line.action, layer.settings)
-    return Bound(line.action, options, sources, layer.tables, table_files, notes)
+    notes += _notes(line.action, layer.settings)
+    return Bound(line.action, options, sources, layer.tables, table_files, tuple(notes))
 
 
 def _read_files(given: Layer) -> dict[Path, Layer]:
@@ -132,7 +137,7 @@ def _ordered(faults: list[str], line: CommandLine) -> list[str]:
     return list(dict.fromkeys([*line.layer.faults, *faults]))
 
 
-def _notes(action: str, settings: Mapping[str, Setting]) -> tuple[str, ...]:
+def _notes(action: str, settings: Mapping[str, Setting]) -> list[str]:
     unused = [
         name
         for name, setting in settings.items()
@@ -140,4 +145,4 @@ def _notes(action: str, settings: Mapping[str, Setting]) -> tuple[str, ...]:
         and setting.source not in ("run", "adapter")
         and (setting.source == SOURCE or setting.value != option_specs()[name].default)
     ]
-    return (f"{action} does not use {', '.join(sorted(unused))}",) if unused else ()
+    return [f"{action} does not use {', '.join(sorted(unused))}"] if unused else []

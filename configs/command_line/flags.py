@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from configs.command_line.named_run import is_run
 from configs.runtime.faults import suggestion, unknown
 from configs.schema.foreign_names import foreign_advice, foreign_option
 from configs.schema.lookup import OptionSpec, flags, keys, option_specs
@@ -93,7 +94,11 @@ def _read_flag(layer: Layer, word: str, words: deque[str]) -> None:
         return
     spec, is_negated = flags()[flag]
     if spec.is_switch:
-        if has_value:
+        names = getattr(spec.kind, "names", None) if not is_negated else None
+        if names is not None and (has_value or (words and is_run(words[0]))):
+            _keep(layer, spec, True)
+            _store(layer, option_specs()[names], value if has_value else words.popleft())
+        elif has_value:
             layer.faults.append(f"{flag}: takes no value, got {value}")
             layer.touched.add(spec.name)
         else:

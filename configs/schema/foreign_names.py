@@ -8,7 +8,7 @@ that explains what to write.
 from configs.schema.lookup import keys
 
 _LORA_TOML = "ranks and other adapter settings are in the LoRA TOML of --lora-config"
-_RESUME = "write --resume-training --load RUN/checkpoints/last.ckpt --load-type pl"
+_RESUME = "write --resume-training RUN"
 _ACTION = "ACTION, the first argument, decides what runs: train, test, imp-test or train-dyrealloc"
 
 FOREIGN_NAMES: dict[str, str] = {

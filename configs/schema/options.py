@@ -120,9 +120,11 @@ class Options:
     """Prepare the data set again instead of reading a cached copy."""
 
     load: Annotated[str | None, Word(), Option("Weights", keys=("load_name",))] = None
-    """Hub name, directory, .gguf file or package:MODULE/PATH; with --load-type pt or pl the file to read."""
+    """Hub name, directory, .gguf file or package:MODULE/PATH; a run's directory, which means its best.ckpt
+    (resumed: last.ckpt); with --load-type pt or pl the file to read."""
     load_type: Annotated[str, Choice("load type", ("hf", "pt", "pl")), _WEIGHTS] = "hf"
-    """hf: saved model, hub name or GGUF file; pt: state dict; pl: checkpoint of this program."""
+    """hf: saved model, hub name or GGUF file; pt: state dict; pl: checkpoint of this program. Default: pl
+    where --load is a run or a .ckpt file."""
     backbone_model: Annotated[str | None, Word(), _WEIGHTS] = None
     """Hub name or directory of the frozen base, with --load-type pt or pl. Default: that of the checkpoint's
     run."""
@@ -139,8 +141,8 @@ class Options:
         "exact"
     )
     """exact: shortcut terms are added before the norm that follows; renorm: they get an additional norm."""
-    resume_training: Annotated[bool, Switch(), _TRAIN] = False
-    """Resume the run whose checkpoint --load names, in its own directory; needs --load-type pl."""
+    resume_training: Annotated[bool, Switch(names="load"), _TRAIN] = False
+    """Resume a run in its own directory: --resume-training RUN, or with --load and one of its checkpoints."""
     offline: Annotated[bool, Switch(), _WEIGHTS] = False
     """Use only local files and the local cache, never a hub."""
 

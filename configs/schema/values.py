@@ -138,7 +138,13 @@ class PathText:
 
 @dataclass(frozen=True)
 class Switch:
-    """A flag: `--x` or `--no-x`, true or false in TOML."""
+    """A flag: `--x` or `--no-x`, true or false in TOML.
+
+    Args:
+        names: the option that a run behind the flag is the value of, e.g. `--resume-training RUN`.
+    """
+
+    names: str | None = None
 
     def read(self, text: str) -> bool:
         """Raise: a flag takes no value."""

@@ -86,7 +86,7 @@ FLAGS = [
     ("--load ./none", "--load: no file or directory './none'"),
     ("--load none.ckpt --load-type pl", "--load: no file 'none.ckpt'"),
     ("--load-type pt", "--load-type: 'pt' needs --load"),
-    ("--resume-training", "--resume-training: needs --load and --load-type pl"),
+    ("--resume-training", "--resume-training: needs a run, --resume-training RUN or --load"),
     ("--resume-training --load lora.toml --load-type pl", "is not RUN/checkpoints/FILE"),
     ("--project a/b", "--project: must be the name of a directory"),
     ("--project ..", "--project: must be the name of a directory"),

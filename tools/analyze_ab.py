@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if empty:
             raise InputFault(*(f"ADAPTERS: {path} has no A and B matrices" for path in empty))
         found, groups = similarity(adapters), embed(adapters)
-        content = json.dumps(numbers(adapters, found, groups), indent=1) + "\n"
+        content = json.dumps(numbers(adapters, found, groups), indent=1, allow_nan=False) + "\n"
         write_text(output, content)
         picture = scatter_grid(scatter_rows(groups), list(adapters), FACTOR_MARKERS)
         write_bytes(output.with_suffix(".png"), picture)

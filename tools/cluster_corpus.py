@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written += [f"{given.write_parts.absolute() / name} ({n:,} rows)" for name, n in counts.items()]
         written += map(str, write(report, given.output.absolute()))
         if given.json:
-            console.say(json.dumps(report.table(), indent=2, ensure_ascii=False))
+            console.say(json.dumps(report.table(), indent=2, ensure_ascii=False, allow_nan=False))
         else:
             show(report, written)
     except (Exception, KeyboardInterrupt) as error:

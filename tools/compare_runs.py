@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = read_words("tools.compare_runs", "Compare the results of several runs.", _FLAGS, words)
         results = read_results(flags.run)
         if flags.json:
-            console.say(json.dumps(report(results), indent=2))
+            console.say(json.dumps(report(results), indent=2, allow_nan=False))
         else:
             show(results)
     except (Exception, KeyboardInterrupt) as error:

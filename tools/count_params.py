@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             planned.directory, planned.family, purpose, given.num_labels, planned.plan, planned.shortcuts
         )
         if given.json:
-            console.say(json.dumps(record(counts), indent=2))
+            console.say(json.dumps(record(counts), indent=2, allow_nan=False))
         else:
             console.table(f"{given.model} on {given.load}", ("parameters", "count"), rows(counts))
             if counts.is_untied:

@@ -4,6 +4,7 @@ Usage: python -m tools.rank_correlation A B [--share 0.25] [--json]
 """
 
 import json
+import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         found = compare(a.values, b.values, given.share, spearmanr)
         if given.json:
-            console.say(
-                json.dumps({name: getattr(found, name) for name in found.__dataclass_fields__}, indent=2)
-            )
+            content = {name: getattr(found, name) for name in found.__dataclass_fields__}
+            console.say(json.dumps(content, indent=2, allow_nan=False))
         else:
             console.table(f"{given.a.name} and {given.b.name}", ("rankings", ""), rows(found))
     except (Exception, KeyboardInterrupt) as error:
@@ -105,6 +105,7 @@ def compare(
     columns = [[rounded(scores[key]) for key in shared] for scores in (a, b)]
     is_flat = any(len(set(column)) == 1 for column in columns)
     statistic, p_value = (None, None) if is_flat else map(float, spearmanr(*columns))
+    p_value = None if p_value is None or math.isnan(p_value) else p_value  # two modules have none
     count = lora_budget(share, len(shared))
     common = top(a, shared, count) & top(b, shared, count)
     return Comparison(
@@ -132,7 +133,7 @@ def rows(found: Comparison) -> list[tuple[str, str]]:
     )
     table += [
         ("Spearman", "none: all scores of one file are equal" if is_flat else f"{found.spearman:.6f}"),
-        ("p-value", "" if is_flat else f"{found.p_value:.3g}"),
+        ("p-value", "" if found.p_value is None else f"{found.p_value:.3g}"),
         (f"top {found.top} in common", f"{found.overlap:.4f}"),
         ("expected by chance", f"{found.top / found.modules:.4f}"),
     ]

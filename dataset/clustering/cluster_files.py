@@ -100,7 +100,7 @@ def _json_line(where: str, number: int, row: Row) -> str:
             f"--write-parts: {where}: text {number} cannot be written as JSON: {error}"
         ) from None
     # An unpaired surrogate is valid JSON when escaped, but not valid UTF-8.
-    return line if line.isascii() or _is_utf8(line) else json.dumps(row)
+    return line if line.isascii() or _is_utf8(line) else json.dumps(row, allow_nan=False)
 
 
 def _is_utf8(line: str) -> bool:

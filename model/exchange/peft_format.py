@@ -105,7 +105,7 @@ def write(
     write_bytes(directory / TENSORS, save(tensors, metadata={"format": "pt"}))
     ranks = {module: factors.rank for module, factors in sorted(adapter.modules.items())}
     config = _config(adapter, ranks if compact else {}, task_type=task_type, base=base, dropout=dropout)
-    write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_text(directory / CONFIG, json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n")
     metadata = {**adapter.metadata, "sha256": {TENSORS: sha256(directory / TENSORS)}}
     metadata.pop(RANKS, None)
     if not compact and len(set(ranks.values())) > 1:
@@ -113,7 +113,7 @@ def write(
     if adapter.extra:
         metadata[KEY] = write_extra(directory, adapter.extra)
         metadata["sha256"][EXTRA] = sha256(directory / EXTRA)
-    write_text(directory / METADATA, json.dumps(metadata, indent=2, sort_keys=True) + "\n")
+    write_text(directory / METADATA, json.dumps(metadata, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def _config(

@@ -72,7 +72,7 @@ def unused_settings(
         del unused["eos_token_id"]
     if not unused:
         return None
-    listed = ", ".join(f"{name} {json.dumps(value)}" for name, value in unused.items())
+    listed = ", ".join(f"{name} {json.dumps(value, allow_nan=True)}" for name, value in unused.items())
     return (
         f"{file} of the base is not followed: {listed}; an answer ends at the tokenizer's end token ({end})"
     )
@@ -89,11 +89,21 @@ def save_network(
     Args:
         network: a network with `plain_settings`.
         tokenizer: its tokenizer, if it has one.
-        settings: the base's, written as they are; None: the plain ones.
+        settings: the base's, written as they are, without numbers that are not finite; None: the plain ones.
         directory: where the files go.
     """
     network.save_pretrained(directory)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
     if settings is not None:
-        write_text(directory / FILE, json.dumps(dict(settings), indent=2) + "\n")
+        finite = {name: value for name, value in settings.items() if _is_json(value)}
+        write_text(directory / FILE, json.dumps(finite, indent=2, allow_nan=False) + "\n")
+
+
+def _is_json(value: Any) -> bool:
+    """Return whether a value has no NaN or infinity, which Python reads from JSON and JSON has not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True

@@ -68,7 +68,7 @@ def _generation(job: Job) -> GenerationFacts | None:
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write JSON lines."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def _new_tokens(job: Job, generation: GenerationFacts) -> int:

@@ -101,6 +101,19 @@ def test_no_module_exists_on_posix_alone():
     assert violations(lambda path: [n for _, n in imports(TREES[path]) if n.split(".")[0] in only]) == {}
 
 
+def test_json_that_is_written_or_printed_is_never_nan():
+    """JSON has no NaN; exempt are texts that are digested, compared or shown, and checkpoints."""
+    exempt = {"comparison", "checkpoint", "mmlu", "fields", "gather", "model_card"}
+
+    def loose(path):
+        calls = [node for node in ast.walk(TREES[path]) if isinstance(node, ast.Call)]
+        dumps = [node for node in calls if ast.unparse(node.func) == "json.dumps"]
+        open_ = [one for one in dumps if "allow_nan" not in {word.arg for word in one.keywords}]
+        return [] if path.stem in exempt else [ast.unparse(one) for one in open_]
+
+    assert violations(loose) == {}
+
+
 def test_only_the_writer_module_writes_and_nothing_is_executed():
     assert violations(lambda path: set(_dangerous(TREES[path]))) == WRITERS
     imported = violations(

@@ -19,9 +19,8 @@ from model.exchange.export import logits
 from model.exchange.peft_format import largest_difference
 from model.injection.attachment import Attachment
 from model.network.backbone import load_backbone
-from model.network.generation_settings import save_network
 from model.network.quantization import dequantize
-from model.network.snapshot import quiet_transformers
+from model.network.snapshot import quiet_transformers, save_network
 from model.network.source import LocalSource
 from model.site import SiteKey
 from model.training.objective import Batch

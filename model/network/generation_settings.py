@@ -78,26 +78,10 @@ def unused_settings(
     )
 
 
-def save_network(
-    network: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    settings: Mapping[str, Any] | None,
-    directory: Path,
-) -> None:
-    """Write a network with its tokenizer and the generation_config.json of its base.
-
-    Args:
-        network: a network with `plain_settings`.
-        tokenizer: its tokenizer, if it has one.
-        settings: the base's, written as they are, without numbers that are not finite; None: the plain ones.
-        directory: where the files go.
-    """
-    network.save_pretrained(directory)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(directory)
-    if settings is not None:
-        finite = {name: value for name, value in settings.items() if _is_json(value)}
-        write_text(directory / FILE, json.dumps(finite, indent=2, allow_nan=False) + "\n")
+def write_settings(settings: Mapping[str, Any], directory: Path) -> None:
+    """Write a base's generation_config.json as it is, without numbers that are not finite."""
+    finite = {name: value for name, value in settings.items() if _is_json(value)}
+    write_text(directory / FILE, json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
 
 def _is_json(value: Any) -> bool:

@@ -7,8 +7,9 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -19,13 +20,19 @@ from huggingface_hub.errors import (
 )
 from tokenizers import pre_tokenizers
 from torch import float32
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from configs.runtime import hub
 from configs.runtime.faults import InputFault, SystemFault
 from configs.runtime.files import sha256
-from model.network.generation_settings import plain_settings
+from model.network.generation_settings import plain_settings, write_settings
 from model.network.source import HubSource, LocalSource, Source
 from model.tensors.gguf_header import read_gguf_header
 
@@ -70,6 +77,28 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+def save_network(
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    settings: Mapping[str, Any] | None,
+    directory: Path,
+) -> None:
+    """Write a network with its tokenizer and the generation_config.json of its base.
+
+    Args:
+        network: a network with `plain_settings`.
+        tokenizer: its tokenizer, if it has one.
+        settings: the base's, written as they are; None: the plain ones.
+        directory: where the files go.
+    """
+    with quiet_transformers():  # its bar counts the files, of which there are few
+        network.save_pretrained(directory)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(directory)
+    if settings is not None:
+        write_settings(settings, directory)
 
 
 def _download(source: HubSource, pretrained: bool) -> Path:

@@ -10,7 +10,7 @@ from configs.runtime.files import replacing_directory
 from model.exchange.adapter_directory import adds_norms
 from model.exchange.export import collect, export
 from model.exchange.peft_format import PeftAdapter
-from model.network.generation_settings import save_network
+from model.network.snapshot import save_network
 from model.run.evaluation import evaluate_test, show_result, write_predictions
 from model.run.job import NO_SEARCH, Job, SearchResult, Steps
 from model.run.model_card import CardFacts, model_card

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -60,6 +62,18 @@ def inputs(batch: Batch) -> dict[str, Tensor]:
     return {name: batch[name] for name in NETWORK_INPUTS if name in batch}
 
 
+def _logits(network: PreTrainedModel, batch: Batch) -> Tensor:
+    """Return the logits; a decoder that could keep keys and values for a next token is told not to."""
+    options = {"use_cache": False} if _has_cache(type(network).forward) else {}
+    logits: Tensor = network(**inputs(batch), **options).logits
+    return logits
+
+
+@cache
+def _has_cache(forward: Callable[..., Any]) -> bool:
+    return "use_cache" in signature(forward).parameters
+
+
 @dataclass(frozen=True)
 class Classification:
     """Cross-entropy over classes. Labels: (B), logits: (B, C)."""
@@ -69,7 +83,7 @@ class Classification:
 
     def loss(self, network: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of the batch."""
-        return F.cross_entropy(_wide(network(**inputs(batch)).logits), batch["labels"])
+        return F.cross_entropy(_wide(_logits(network, batch)), batch["labels"])
 
     def evaluation(self, device: torch.device) -> ClassMetrics:
         """Return empty metrics on a device."""
@@ -77,12 +91,12 @@ class Classification:
 
     def evaluate(self, network: PreTrainedModel, batch: Batch, evaluation: ClassMetrics) -> None:
         """Add a batch to the metrics."""
-        logits = _wide(network(**inputs(batch)).logits)
+        logits = _wide(_logits(network, batch))
         evaluation.update(logits, batch["labels"], F.cross_entropy(logits, batch["labels"], reduction="none"))
 
     def predict(self, network: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the class of each example: (B)."""
-        return network(**inputs(batch)).logits.argmax(-1)
+        return _logits(network, batch).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Regression:
 
     def predict(self, network: PreTrainedModel, batch: Batch) -> Tensor:
         """Return the value of each example: (B)."""
-        return _wide(network(**inputs(batch)).logits).squeeze(-1)
+        return _wide(_logits(network, batch)).squeeze(-1)
 
 
 @dataclass(frozen=True)

@@ -585,3 +585,14 @@ def _same_logits(network, done, ground, model, dataset, folder):
     with torch.no_grad():
         expected, found = ours(**inputs).logits, network(**inputs).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["opt", "bert"])
+def test_libraries_print_nothing_of_their_own(ground, place, family, capfd):
+    """Neither for checkpointed activations nor for the bar of a network that is written."""
+    words = ground.words(family, gradient_checkpointing=True, max_steps=1, project_dir=place / "quiet")
+    assert launch(*words) == 0
+    assert capfd.readouterr().err == ""
+    plain = {"dataset_dir": ground.rte(), "max_steps": 1, "project_dir": place / "quiet"}
+    assert launch("train", ground.host(family), "rte", *flags(plain)) == 0
+    assert capfd.readouterr().err == ""

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from model.network.generation_settings import FILE, read_settings, save_network, unused_settings
-from model.network.snapshot import quiet_transformers
+from model.network.generation_settings import FILE, read_settings, unused_settings
+from model.network.snapshot import quiet_transformers, save_network
 from tests.support.backbones import load, rewrite
 from tests.support.tiny import save_host
 

@@ -14,6 +14,7 @@ from model.assembly.decide import Decision, decide
 from model.assembly.memory import require_memory
 from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
+from model.exchange.adapter_tokenizer import tokenizer_note
 from model.exchange.factors import Factors
 from model.exchange.load import load_adapter
 from model.exchange.peft_format import PeftAdapter, read
@@ -115,7 +116,8 @@ def assemble(
     attachments = attach_decided(network, decision, seed)
     saved = {} if file is None else file.head
     notes = backbone.notes + decision.notes + train_in_full(network, decision.modules_to_save, saved)
-    if file is not None:
+    if file is not None and adapter is not None:
+        notes += tokenizer_note(adapter, backbone.tokenizer)
         load_adapter(network, attachments, decision.methods, file)
         notes += add_outside(network, outside)
         notes += file.notes + _base_note(backbone, file) + _head_note(backbone, file)

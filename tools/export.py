@@ -23,8 +23,9 @@ from configs.runtime.files import place_faults
 from configs.schema.number_values import whole_number
 from configs.schema.values import Choice, PathText, Switch, refusal
 from model.exchange.adapter_config import FACTOR, PREFIX, config_faults, rank_and_scale
-from model.exchange.adapter_directory import AdapterFiles, extra_methods, read_files
+from model.exchange.adapter_directory import TASKS, AdapterFiles, extra_methods, labels, read_files
 from model.exchange.llama_cpp import llama_cpp_refusals
+from model.run.model_card import CardFacts, model_card
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM's option accepts."""
@@ -80,7 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from model.exchange.copying import copy_adapter
 
             check = partial(_refusals, given=given, folds=False)
-            copy_adapter(files, given.output, check, base=given.base_name, compact=given.compact)
+            copy_adapter(
+                files,
+                given.output,
+                check,
+                card=_card(files, given),
+                base=given.base_name,
+                compact=given.compact,
+            )
             console.say(f"exported: {given.output} (read back)")
         place = given.output or files.path
         if given.check == "vllm":
@@ -90,6 +98,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         return ended(error)
     return 0
+
+
+def _card(files: AdapterFiles, given: SimpleNamespace) -> str:
+    """Return the copy's model card: the original's where there is one for the same base, else a new one."""
+    original = files.path / "README.md"
+    if original.is_file() and given.base_name is None:
+        return original.read_text(encoding="utf-8", errors="replace")
+    recorded = files.metadata.get("evaluation", {})
+    by_type = {"CAUSAL_LM": "causal_language_modeling", "SEQ_CLS": "classification"}
+    task = recorded.get("task") or by_type.get(str(files.config.get("task_type")))
+    return model_card(
+        CardFacts(
+            base=given.base_name or str(files.config.get("base_model_name_or_path") or "base"),
+            task=task if task in TASKS else None,
+            methods={"lora"},
+            dataset=recorded.get("dataset"),
+            classes=len(labels(files)),
+            template=files.template,
+        )
+    )
 
 
 def _flag_faults(given: SimpleNamespace) -> list[str]:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.faults import InputFault
-from configs.runtime.files import replacing_directory
+from configs.runtime.files import replacing_directory, write_text
 from model.exchange.adapter_directory import AdapterFiles, read_files
 from model.exchange.factors import Factors
 from model.exchange.peft_format import as_peft_has_it, read, write
 
+CARD = "README.md"
 _ROUNDING = 1e-6
 """Largest relative difference of B that multiplying its scale in explains."""
 
@@ -19,6 +20,7 @@ def copy_adapter(
     output: Path,
     check: Callable[[AdapterFiles], Sequence[str]],
     *,
+    card: str,
     base: str | None = None,
     compact: bool = False,
 ) -> None:
@@ -28,6 +30,7 @@ def copy_adapter(
         files: the original.
         output: where the copy goes; it must not exist.
         check: files -> what the program that will read them refuses, a line each.
+        card: the content of the copy's README.md.
         base: name of the base in the copy; None: the original's.
         compact: keep the ranks and write them as patterns.
 
@@ -39,6 +42,7 @@ def copy_adapter(
     facts = _facts(files.config) | ({"base": base} if base else {})
     with replacing_directory(output) as draft:
         write(draft, as_peft_has_it(adapter), compact=compact, **facts)
+        write_text(draft / CARD, card)
         _require_equal(adapter.modules, read(draft, "--output").modules)
         refused = check(read_files(draft, "--output"))
         if refused:

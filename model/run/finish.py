@@ -13,7 +13,7 @@ from model.exchange.peft_format import PeftAdapter
 from model.network.snapshot import save_network
 from model.run.evaluation import evaluate_test, show_result, write_predictions
 from model.run.job import NO_SEARCH, Job, SearchResult, Steps
-from model.run.model_card import CardFacts, model_card
+from model.run.model_card import CardFacts, Result, model_card
 from model.run.report import write_report
 from model.run.router_report import record_routers, report_routers
 from model.tensors.checkpoint import load_checkpoint
@@ -124,14 +124,16 @@ def _card_facts(job: Job, adapter: PeftAdapter, saver: Checkpoints) -> CardFacts
     recipes = [one.recipe for one in adapter.extra.values()]
     only_here = {recipe.method for recipe in recipes if not recipe.converted}
     only_here |= {"shortcut"} if adds_norms(adapter.metadata) else set()
+    value = saver.best_value
+    classes = {"regression": 1, "classification": len(job.task.classes)}
     return CardFacts(
-        base=job.base,
+        base=job.options.backbone_model or job.options.load or job.base,
         dataset=job.task.name,
+        hubs=job.task.hubs,
+        classes=classes.get(job.task.objective, 0),
         task=job.options.task,
         methods=set(job.assembled.methods.values()),
-        metric=job.selection_metric,
-        value=saver.best_value,
-        step=saver.best_step,
+        result=None if value is None else Result(job.selection_metric, value, saver.best_step),
         template=job.task.template,
         only_here=sorted(only_here),
     )

@@ -40,6 +40,7 @@ class TaskFacts:
         templates: part of a mixture -> its template.
         generation: set when the test set is scored by generated text.
         table: the `[data]` table without its files.
+        hubs: the repositories of the hub that hold the data sets.
     """
 
     name: str
@@ -52,6 +53,7 @@ class TaskFacts:
     templates: Mapping[str, str] = field(default_factory=dict)
     generation: GenerationFacts | None = None
     table: Mapping[str, Any] = field(default_factory=dict)
+    hubs: Sequence[str] = ()
 
     @classmethod
     def of(cls, task: "Task", parts: Sequence["Part"], splits: Mapping[str, "Split"]) -> "TaskFacts":
@@ -74,6 +76,7 @@ class TaskFacts:
             templates={name: template for name, template in templates.items() if template},
             generation=_generation(task, splits),
             table=parts[0].table,
+            hubs=sorted({part.task.hub[0] for part in parts if part.task.hub is not None}),
         )
 
 
@@ -153,6 +156,11 @@ class Task(Protocol):
     @property
     def template(self) -> str | None:
         """The prompt template."""
+        ...
+
+    @property
+    def hub(self) -> tuple[str, str | None] | None:
+        """Repository and configuration on the hub."""
         ...
 
 

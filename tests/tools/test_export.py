@@ -144,7 +144,10 @@ def test_a_compact_copy_keeps_ranks_and_names_its_base(tmp_path, capsys):
     config = json.loads((tmp_path / "small" / "adapter_config.json").read_text())
     assert config["rank_pattern"] == ranks
     assert config["base_model_name_or_path"] == "org/base"
+    assert "base_model: org/base\n" in (tmp_path / "small" / "README.md").read_text()
+    (adapter / "README.md").write_text("# Mine\n")
     assert main([str(adapter), "--output", str(tmp_path / "wide")]) == 0
+    assert (tmp_path / "wide" / "README.md").read_text() == "# Mine\n"
     sizes = [(tmp_path / name / "adapter_model.safetensors").stat().st_size for name in ("small", "wide")]
     assert sizes[0] < sizes[1]
     assert refused("tools.export", adapter, "--compact", "--base-name", "x") == [

@@ -14,6 +14,7 @@ def _task(**changes):
         "labels": (),
         "generation": None,
         "template": "Q: {question}",
+        "hub": ("openai/gsm8k", "main"),
     }
     return SimpleNamespace(**plain | changes)
 
@@ -27,6 +28,7 @@ def test_a_single_data_set_has_no_templates_by_part():
     assert (facts.name, facts.selection, facts.maximise) == ("gsm8k", "loss", False)
     assert (facts.template, facts.templates, facts.table) == ("Q: {question}", {}, {"columns": "q"})
     assert facts.generation is None
+    assert facts.hubs == ["openai/gsm8k"]
 
 
 def test_the_parts_of_a_mixture_keep_their_templates():

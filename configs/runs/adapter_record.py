@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.faults import InputFault
+from configs.runtime.files import read_regular
 
 FILE = "metadata.json"
 TENSORS = "adapter_model.safetensors"
@@ -22,7 +23,7 @@ def own_record(adapter: Path) -> dict[str, Any]:
         InputFault: when the file is not valid JSON.
     """
     try:
-        table = json.loads((adapter / FILE).read_bytes())
+        table = json.loads(read_regular(adapter / FILE))
     except OSError:
         return {}
     except (ValueError, RecursionError) as error:

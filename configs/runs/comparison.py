@@ -13,6 +13,7 @@ from typing import Any
 from configs.runs.experiment import experiment, recorded
 from configs.runtime import console
 from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import read_regular
 
 _PARTS = ("metric", "metrics", "trainable_parameters", "steps")
 
@@ -76,7 +77,7 @@ def read_results(directories: Sequence[Path]) -> list[Result]:
 def _read(directory: Path) -> Result:
     path = directory / "summary.json"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except FileNotFoundError:
         raise InputFault(
             f"{directory}: no summary.json: the run is not finished, or this is not a run directory"

@@ -7,7 +7,7 @@ from typing import Any
 import tomli
 
 from configs.runtime.faults import InputFault
-from configs.runtime.files import sha256
+from configs.runtime.files import read_regular, sha256
 
 PLANS = {"lora_config": "lora.toml", "shortcut_config": "shortcut.toml"}
 """Option that names a plan -> its copy in a run directory; every module takes the names from here."""
@@ -23,7 +23,7 @@ def recorded(run: Path) -> dict[str, Any] | None:
     """
     path = run / "config.toml"
     try:
-        return tomli.loads(path.read_text(encoding="utf-8-sig"))
+        return tomli.loads(read_regular(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -44,7 +44,7 @@ def edited_files(run: Path) -> list[str]:
     """
     path = run / "run.toml"
     try:
-        recorded_digests = tomli.loads(path.read_text(encoding="utf-8-sig")).get("files", {})
+        recorded_digests = tomli.loads(read_regular(path).decode("utf-8-sig")).get("files", {})
     except FileNotFoundError:
         return []
     except ValueError as error:

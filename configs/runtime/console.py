@@ -13,6 +13,7 @@ from configs.runtime.faults import Fault, SystemFault, is_lost_process
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
 _QUIET = ("bitsandbytes", "matplotlib.font_manager")
 """They warn of a kernel that could be downloaded from a hub, and of a font cache that is being built."""
+_MOST_FAULTS = 100
 _OURS = ("__main__", "configs", "dataset", "main", "model", "tools")
 """First part of the names of this program's loggers."""
 
@@ -44,8 +45,10 @@ def fault(line: str) -> None:
 def report(error: BaseException) -> int:
     """Print the error that ended the program and return its exit code; only a bug shows a traceback."""
     if isinstance(error, Fault):
-        for line in error.lines:
+        for line in error.lines[:_MOST_FAULTS]:
             fault(line)
+        if len(error.lines) > _MOST_FAULTS:
+            fault(f"{len(error.lines) - _MOST_FAULTS:,} more")
         return error.exit_code
     if isinstance(error, (OSError, MemoryError)):
         fault(f"{getattr(error, 'filename', None) or 'memory'}: {error}")

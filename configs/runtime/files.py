@@ -33,6 +33,22 @@ def picture_faults(flag: str, path: Path) -> list[str]:
     return place_faults(flag, path)
 
 
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """Read a file from outside; a pipe or a device, which might never end or never begin, is refused.
+
+    Args:
+        path: the file.
+        most: bytes that are read at most; -1: all.
+
+    Raises:
+        OSError: from the system, and for what is no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    with path.open("rb") as stream:
+        return stream.read(most)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: temporary file in the same directory, fsync, read back, rename.
 

@@ -1,6 +1,7 @@
 """A folder of files is a registry: list its kinds, load the constant of one."""
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,11 @@ REGISTRIES = (ACTIONS, ADAPTERS, FAMILIES, FORMATS, HEURISTICS, QUANTIZERS, TASK
 
 def names(registry: Registry) -> tuple[str, ...]:
     """Return the kinds in a registry's folder, sorted; nothing is imported."""
-    folder = _ROOT.joinpath(*registry.folder.split("."))
+    return _stems(_ROOT.joinpath(*registry.folder.split(".")))
+
+
+@cache
+def _stems(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(f.stem for f in folder.glob("*.py") if f.stem != "__init__"))
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import tomli
 
 from configs.runtime.faults import InputFault
+from configs.runtime.files import read_regular
 
 _LARGEST_BYTES = 16 * 2**20
 _MOST_LINES = 2000
+_MOST_TABLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ def read_document(path: Path, where: str) -> Document:
         InputFault: naming the flag when the file cannot be read, file and line when it is not TOML.
     """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_LARGEST_BYTES + 1)
+        content = read_regular(path, _LARGEST_BYTES + 1)
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or failure
         raise InputFault(f"{where}: cannot read '{path}': {reason}") from None
     if len(content) > _LARGEST_BYTES:
         raise InputFault(f"{where}: '{path}' is larger than {_LARGEST_BYTES} bytes")
+    tables = content.count(b"\n[")
+    if tables > _MOST_TABLES:  # each takes 15 microseconds to parse
+        raise InputFault(f"{where}: '{path}' has {tables:,} tables, more than {_MOST_TABLES:,}")
     try:
         text = content.decode("utf-8-sig")
         return Document(path, tomli.loads(text), text)

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from configs.runtime.files import write_text
+from configs.runtime.files import read_regular, write_text
 
 FILE = "generation_config.json"
 _NO_SETTING = ("bos_token_id", "pad_token_id", "transformers_version", "_from_model_config")
@@ -40,7 +40,7 @@ def plain_settings(network: PreTrainedModel) -> None:
 def read_settings(directory: Path) -> dict[str, Any] | None:
     """Return the content of a base's generation_config.json; None where there is no JSON object."""
     try:
-        content = json.loads((directory / FILE).read_bytes())
+        content = json.loads(read_regular(directory / FILE))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.faults import InputFault, unknown
-from configs.runtime.files import sha256
+from configs.runtime.files import read_regular, sha256
 from configs.runtime.memory import memory_fault
 from model.network.family import Family, model_types
 from model.network.source import LocalSource, Source, resolve
@@ -84,6 +84,7 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         raise InputFault(*(f"{_described(source)}: {fault}" for fault in faults))
     if source.kind == "gguf":
         return
+    _require_regular(source.path)
     if "quantization_config" in config or "transformers_weights" in config:
         raise InputFault(f"{_config_path(source)}: quantized or renamed weights are not supported")
     if (source.path / "adapter_config.json").exists():
@@ -99,6 +100,13 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
     for path in weight_files(source) if pretrained else ():
         if path.suffix == ".safetensors":
             _require_real(path)
+
+
+def _require_regular(directory: Path) -> None:
+    """Refuse a pipe or a device among the files, which would be waited for without end."""
+    for path in sorted(directory.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputFault(f"{path}: is not a regular file")
 
 
 def _require_tokenizer_files(source: LocalSource) -> None:
@@ -181,7 +189,7 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
         InputFault: naming the file, when it cannot be read or holds something else, and a doubled key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
         table = json.loads(text, object_pairs_hook=unique_keys if unique else None)
     except DoubledKey as doubled:
         raise InputFault(f"{path}: {doubled.key}: occurs twice") from None

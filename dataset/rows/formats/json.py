@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.runtime.faults import InputFault
+from configs.runtime.files import read_regular
 from dataset.rows.json_values import json_value_at
 from dataset.task import Numbered, Refused, RowFault, Rows
 
@@ -60,7 +61,7 @@ def _skip(text: str, at: int) -> int:
 
 def _text(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
     except OSError as error:
         raise InputFault(f"{path}: cannot be read: {error.strerror}") from error
     try:

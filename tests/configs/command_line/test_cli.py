@@ -82,7 +82,7 @@ FLAGS = [
     ("--load ./" + "n" * 5000, "--load: no file or directory './nnn"),
     ("--lora-config " + "n" * 5000, "--lora-config: given twice"),
     ("--dataset-dir " + "n" * 5000, "--dataset-dir: no directory"),
-    ("--config /dev/zero", "--config: '/dev/zero' is larger than"),
+    ("--config /dev/zero", "--config: cannot read '/dev/zero': it is not a regular file"),
     ("--load ./none", "--load: no file or directory './none'"),
     ("--load none.ckpt --load-type pl", "--load: no file 'none.ckpt'"),
     ("--load-type pt", "--load-type: 'pt' needs --load"),

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from configs.runtime import console
+from configs.runtime.faults import InputFault
 from tests.support.tree import ROOT
 
 
@@ -93,3 +94,10 @@ def test_a_reader_that_has_gone_does_not_stop_the_program():
         check=False,
     )
     assert (done.stdout, done.stderr) == ("0\n", "to the end")
+
+
+def test_of_very_many_faults_the_first_are_printed_and_the_others_counted(capsys):
+    assert console.report(InputFault(*(f"fault {n}" for n in range(2100)))) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines[0], lines[99], lines[100]) == ("error: fault 0", "error: fault 99", "error: 2,000 more")
+    assert len(lines) == 101

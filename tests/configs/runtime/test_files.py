@@ -14,6 +14,7 @@ import pytest
 from configs.runtime.files import (
     clear_leftovers,
     place_faults,
+    read_regular,
     recover_directory,
     replacing,
     replacing_directory,
@@ -304,3 +305,16 @@ def test_a_place_that_exists_or_has_no_parent_is_refused(tmp_path):
     ]
     missing = tmp_path / "a" / "b"
     assert place_faults("--output", missing) == [f"--output: its directory '{tmp_path / 'a'}' does not exist"]
+
+
+def test_only_regular_files_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_regular(tmp_path / "link") == b"abc"
+    assert read_regular(tmp_path / "file", 2) == b"ab"
+    for path in (tmp_path / "pipe", pathlib.Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")

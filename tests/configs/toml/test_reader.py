@@ -1,8 +1,11 @@
 """Config files: one bad line per row, named with file and line."""
 
+import os
+
 import pytest
 
 from configs.runtime.faults import InputFault
+from configs.toml.reader import read_document
 
 BATCHES = "must be a whole number of at least 1, or a ratio in (0, 1] written with a dot"
 
@@ -72,3 +75,16 @@ def test_one_key_under_two_names_is_refused(bound, here):
     (here / "run.toml").write_text('load = "a"\nload_name = "b"\n')
     with pytest.raises(InputFault, match=r"run\.toml:2: load_name: given twice"):
         bound("--config", "run.toml")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(InputFault, match="--config: cannot read .*: it is not a regular file"):
+        read_document(tmp_path / "pipe.toml", "--config")
+
+
+def test_more_tables_than_any_plan_has_are_refused_unread(tmp_path):
+    path = tmp_path / "many.toml"
+    path.write_text("".join(f"\n[model_layer_{n}.q_proj]" for n in range(100_001)))
+    with pytest.raises(InputFault, match="has 100,001 tables, more than 100,000"):
+        read_document(path, "--lora-config")

@@ -7,6 +7,14 @@ from configs.runtime.faults import InputFault
 from dataset.rows.gather import NeededSplits, gather
 
 TASK = kinds.load(kinds.TASKS, "wikitext-2-raw-v1")
+ROWS = [
+    {"text": " = Foxes = \n"},
+    {"text": ""},
+    {"text": " A fox said nothing . \n"},
+    {"text": " Then it slept . \n"},
+]
+RAW = "".join(row["text"] or " \n" for row in ROWS)
+FILES = {f"wiki.{part}.raw": RAW for part in ("train", "valid", "test")}
 
 
 def test_only_files_of_its_form_are_read(tmp_path):

@@ -84,7 +84,8 @@ def test_two_processes_learn_what_one_does(two, one):
     losses = [list(rows(done).values()) for done in (two[0], one)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
     weights = [load_checkpoint(done / "checkpoints" / "last.ckpt")["state_dict"] for done in (two[0], one)]
-    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
+    # AdamW divides by the gradient's own size, so rounding of a gradient near 0 moves a weight by part of a step.
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-3)
 
 
 def test_both_processes_hold_the_same_bits(two):

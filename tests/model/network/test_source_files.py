@@ -217,3 +217,12 @@ def test_a_sentencepiece_model_alone_names_the_package(host, monkeypatch):
     message = _refused(check_source, resolve(str(host), "--load"))
     assert message.startswith(f"{host / 'tokenizer.model'}: needs the package sentencepiece")
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_a_pipe_among_the_files_is_not_waited_for(host, name):
+    (host / name).unlink(missing_ok=True)
+    os.mkfifo(host / name)
+    with pytest.raises(InputFault, match="not a regular file") as caught:
+        check_source(resolve(str(host), "--load"))
+    assert name in str(caught.value)

@@ -84,7 +84,7 @@ def test_two_processes_learn_what_one_does(two, one):
     losses = [list(rows(done).values()) for done in (two[0], one)]
     torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
     weights = [load_checkpoint(done / "checkpoints" / "last.ckpt")["state_dict"] for done in (two[0], one)]
-    # AdamW divides by the gradient's own size, so rounding of a gradient near 0 moves a weight by part of a step.
+    # AdamW divides by a gradient's own size: rounding of one near 0 moves its weight by part of a step.
     torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-3)
 
 

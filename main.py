@@ -66,6 +66,7 @@ class Prepared:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one action and return its exit code; expected faults are printed as lines, without a traceback."""
+    console.prepare_process()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except HelpRequested as request:

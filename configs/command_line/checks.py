@@ -4,6 +4,7 @@ They use `os.path` and not `pathlib`, which raises for names too long and direct
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,8 +229,10 @@ def _seeds(case: Case) -> Iterator[str]:
 
 
 def _launch(case: Case) -> Iterator[str]:
-    """Check the variables of launchers, and what a job needs that requeues itself."""
+    """Check how Python and the processes were started, and what a job needs that requeues itself."""
     options = case.options
+    if sys.flags.optimize > 1:
+        yield "PYTHONOPTIMIZE: transformers reads docstrings, which python -OO removes; set it to 1 at most"
     if case.is_sound("num_devices", "nodes"):
         yield from launch_faults(os.environ, options.num_devices, options.nodes)
     if options.auto_requeue and not (options.print_config or options.dry_run or options.resume_training):

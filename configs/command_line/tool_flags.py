@@ -77,6 +77,7 @@ def read_words(module: str, purpose: str, flags: Sequence[Flag], argv: Sequence[
         HelpRequested: when `--help` is given.
         InputFault: a line for each fault.
     """
+    console.prepare_process()
     known = {flag.name: flag for flag in flags if not flag.is_positional}
     places = deque(flag for flag in flags if flag.is_positional)
     faults: list[str] = []

@@ -11,8 +11,8 @@ from configs.runtime import launcher
 from configs.runtime.faults import Fault, SystemFault, is_lost_process
 
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
-_QUIET = ("bitsandbytes", "matplotlib.font_manager")
-"""They warn of a kernel that could be downloaded from a hub, and of a font cache that is being built."""
+_QUIET = ("bitsandbytes", "matplotlib")
+"""They warn of a kernel that could be downloaded from a hub, and of the place or making of a font cache."""
 _MOST_FAULTS = 100
 _OURS = ("__main__", "configs", "dataset", "main", "model", "tools")
 """First part of the names of this program's loggers."""
@@ -21,6 +21,23 @@ _OURS = ("__main__", "configs", "dataset", "main", "model", "tools")
 def rank() -> int:
     """Return this process's number among the run's, from what launchers set; the first one writes files."""
     return launcher.rank(os.environ)
+
+
+def prepare_process() -> None:
+    """Give standard streams that the parent closed the null device, and set matplotlib's backend.
+
+    Otherwise the next files that are opened would get the streams' numbers, and lines of a library would be
+    written into them; and torchmetrics, which imports matplotlib, would fail for a backend of a notebook.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def escaped(text: str) -> str:

@@ -101,3 +101,28 @@ def test_of_very_many_faults_the_first_are_printed_and_the_others_counted(capsys
     lines = capsys.readouterr().err.splitlines()
     assert (lines[0], lines[99], lines[100]) == ("error: fault 0", "error: fault 99", "error: 2,000 more")
     assert len(lines) == 101
+
+
+CLOSED = """
+import os, sys
+from configs.runtime import console
+console.prepare_process()
+first = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+console.say("said")
+console.fault("wrong")
+os.write(first, b"%d" % first)
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-", "<&-"])
+def test_a_stream_that_was_closed_takes_no_files_number(tmp_path, closed):
+    """As under cron, or after `nohup ... >&-`; a file with number 1 would get what libraries print."""
+    (tmp_path / "closed.py").write_text(CLOSED)
+    command = f"{sys.executable} closed.py out {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int((tmp_path / "out").read_text()) > 2
+    assert (done.stdout == "said\n") == (">&-" not in closed.replace("2>&-", ""))
+    assert (done.stderr == "error: wrong\n") == ("2>&-" not in closed)

@@ -152,6 +152,10 @@ def _lines(path: Path) -> Iterator[Line]:
         raise InputFault(f"{path}: cannot be read: {error.strerror}") from error
 
 
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte-order marks of UTF-16, as spreadsheets write them."""
+
+
 def _line(number: int, raw: bytes, is_long: bool) -> Line:
     if is_long:
         return number, None, f"the line is longer than {MAX_LINE_BYTES} bytes"
@@ -161,6 +165,8 @@ def _line(number: int, raw: bytes, is_long: bool) -> Line:
     try:
         return number, raw.decode("utf-8"), ""
     except UnicodeDecodeError as error:
+        if raw.startswith(_UTF16):
+            return number, None, "is UTF-16; save it as UTF-8"
         return number, None, f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
 
 
@@ -280,5 +286,6 @@ def _csv_fields(text: str) -> list[str]:
 def _json_object(text: str) -> dict[str, Any]:
     value = json_value(text)
     if not isinstance(value, dict):
-        raise RowFault(f"expected a JSON object, got {type(value).__name__}")
+        hint = "; a file of one array has the ending .json" if type(value) is list else ""
+        raise RowFault(f"expected a JSON object, got {type(value).__name__}{hint}")
     return value

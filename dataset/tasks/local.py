@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, suggestion, unknown
 from configs.schema.number_values import Whole
-from dataset.rows.fields import class_field, number_field, text_field, type_field, word_field
+from dataset.rows.fields import class_field, number_field, printable, text_field, type_field, word_field
 from dataset.rows.readers import read_by_ending
 from dataset.suites.instruction import TEMPLATE, Columns, instruction_example, prompt_faults
 from dataset.suites.prompt_template import ends_with_eos, fill, required_fields, template_faults
@@ -150,8 +150,9 @@ def _splits(options: LocalOptions) -> dict[str, Split]:
 def _read(options: LocalOptions, path: Path) -> Rows:
     """Read a file by its extension; a column that no row has is a misspelt option, not a bad row."""
     rows = read_by_ending(path)
+    first = [printable(str(name)) for name in rows.rows[0].row] if rows.rows else []
     faults = [
-        f"{path}: no column '{column}'{suggestion(column, map(str, rows.rows[0].row))}"
+        f"{path}: no column '{column}', the first row has {', '.join(first)}{suggestion(column, first)}"
         for column in (*_columns(options), *([options.task_type] if options.task_type is not None else []))
         if rows.rows and not any(column in row for _, row in rows.rows)
     ]

@@ -14,6 +14,11 @@ from model.network.family import Family
 from model.tensors.safetensors_header import TensorInfo, read_header
 
 _CONFIG, _TENSORS, _METADATA = "adapter_config.json", "adapter_model.safetensors", "metadata.json"
+_OTHER_TENSORS = {
+    "adapter_model.bin": "; adapter_model.bin is pickle-based and not read: load and save it with PEFT",
+    "adapters.safetensors": "; adapters.safetensors is MLX's form: convert it to PEFT's first",
+}
+"""Files in which other programs keep an adapter's tensors -> what to do."""
 _READS_STREAM = ("q_proj", "k_proj", "v_proj", "w1", "gate")
 """Roles whose input has the width of the hidden states."""
 _NO_HEAD = ("lora_", "vera_")
@@ -82,7 +87,8 @@ def read_files(path: Path, flag: str) -> AdapterFiles:
     """
     directory = find_adapter(path, flag)
     if not (directory / _TENSORS).is_file():
-        raise InputFault(f"{flag}: {directory} holds no {_TENSORS}")
+        others = [text for name, text in _OTHER_TENSORS.items() if (directory / name).is_file()]
+        raise InputFault(f"{flag}: {directory} holds no {_TENSORS}{others[0] if others else ''}")
     config, tensors = read_config(directory / _CONFIG), read_header(directory / _TENSORS)
     return AdapterFiles(directory, config, _metadata(directory), tensors)
 

@@ -33,7 +33,9 @@ def _elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """Yield each element of the array and its line; after invalid JSON no further element can be found."""
     at, line, passed = _skip(text, 0), 1, 0
     if text[at : at + 1] != "[":
-        raise InputFault(f"{path}:{text.count(chr(10), 0, at) + 1}: expected a JSON array")
+        first = text.count(chr(10), 0, at) + 1
+        hint = ", got an object; a file with an object on each line has the ending .jsonl"
+        raise InputFault(f"{path}:{first}: expected a JSON array{hint if text[at : at + 1] == '{' else ''}")
     at = _skip(text, at + 1)
     is_open = text[at : at + 1] != "]"
     while is_open:

@@ -57,7 +57,7 @@ def test_tsv_with_one_field_too_many_is_named(tmp_path):
         (b"a\tb\n", r":1: no column 'label', the header has a, b"),
         (b"lable\n", r"did you mean 'lable'"),
         (b"label\tlabel\n", r":1: column 'label' appears twice"),
-        (b"\xff\xfelabel\n", r":1: byte 0xff at position 1 is not UTF-8"),
+        (b"\xff\xfelabel\n", r":1: is UTF-16; save it as UTF-8"),
     ],
 )
 def test_broken_headers_are_refused(tmp_path, content, message):
@@ -208,3 +208,17 @@ def test_mutated_files_give_rows_or_a_fault(tmp_path, read):
         lines = [line for line, _ in rows.rows] + [line for line, _ in rows.refused]
         assert len(lines) == len(set(lines)) == rows.read
     assert time.monotonic() - begin < 10
+
+
+def test_the_form_that_another_ending_names_is_said(tmp_path):
+    """Of a list in lines, of lines in a list, and of UTF-16 as spreadsheets write it."""
+    (tmp_path / "a.jsonl").write_text('[{"a": 1}]')
+    assert (
+        "a file of one array has the ending .json"
+        in readers.read_jsonl(tmp_path / "a.jsonl").refused[0].reason
+    )
+    (tmp_path / "a.json").write_text('{"a": 1}\n{"a": 2}')
+    with pytest.raises(InputFault, match="a file with an object on each line has the ending .jsonl"):
+        readers.read_by_ending(tmp_path / "a.json")
+    (tmp_path / "b.jsonl").write_bytes('{"a": 1}\n'.encode("utf-16"))
+    assert readers.read_jsonl(tmp_path / "b.jsonl").refused[0].reason == "is UTF-16; save it as UTF-8"

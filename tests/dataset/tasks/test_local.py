@@ -154,7 +154,7 @@ def test_summarization_is_chosen_by_the_task_or_by_a_column():
 def test_a_missing_summary_column_is_named(tmp_path):
     write(tmp_path, {"a.csv": "document,sumary\nx,y\n"})
     task = TASK.build(LocalOptions(train="a.csv", task="summarization"))
-    with pytest.raises(InputFault, match="no column 'summary'; did you mean 'sumary'"):
+    with pytest.raises(InputFault, match="no column 'summary', the first row has .*; did you mean 'sumary'"):
         gather(task, NeededSplits(("train",)), tmp_path)
 
 
@@ -211,8 +211,8 @@ def test_misspelt_columns_and_files_are_named(tmp_path):
         gather(task, NeededSplits(("train",)), tmp_path)
     path = tmp_path / "a.csv"
     assert caught.value.lines == (
-        f"{path}: no column 'word'; did you mean 'words'?",
-        f"{path}: no column 'kid'; did you mean 'kind'?",
+        f"{path}: no column 'word', the first row has kind, words; did you mean 'words'?",
+        f"{path}: no column 'kid', the first row has kind, words; did you mean 'kind'?",
     )
     task = TASK.build(LocalOptions(train="none.csv"))
     with pytest.raises(InputFault, match=f"data.train: no file none.csv in {tmp_path} or ."):
@@ -260,14 +260,17 @@ def test_instruction_rows_may_have_another_prompt_and_response(tmp_path):
     assert (example.texts, example.response, example.eos_after_prompt) == (("Add.:",), "math", False)
 
 
+COLUMNS = "the first row has instruction, input, output, task_type"
+
+
 def test_instruction_rows_without_the_form_are_refused_with_a_hint(tmp_path):
     write(tmp_path, {"a.jsonl": json.dumps(INSTRUCTIONS[0]) + "\n"})
     task = TASK.build(LocalOptions(train="a.jsonl", task="causal_language_modeling"))
     with pytest.raises(InputFault) as caught:
         gather(task, NeededSplits(("train",)), tmp_path)
     assert [line.partition("no column ")[2] for line in caught.value.lines] == [
-        "'prompt'; `form = \"instruction\"` reads instruction, input, output",
-        "'response'; `form = \"instruction\"` reads instruction, input, output",
+        f"'prompt', {COLUMNS}; `form = \"instruction\"` reads instruction, input, output",
+        f"'response', {COLUMNS}; `form = \"instruction\"` reads instruction, input, output",
     ]
 
 
@@ -294,7 +297,7 @@ def test_a_column_of_task_types_is_read_where_it_is_named(tmp_path):
             )
             assert [example.task_type for example in rows.splits["train"].examples] == kinds
     task = TASK.build(LocalOptions(train="a.tsv", task_type="srt"))
-    with pytest.raises(InputFault, match="no column 'srt'; did you mean 'sort'"):
+    with pytest.raises(InputFault, match="no column 'srt', the first row has .*; did you mean 'sort'"):
         gather(task, NeededSplits(("train",)), tmp_path)
 
 

@@ -5,7 +5,6 @@ N w_k / (w_1 + ... + w_K), rounded by largest remainders so that the q_k sum to 
 each example once.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,10 +24,8 @@ def quotas(sizes: Sequence[int], weights: Sequence[float] | None) -> list[int]:
     """
     if weights is None:
         return list(sizes)
-    total, whole = sum(sizes), sum(weights)
-    if math.isinf(whole):  # of weights near the largest float; halves of them have the same shares
-        return quotas(sizes, [weight / len(weights) / 2 for weight in weights])
-    exact = [total * (weight / whole) for weight in weights]
+    total = sum(sizes)
+    exact = [total * (weight / sum(weights)) for weight in weights]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda part: (counts[part] - exact[part], part))
     for part in by_remainder[: total - sum(counts)]:

@@ -61,8 +61,3 @@ def test_every_section_of_the_stored_order_keeps_the_shares(parts):
         own = [index for index in order if owners[index] == part]
         start = sum(sizes[:part])
         assert own == [start + j % sizes[part] for j in range(count)]
-
-
-def test_weights_whose_sum_is_no_float_keep_their_shares():
-    assert quotas([10, 10], [1e308, 1e308]) == [10, 10]
-    assert quotas([10, 10], [1.5e308, 0.5e308]) == [15, 5]

@@ -161,7 +161,9 @@ class JointUpdate:
 
 
 def _compute_and_reset(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    values = {name: float(metric.compute()) for name, metric in metrics.items()}
+    # A correlation of equal predictions is undefined: NaN, which the summary names; no need to warn as well.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        values = {name: float(metric.compute()) for name, metric in metrics.items()}
     for metric in metrics.values():
         metric.reset()
     return values

@@ -127,3 +127,10 @@ def test_a_loss_that_is_not_finite_is_not_left_out(value):
     mean.update(torch.tensor(1.0), 1)
     mean.update(torch.tensor(value), 1)
     assert not math.isfinite(mean.compute())
+
+
+def test_a_correlation_of_equal_predictions_is_nan_without_a_warning(recwarn):
+    found = ValueMetrics(("pearson", "spearman"), torch.device("cpu"))
+    found.update(torch.ones(4), torch.arange(4.0), torch.ones(4))
+    assert math.isnan(found.compute()["pearson"])
+    assert [str(one.message) for one in recwarn] == []

@@ -38,6 +38,7 @@ from model.assembly.placement import Plans, read_plans
 from model.exchange.adapter_directory import checked_files, require_fit, require_task, trained_prompt
 from model.network.source import Source, base_source
 from model.network.source_files import check_source, family_of, read_config
+from model.tensors.checkpoint_file import checkpoint_tree
 
 if TYPE_CHECKING:
     from model.run.job import Job
@@ -106,6 +107,8 @@ def _prepare(bound: Bound) -> Prepared:
     request = Request(bound.action, options.write_predictions, options.max_bad_rows, mmlu)
     rows = read_rows(parts, request, options.mmlu_dir, findings)
     run = None
+    if options.checkpoint is not None and options.checkpoint.is_file():
+        findings.attempt(partial(checkpoint_tree, options.checkpoint))
     if options.resume_training and options.checkpoint is not None and not findings.lines:
         run = findings.attempt(partial(run_directory.of_checkpoint, options.checkpoint, console.rank()))
     findings.settle()

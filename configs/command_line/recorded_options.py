@@ -192,12 +192,13 @@ def recorded_adapter(adapter: Path, given: Layer) -> Layer:
     """Read the options of an adapter's evaluation: `evaluation` in its metadata.json, if present.
 
     Args:
-        adapter: its directory.
+        adapter: its directory, or that of its run.
         given: the user's options; with another data set the adapter's `[data]` is not used.
 
     Raises:
         InputFault: when `evaluation` is not an object.
     """
+    adapter = adapter if (adapter / FILE).is_file() else adapter / "adapter"  # that of a run
     path, layer = adapter / FILE, Layer()
     values = own_record(adapter).get("evaluation", {})
     if not isinstance(values, dict):

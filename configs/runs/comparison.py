@@ -78,7 +78,7 @@ def _read(directory: Path) -> Result:
     path = directory / "summary.json"
     try:
         content = json.loads(read_regular(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputFault(
             f"{directory}: no summary.json: the run is not finished, or this is not a run directory"
         ) from None

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from configs.runtime.faults import unknown
 
 _LONGEST = 200
+_LONGEST_NAME = 200
+"""Bytes; file systems allow 255, of which temporary names need some."""
 
 
 class ValueKind(Protocol):
@@ -100,6 +102,8 @@ class Word:
         """Read the text of a flag."""
         if not text.strip() or not _is_clean(text):
             raise refusal("a non-empty text without control characters", shown(text))
+        if self.is_name and len(text.encode()) > _LONGEST_NAME:
+            raise refusal(f"a name of at most {_LONGEST_NAME} bytes", shown(text))
         if self.is_name and ("/" in text or text.startswith(".")):
             raise refusal("the name of a directory, without '/' and not beginning with '.'", shown(text))
         return text

@@ -213,15 +213,17 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     """Return the prompt template an adapter was trained with on a data set, as {"template": text} or {}.
 
     Args:
-        adapters: directories in PEFT format; the first counts.
+        adapters: directories in PEFT format, or runs with one; the first counts.
         dataset: the value of `--dataset`, also as the name of one part of a mixture.
 
     Raises:
         InputFault: when metadata.json is malformed.
     """
-    if not adapters or not (adapters[0] / _METADATA).is_file():
+    places = [place for one in adapters[:1] for place in (one, one / "adapter")]
+    found = next((place for place in places if (place / _METADATA).is_file()), None)
+    if found is None:
         return {}
-    table = _metadata(adapters[0])
+    table = _metadata(found)
     is_same = table.get("evaluation", {}).get("dataset") == dataset
     template = table.get("template") if is_same else table.get("templates", {}).get(dataset)
     return {} if template is None else {"template": template}

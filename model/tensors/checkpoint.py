@@ -17,12 +17,9 @@ from torch import Tensor
 
 from configs.runtime.faults import InputFault, NonFiniteFault
 from configs.runtime.files import write_bytes
-from model.tensors.safetensors_header import metadata as read_metadata
+from model.tensors.checkpoint_file import BLANK, FORMAT, KEY, checkpoint_tree
 from model.tensors.weights import load_tensors, require_finite
 
-_ARCHIVE = b"PK\x03\x04"  # first bytes of a PyTorch file; no length of a safetensors header
-FORMAT = 2
-_KEY = "run"  # a single key, as safetensors writes several in random order
 _FINITE = ("state.state_dict.", "state.optimizer_states.")
 _PARTS: dict[str, type] = {
     "state_dict": dict,
@@ -38,8 +35,6 @@ _PARTS: dict[str, type] = {
 _NOT_EMPTY = ("optimizer_states", "lr_schedulers", "random")
 """Parts with an entry for each optimiser, schedule or process."""
 _POSITION = ("epoch", "batches", "steps")
-_BLANK = "0" * 64
-"""Placeholder for the digest while it is computed."""
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
@@ -58,10 +53,10 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         if name.startswith(_FINITE) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             shown = name.removeprefix(_FINITE[0])
             raise NonFiniteFault(f"{shown}: holds a value that is not finite; no checkpoint was written")
-    text = json.dumps({"format": FORMAT, "sha256": _BLANK, "state": tree})
-    content = save(tensors, metadata={_KEY: text})
+    text = json.dumps({"format": FORMAT, "sha256": BLANK, "state": tree})
+    content = save(tensors, metadata={KEY: text})
     digest = hashlib.sha256(content).hexdigest()
-    write_bytes(path, content.replace(_BLANK.encode(), digest.encode(), 1))
+    write_bytes(path, content.replace(BLANK.encode(), digest.encode(), 1))
 
 
 def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
@@ -77,26 +72,7 @@ def load_checkpoint(path: Path, flag: str = "--load") -> dict[str, Any]:
     Raises:
         InputFault: naming the file, when it is missing, truncated, changed, or of another kind or format.
     """
-    if not path.is_file():
-        raise InputFault(f"{flag}: no file {path}")
-    with path.open("rb") as stream:
-        if stream.read(4) == _ARCHIVE:
-            raise InputFault(
-                f"{path}: is a PyTorch archive, not a checkpoint of this project; --load-type pt reads the"
-                " plain state dict of a stock network, --adapter an adapter in PEFT's format"
-            )
-    text = read_metadata(path).get(_KEY)
-    if text is None:
-        raise InputFault(f"{path}: is a safetensors file, but not a checkpoint of this project")
-    try:
-        content = json.loads(text)
-        written, digest, tree = content["format"], content["sha256"], content["state"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputFault(f"{path}: its metadata cannot be read: {error}") from None
-    if written != FORMAT:
-        raise InputFault(f"{path}: checkpoint format {written}, this version reads {FORMAT}")
-    if _digest(path, str(digest)) != digest:
-        raise InputFault(f"{path}: its content has changed since it was written")
+    tree = checkpoint_tree(path, flag)
     tensors = load_tensors(path, finite=False)
     require_finite(((name, one) for name, one in tensors.items() if name.startswith(_FINITE)), str(path))
     try:
@@ -126,17 +102,6 @@ def load_run(path: Path, flag: str = "--load") -> dict[str, Any]:
     if not all(type(state["position"].get(name)) is int for name in _POSITION):
         raise InputFault(f"{path}: position: must have {', '.join(_POSITION)}")
     return state
-
-
-def _digest(path: Path, written: str) -> str:
-    """Return the SHA-256 of the file with the placeholder for the digest."""
-    with path.open("rb") as stream:
-        length = stream.read(8)
-        header = stream.read(int.from_bytes(length, "little"))
-        digest = hashlib.sha256(length + header.replace(written.encode(), _BLANK.encode(), 1))
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

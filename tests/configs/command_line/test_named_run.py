@@ -88,3 +88,18 @@ def test_words_behind_the_flag_that_are_no_run_are_positional(run, here):
         parse(["train", "--resume-training", "tiny", "mrpc"])
     with pytest.raises(InputFault, match="--no-resume-training: takes no value"):
         parse(["train", "--no-resume-training=runs/one"])
+
+
+@pytest.mark.parametrize(
+    ("gone", "words"),
+    [
+        ("config.toml", ["--resume-training", "runs/one"]),
+        ("checkpoints/last.ckpt", ["--resume-training", "runs/one"]),
+        ("config.toml", ["--load", "runs/one"]),
+    ],
+)
+def test_a_run_that_is_not_whole_is_named_with_what_it_lacks(run, gone, words):
+    (run / gone).unlink()
+    with pytest.raises(InputFault) as refusal:
+        parse(["train", *words])
+    assert f"'runs/one' is no whole run, it has no {gone.rpartition('/')[2]}" in str(refusal.value)

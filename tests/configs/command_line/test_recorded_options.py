@@ -168,6 +168,11 @@ def test_test_takes_evaluation_options_from_an_adapter(adapter):
     assert parse(["train", *words]).options.batch_size == 16
 
 
+def test_an_adapter_may_be_named_by_its_run(adapter, here):
+    """`here` holds the directory `adapter`, as a run does."""
+    assert parse(["test", "opt_lora", "mrpc", "--adapter", "."]).options.batch_size == 3
+
+
 def test_the_data_table_of_an_adapter_is_used_for_its_own_data_set_only(adapter, here):
     table = {"template": "{question}", "validation_examples": 3}
     adapter.write_text(json.dumps(OWN | {"evaluation": {"dataset": "gsm8k", "data": table}}))

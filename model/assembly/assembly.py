@@ -14,8 +14,8 @@ from model.assembly.decide import Decision, decide
 from model.assembly.memory import require_memory
 from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
-from model.exchange.adapter_tokenizer import tokenizer_note
 from model.exchange.factors import Factors
+from model.exchange.foreign.tokenizer import tokenizer_note
 from model.exchange.load import load_adapter
 from model.exchange.peft_format import PeftAdapter, read
 from model.injection.attach import attach

@@ -34,7 +34,7 @@ from model.exchange.adapter_config import (
 from model.exchange.adapter_directory import adds_norms
 from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
 from model.exchange.factors import Factors, padded, with_own_ranks
-from model.exchange.other_methods import adalora_modules, adalora_scale, vera_modules
+from model.exchange.foreign.other_methods import adalora_modules, adalora_scale, vera_modules
 from model.tensors.weights import load_tensors
 
 CONFIG = "adapter_config.json"

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from model.exchange.adapter_tokenizer import differences, tokenizer_note
+from model.exchange.foreign.tokenizer import differences, tokenizer_note
 from tests.support.tiny import save_host
 
 

@@ -21,6 +21,7 @@ from configs.command_line.bound import Bound
 from configs.command_line.cli import HelpRequested, parse
 from configs.command_line.config_file import config_text, show_config
 from configs.runs import run_directory
+from configs.runs.adapter_record import FLOW, own_record
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console, kinds
 from configs.runtime.faults import Findings, InputFault
@@ -35,9 +36,16 @@ from dataset.mixture.run_rows import RunRows, fetch_rows, read_rows
 from dataset.rows.row_notes import refusals, repeated_rows
 from dataset.rows.task_rows import TaskRows
 from model.assembly.placement import Plans, read_plans
-from model.exchange.adapter_directory import checked_files, require_fit, require_task, trained_prompt
+from model.exchange.adapter_directory import (
+    checked_files,
+    find_adapter,
+    require_fit,
+    require_task,
+    trained_prompt,
+)
 from model.network.source import Source, base_source
 from model.network.source_files import check_source, family_of, read_config
+from model.plan.flow_table import FIXED, FlowSettings, flow_settings
 from model.tensors.checkpoint_file import checkpoint_tree
 
 if TYPE_CHECKING:
@@ -55,6 +63,7 @@ class Prepared:
         source: where network and tokenizer are loaded from.
         plans: which adapters go where.
         run: the directory of the run that is resumed; None for a new run.
+        flow: how several adapters are fused; None with one or none.
     """
 
     bound: Bound
@@ -63,6 +72,7 @@ class Prepared:
     source: Source
     plans: Plans
     run: RunDirectory | None
+    flow: FlowSettings | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +108,7 @@ def _prepare(bound: Bound) -> Prepared:
     name = model_name(options.model, "--model")
     bound, parts = findings.attempt(partial(_parts, bound)) or (bound, ())
     plans = read_plans(options, findings)
+    flow = findings.attempt(partial(_flow, bound))
     findings.lines += plans.faults(bound.action, options)
     source = findings.attempt(partial(_source, options, name))
     if name.method != "full":
@@ -113,7 +124,7 @@ def _prepare(bound: Bound) -> Prepared:
         run = findings.attempt(partial(run_directory.of_checkpoint, options.checkpoint, console.rank()))
     findings.settle()
     assert source is not None  # a refused source left its lines
-    return Prepared(bound, name, rows, source, plans, run)
+    return Prepared(bound, name, rows, source, plans, run, flow)
 
 
 def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
@@ -121,6 +132,18 @@ def _parts(bound: Bound) -> tuple[Bound, tuple[Part, ...]]:
     options = bound.options
     prompt = trained_prompt(options.adapter, options.dataset) if bound.action == "test" else {}
     return bind_parts(bound, prompt)
+
+
+def _flow(bound: Bound) -> FlowSettings | None:
+    """Bind the table `[flow]`; None where there are no sets to fuse, as after a Flow adapter."""
+    paths = bound.options.adapter
+    if len(paths) < 2 or FLOW in own_record(find_adapter(paths[0], "--adapter")):
+        return None
+    where = f"{bound.table_files['flow']}: [flow]" if "flow" in bound.tables else "[flow]"
+    found = flow_settings(bound.tables.get("flow", {}), where, len(paths))
+    if bound.action == "train" and found.combine in FIXED:
+        raise InputFault(f'{where}: combine: "{found.combine}" has nothing to train; evaluate it with test')
+    return found
 
 
 def _source(options: Options, name: ModelName) -> Source:
@@ -180,7 +203,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
     from model.training.trainer import check_devices
 
     bound, name, parts = prepared.bound, prepared.name, prepared.rows.parts
-    options = bound.options
+    options, trains = bound.options, bound.action != "test"
     console.configure_logging(options.log_level)  # again: importing Lightning sets its own
     check_devices(options)
     rows = fetch_rows(prepared.rows, offline=options.offline, use_cache=not options.disable_dataset_cache)
@@ -198,7 +221,7 @@ def _compose(prepared: Prepared, arguments: Sequence[str]) -> "Job":
         refusals=refusals(rows, served.data.dropped, served.longest),
         notes=repeated_rows(rows),
         digests=rows.digests(),
-        assembled=with_adapters(options, name, backbone, plans, trains=bound.action != "test"),
+        assembled=with_adapters(options, name, backbone, plans, prepared.flow, trains=trains),
         base=backbone.files.location if prepared.source.kind == "gguf" else prepared.source.location,
         checkpoint=None if options.checkpoint is None else load_run(options.checkpoint),
         preview=served.example,

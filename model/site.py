@@ -19,6 +19,9 @@ SHORTCUT_ROLES = ("residual1", "residual2", "shortcut1", "shortcut2")
 SHORTCUT = "shortcut"
 """The kind of adapter for the roles of the residual stream, and for no other role."""
 
+FLOW = "flow"
+"""The kind of adapter that fuses trained sets, which their files plan and no TOML."""
+
 _ORDER = {role: position for position, role in enumerate(LINEAR_ROLES + SHORTCUT_ROLES)}
 
 

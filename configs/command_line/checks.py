@@ -70,8 +70,18 @@ def faults(case: Case) -> Iterator[str]:
 
 
 def _adapter(case: Case) -> Iterator[str]:
-    if len(case.options.adapter) > 1:
-        yield f"{case.where('adapter')}: only one adapter can be loaded"
+    options, where = case.options, case.where("adapter")
+    if len(options.adapter) < 2:
+        if "flow" in case.layer.tables:
+            yield "[flow]: only with several --adapter, which it fuses"
+        return
+    if case.action not in ("train", "test", None):
+        yield f"{where}: several are fused by train and test, not by {case.action}"
+    for name in ("lora_config", "shortcut_config"):
+        if getattr(options, name):
+            yield f"{case.where(name)}: not with several --adapter, whose own files decide"
+    if options.compile:
+        yield f"{case.where('compile')}: not with several --adapter, whose gates keep a layer's input"
 
 
 def _dataset(case: Case) -> Iterator[str]:

@@ -16,7 +16,7 @@ DEEPSPEED = ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offloa
 """Values of `--strategy` that need the optional package `deepspeed`."""
 ShortcutNorm = Literal["exact", "renorm"]
 ReallocationMode = Literal["off", "combined", "separated"]
-FREE_TABLES = ("data",)
+FREE_TABLES = ("data", "flow")
 """TOML tables a config file may contain besides the options; the data set's own options bind them later."""
 
 RETIRED = {
@@ -132,7 +132,8 @@ class Options:
     """Load weights, or initialise them at random from the configuration. Default: on when --load is
     given, and for a plain model."""
     adapter: Annotated[tuple[Path, ...], Repeated(PathText()), _WEIGHTS] = ()
-    """Adapter directory in PEFT's format; its tensors are loaded into the adapters."""
+    """Adapter directory in PEFT's format; its tensors are loaded into the adapters. Several are fused by
+    gates, the task's last; the TOML table [flow] says how."""
     lora_config: Annotated[Path | None, PathText(), _WEIGHTS] = None
     """TOML file with the adapters: which modules have one, its method and rank."""
     shortcut_config: Annotated[Path | None, PathText(), _WEIGHTS] = None

@@ -150,6 +150,10 @@ class AdapterKind(Generic[A]):
         converts: the adapter cannot be rebuilt from what `export` returns, so its own tensors are saved too.
         fixed_keys: those of `keys` that must be the same in a configuration and in an adapter loaded into it.
         freezable: parameters that may stop training one by one; `Adapter.frozen` names those that have.
+        layer_reader: what of the adapter reads the input of its layer, in `model.injection.layer_input`; None
+            where nothing does.
+        takes_sets: (adapter, for each trained LoRA set its form here, or None) fuses sets that have files of
+            their own; None for kinds whose tensors are all in one adapter's files.
     """
 
     build: Callable[[Sequence[PlannedSite], int], Mapping[SiteKey, A]]
@@ -166,3 +170,5 @@ class AdapterKind(Generic[A]):
     converts: bool = False
     fixed_keys: tuple[str, ...] = ()
     freezable: tuple[str, ...] = ()
+    layer_reader: Callable[[A], Any] | None = None
+    takes_sets: Callable[[A, Sequence[LoraForm | None]], None] | None = None

@@ -1,6 +1,6 @@
 """Put a backbone and its adapters together: decide what goes where, attach it, load its tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from configs.runs.adapter_record import FLOW
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
 from model.assembly.decide import Decision, decide
@@ -16,13 +17,14 @@ from model.assembly.outside_layers import add_outside, split_outside
 from model.assembly.placement import Plans
 from model.exchange.factors import Factors
 from model.exchange.foreign.tokenizer import tokenizer_note
+from model.exchange.fusion import at_sites
 from model.exchange.load import load_adapter
 from model.exchange.peft_format import PeftAdapter, read
-from model.injection.attach import attach
+from model.injection.attach import attach, locate
 from model.injection.attachment import Attachment
 from model.injection.residual_stream import NormMode, Stream
 from model.network.backbone import Backbone
-from model.network.family import dimensions
+from model.network.family import Family, dimensions
 from model.network.modules_to_save import train_in_full
 from model.network.quantization import quantize
 from model.plan.freezing_rule import Freezing
@@ -46,6 +48,7 @@ class Assembled:
         modules_to_save: dotted names of further modules that train and are saved whole.
         freezing: when matrices stop training; None: never.
         outside: modules outside the layers whose LoRA was added to their weight.
+        fused: the record of the trained LoRA sets that gates weigh; None without any.
     """
 
     backbone: Backbone
@@ -60,6 +63,7 @@ class Assembled:
     modules_to_save: tuple[str, ...] = ()
     freezing: Freezing | None = None
     outside: tuple[str, ...] = ()
+    fused: Mapping[str, Any] | None = None
 
     @property
     def saved_modules(self) -> tuple[str, ...]:
@@ -93,7 +97,12 @@ class Assembled:
 
 
 def assemble(
-    backbone: Backbone, plans: Plans, adapter: Path | None, seed: int, norm: NormMode | None = None
+    backbone: Backbone,
+    plans: Plans,
+    adapter: Path | None,
+    seed: int,
+    norm: NormMode | None = None,
+    opened: PeftAdapter | None = None,
 ) -> Assembled:
     """Attach adapters as the plans or an adapter's files decide, and load the adapter's tensors.
 
@@ -103,6 +112,7 @@ def assemble(
         adapter: a directory in PEFT format, or None.
         seed: the run's seed, which initial values are drawn from.
         norm: how shortcuts join the residual stream; None: as the adapter records it.
+        opened: what was read of the adapter already, of sets to fuse, or of a Flow adapter whose sets moved.
 
     Raises:
         InputFault: when plans, adapter and network do not fit each other.
@@ -111,7 +121,11 @@ def assemble(
     file: PeftAdapter | None = None
     outside: dict[str, Factors] = {}
     if adapter is not None:
-        file, outside = split_outside(network, backbone.family, _in_order(backbone, read(adapter)))
+        read_file = read(adapter) if opened is None else opened
+        file, outside = split_outside(network, backbone.family, _in_order(backbone, read_file))
+        layers = dimensions(network.config).layers
+        file = at_sites(file, locate(network, backbone.family, layers).values(), network.config.hidden_size)
+        _require_tokens(file, backbone.family)
     decision = decide(network, backbone.family, head, plans, file, norm)
     attachments = attach_decided(network, decision, seed)
     saved = {} if file is None else file.head
@@ -121,6 +135,8 @@ def assemble(
         load_adapter(network, attachments, decision.methods, file)
         notes += add_outside(network, outside)
         notes += file.notes + _base_note(backbone, file) + _head_note(backbone, file)
+    if file is not None and file.sets:
+        _freeze_head(network, head)
     assembled = Assembled(
         backbone,
         decision.linears,
@@ -134,6 +150,7 @@ def assemble(
         modules_to_save=decision.modules_to_save,
         freezing=plans.freezing,
         outside=tuple(outside),
+        fused=None if file is None else file.metadata.get(FLOW),
     )
     if backbone.quantizer is not None:  # last, when it is known which linears stay frozen
         quantize(assembled.layers, kinds.load(kinds.QUANTIZERS, backbone.quantizer))
@@ -161,6 +178,24 @@ def attach_decided(network: nn.Module, decision: Decision, seed: int) -> dict[Si
             require_memory(sites, part.configs, part.source)
         attachments |= attach(network, sites, part.configs, seed, part.source, stream)
     return {key: attachments[key] for key in sorted(attachments)}
+
+
+def _require_tokens(file: PeftAdapter, family: Family) -> None:
+    """Refuse gates by token at linears that also project what has no token."""
+    keys = [one.recipe.keys for one in file.extra.values()] if file.sets else []
+    roles = {name.rpartition("/")[2] for name in file.extra} & set(family.not_only_tokens)
+    if roles and any(one.get("combine") == "gate" for one in keys):
+        raise InputFault(
+            f"--adapter: {file.source} adapts {min(roles)}, which in a {family.name} network also projects"
+            ' positions, and a position has no token to weigh by; [flow] combine = "bias", "uniform" or'
+            ' "constant" can be used'
+        )
+
+
+def _freeze_head(network: nn.Module, head: Collection[str]) -> None:
+    """Leave the head as the last set has it: of fused sets only the gates train."""
+    for name in head:
+        network.get_submodule(name).requires_grad_(False)
 
 
 def fully_trained(backbone: Backbone) -> Assembled:

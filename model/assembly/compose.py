@@ -8,8 +8,10 @@ from configs.schema.options import Options
 from model.assembly.assembly import Assembled, assemble, fully_trained, require_shortcuts
 from model.assembly.placement import Plans
 from model.exchange.adapter_directory import find_adapter
+from model.exchange.fusion import open_adapters
 from model.network.backbone import Backbone, load_backbone, load_from_state_dict
 from model.network.source import Source
+from model.plan.flow_table import FlowSettings
 
 
 def load_base(
@@ -43,7 +45,13 @@ def load_base(
 
 
 def with_adapters(
-    options: Options, name: ModelName, backbone: Backbone, plans: Plans, *, trains: bool
+    options: Options,
+    name: ModelName,
+    backbone: Backbone,
+    plans: Plans,
+    flow: FlowSettings | None,
+    *,
+    trains: bool,
 ) -> Assembled:
     """Attach the adapters that the plans or an adapter's files describe; a plain model trains every weight.
 
@@ -52,6 +60,7 @@ def with_adapters(
         name: family and method of `--model`.
         backbone: the loaded network.
         plans: which adapters go where.
+        flow: how several adapters are fused; None with one or none.
         trains: whether the action trains.
 
     Raises:
@@ -60,7 +69,8 @@ def with_adapters(
     if name.method == "full":
         return fully_trained(backbone)
     adapter = find_adapter(options.adapter[0], "--adapter") if options.adapter else None
-    assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm)
+    opened = open_adapters(options.adapter, flow)
+    assembled = assemble(backbone, plans, adapter, options.seed, options.shortcut_norm, opened)
     if trains and assembled.outside:
         what = f"{adapter} has a LoRA outside the layers ({', '.join(assembled.outside)})"
         raise InputFault(f"--adapter: {what}, which cannot be trained here; merge it first with tools.merge")

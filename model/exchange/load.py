@@ -115,7 +115,21 @@ def load_adapter(
             name: one for name, one in adapter.extra.items() if name in from_extra or name not in converted
         }
         load_extra(from_extra, methods, extra, adapter.source)
+    _fuse_sets(attachments, methods, adapter)
     load_whole_modules(network, adapter)
+
+
+def _fuse_sets(
+    attachments: Mapping[SiteKey, Attachment], methods: Mapping[SiteKey, str], adapter: PeftAdapter
+) -> None:
+    """Give the sets' factors to the adapters that fuse them."""
+    for key, attachment in attachments.items():
+        takes_sets = load_kind(methods[key]).takes_sets
+        if takes_sets is not None:
+            found = [one.modules.get(attachment.site.path) for one in adapter.sets]
+            takes_sets(
+                attachment.adapter, [None if one is None else (one.a, one.b, one.scale) for one in found]
+            )
 
 
 def load_factors(

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from configs.runs.adapter_record import own_record
+from configs.runs.adapter_record import own_record, set_places
 from configs.runtime.faults import InputFault
 from configs.runtime.files import sha256, write_bytes, write_text
 from model.exchange.adapter_config import (
@@ -32,7 +32,7 @@ from model.exchange.adapter_config import (
     unused_names,
 )
 from model.exchange.adapter_directory import adds_norms
-from model.exchange.extra_tensors import EXTRA, KEY, Extra, read_extra, write_extra
+from model.exchange.extra_tensors import EXTRA, KEY, Extra, Recipe, read_extra, write_extra
 from model.exchange.factors import Factors, padded, with_own_ranks
 from model.exchange.foreign.other_methods import adalora_modules, adalora_scale, vera_modules
 from model.tensors.weights import load_tensors
@@ -61,6 +61,8 @@ class PeftAdapter:
         source: the directory it was read from, named in faults; empty where it was not read.
         shares_inputs: every A has the columns of the widest module; a module uses the first of them.
         notes: what of its configuration is not used, a line each.
+        sets: the trained LoRA sets that an adapter of kind `flow` fuses.
+        fused: how each linear of a fresh one is built; `modules` then names the linears.
     """
 
     modules: Mapping[str, Factors]
@@ -71,6 +73,8 @@ class PeftAdapter:
     source: str = ""
     shares_inputs: bool = False
     notes: tuple[str, ...] = ()
+    sets: tuple["PeftAdapter", ...] = ()
+    fused: Recipe | None = None
 
 
 def write(
@@ -152,8 +156,13 @@ def as_peft_has_it(adapter: PeftAdapter) -> PeftAdapter:
     return replace(adapter, extra=apart, metadata=metadata)
 
 
-def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
+def read(directory: Path, flag: str = "--adapter", sets: Sequence[Path] = ()) -> PeftAdapter:
     """Read an adapter of PEFT or of this project, checked in full.
+
+    Args:
+        directory: its directory.
+        flag: the option that named it.
+        sets: where the sets are now that an adapter of kind `flow` fuses; empty: where they were.
 
     Raises:
         InputFault: naming file and key or tensor, for a missing or changed file, a method other than LoRA, an
@@ -184,6 +193,7 @@ def read(directory: Path, flag: str = "--adapter") -> PeftAdapter:
         source=str(directory),
         shares_inputs=config["peft_type"] == "VERA",
         notes=tuple(unused_names(config, list(modules), where)) if modules and not metadata else (),
+        sets=tuple(read(place) for place in set_places(metadata, str(directory / METADATA), sets)),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault
@@ -10,6 +11,7 @@ from configs.toml.binding import bind
 from model.adapters.adapter import AdapterKind, PlannedSite
 from model.adapters.rematerialisation import NormEpsilons
 from model.injection.attachment import Attachment
+from model.injection.layer_input import LayerInput, LayerReader
 from model.injection.linear_attachment import LinearAttachment, share_inputs
 from model.injection.residual_stream import Stream
 from model.injection.shortcut_attachment import ShortcutAttachment
@@ -60,6 +62,7 @@ def attach(
     attachments: dict[SiteKey, Attachment] = {}
     linears: dict[SiteKey, LinearAttachment] = {}
     epsilons = NormEpsilons(network)
+    readers: dict[SiteKey, LayerReader] = {}
     for method in sorted({config.method for config in configs.values()}):
         kind: AdapterKind = kinds.load(kinds.ADAPTERS, method)
         chosen = {key: config for key, config in configs.items() if config.method == method}
@@ -72,10 +75,26 @@ def attach(
                 linear = _linear(network, sites[key].path)
                 linears[key] = LinearAttachment(sites[key], linear, adapter, kind.fused_forward, epsilons)
                 attachments[key] = linears[key]
+                if kind.layer_reader is not None:
+                    readers[key] = kind.layer_reader(adapter)
             attachments[key].enabled = not chosen[key].disabled
             attachments[key].strength = chosen[key].importance
     share_inputs(linears, SHARED_INPUT)
+    _read_layers(network, linears, readers)
     return {key: attachments[key] for key in sorted(attachments)}
+
+
+def _read_layers(
+    network: nn.Module, linears: Mapping[SiteKey, LinearAttachment], readers: Mapping[SiteKey, LayerReader]
+) -> None:
+    """Hand each layer's input to what of its adapters reads it."""
+    for number in sorted({key.layer for key in readers}):
+        keys = [key for key in readers if key.layer == number]
+        found = {id(readers[key]): readers[key] for key in keys}  # linears may share one
+        assert isinstance(network, PreTrainedModel)
+        hook = LayerInput(network, number, list(found.values()))
+        for key in keys:
+            linears[key].on_detach = hook.remove
 
 
 def _linear(network: nn.Module, path: str) -> nn.Linear:

@@ -41,6 +41,7 @@ class LinearAttachment(Attachment):
         self.fused_forward = fused_forward
         self._merged_delta: Tensor | None = None
         self._wrapper: Callable[[Forward], Forward] | None = None
+        self.on_detach: Callable[[], None] | None = None
         self._install()
 
     @property
@@ -100,6 +101,8 @@ class LinearAttachment(Attachment):
     def detach(self) -> None:
         """Give the host its stock forward back for good."""
         self.linear.__dict__.pop("forward", None)
+        if self.on_detach is not None:
+            self.on_detach()
 
     def wrap_forward(self, wrapper: Callable[[Forward], Forward] | None) -> None:
         """Wrap the forward that replaces the host's; None unwraps it."""

@@ -36,6 +36,7 @@ class Family:
             trained and exported with the head.
         renorms: paths below the layer of the norms that the published wiring of shortcuts applies again,
             after shortcut2 and after shortcut1; None: attention's and the feed-forward block's.
+        not_only_tokens: roles whose linears also project something that has no token, such as positions.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Family:
     ffn_norms: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     renorms: tuple[str, str] | None = None
+    not_only_tokens: tuple[str, ...] = ()
 
     def path(self, key: SiteKey) -> str:
         """Return the dotted path of a linear site in the network."""

@@ -19,7 +19,7 @@ from configs.toml.reader import read_document
 from model.plan.adapter_config import AdapterConfig
 from model.plan.freezing_rule import Freezing, read_freezing
 from model.plan.toml_tables import Form, NamedTable, named_tables
-from model.site import LINEAR_ROLES, SHORTCUT
+from model.site import FLOW, LINEAR_ROLES, SHORTCUT
 
 Granularity = Literal["network", "layer", "head"]
 
@@ -179,7 +179,7 @@ def _config(table: NamedTable, method: str, form: Form, faults: list[str]) -> Ad
             faults += _unknown_key(name, key, keys, form)
             extra[key] = value
     faults += [f"[{name}] {key}: required" for key in form.required if key not in keys]
-    known = [kind for kind in kinds.names(kinds.ADAPTERS) if kind != SHORTCUT]
+    known = [kind for kind in kinds.names(kinds.ADAPTERS) if kind not in (SHORTCUT, FLOW)]
     if form.method is None and values["method"] not in known:
         faults.append(f"[{name}] method: {unknown('adapter method', values['method'], known)}")
     return AdapterConfig(**values, extra=extra) if len(faults) == before else None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import lightning as L
 
+from configs.runs.adapter_record import FLOW
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import replacing_directory
@@ -96,6 +97,8 @@ def _export(job: Job, learner: FineTuner, directory: RunDirectory, saver: Checkp
     }
     if assembled.stream is not None:
         metadata["shortcuts"] = vars(assembled.stream.wiring)
+    if assembled.fused is not None:
+        metadata[FLOW] = dict(assembled.fused)
     adapter = collect(
         assembled.network, assembled.attachments, assembled.methods, assembled.saved_modules, metadata
     )

@@ -157,6 +157,10 @@ class Job:
         require_base(self.assembled.backbone, facts)
         if self.options.resume_training:
             self._require_data(facts["data_digests"])
+        if facts.get("sets") != (None if self.assembled.fused is None else self._set_digests()):
+            raise InputFault(
+                "--adapter: these are not the sets that the checkpoint's gates were trained with"
+            )
         self.freeze_inactive()
         self.learner(()).load_trained(self.checkpoint, str(self.options.load))
         if not self.options.resume_training:  # a history that is given counts more than the checkpoint
@@ -222,7 +226,13 @@ class Job:
             "model": self.options.model,
             "dataset": self.task.name,
             "data_digests": dict(self.digests),
+            **({"sets": self._set_digests()} if self.assembled.fused is not None else {}),
         }
+
+    def _set_digests(self) -> list[str]:
+        """Return the digests of the fused sets, in order."""
+        assert self.assembled.fused is not None
+        return [one[part] for one in self.assembled.fused["sets"] for part in ("tensors", "config")]
 
     def evaluation_options(self) -> dict[str, Any]:
         """Return the options that the result of an evaluation depends on; they are saved with the adapter."""

@@ -23,7 +23,10 @@ from model.plan.attention_heads import projection_config
 from model.site import HEAD_ROLES, SHARED_INPUT, SiteKey
 from tests.support.tiny import tiny_network
 
-METHODS = kinds.names(kinds.ADAPTERS)
+METHODS = tuple(
+    name for name in kinds.names(kinds.ADAPTERS) if kinds.load(kinds.ADAPTERS, name).takes_sets is None
+)
+"""Kinds that a plan builds; the one that fuses trained sets: end_to_end/adapters/test_flow.py."""
 BY_HEAD = tuple(f"{method} by head" for method in METHODS if kinds.load(kinds.ADAPTERS, method).by_head)
 KEYS = {
     "hydra with uniform weights": {"router": "uniform"},

@@ -145,7 +145,7 @@ def test_every_toml_example_is_right(page, text, tmp_path):
 def test_the_table_lists_what_is_refused():
     section = (DOCS / "index.md").read_text().partition("## Not built yet")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `([\w-]+)", section, re.MULTILINE)
-    assert set(rows) == {"method", "--adapter"}
+    assert set(rows) == {"--compile", "train"}
 
 
 def test_every_page_is_on_the_map():

@@ -20,6 +20,7 @@ FAMILY = replace(
         "k_proj": "attention.self.key_proj",
         "v_proj": "attention.self.value_proj",
     },
+    not_only_tokens=("q_proj", "k_proj"),
     heads={"classification": ("pooler", "classifier"), "regression": ("pooler", "classifier")},
     # `positions` is that of the layout: relative positions have no limit, but training had one.
     tiny={

@@ -86,7 +86,7 @@ class FineTuner(L.LightningModule):
         checkpoint["switches"] = {
             str(key): attachment.enabled
             for key, attachment in self.attachments.items()
-            if any(parameter.requires_grad for parameter in attachment.adapter.parameters())
+            if _takes_part(attachment.adapter)
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -233,6 +233,12 @@ class FineTuner(L.LightningModule):
         total = int(self.trainer.estimated_stepping_batches)
         optimizer, scheduler = build_optimizer(self.optimizer_settings, self.trained(), self.head, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _takes_part(adapter: nn.Module) -> bool:
+    """Return whether an adapter trains, or has nothing to train as its gate is another's."""
+    parameters = list(adapter.parameters())
+    return not parameters or any(parameter.requires_grad for parameter in parameters)
 
 
 def fine_tuner(module: L.LightningModule) -> FineTuner:

@@ -73,7 +73,7 @@ FLAGS = [
     ("--auto-requeue", "--auto-requeue: not in a SLURM job"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
     ("--task sumarization", "--task: no task 'sumarization'"),
-    ("--adapter . --adapter ..", "--adapter: only one adapter can be loaded"),
+    ("--adapter . --adapter ..", "--lora-config: not with several --adapter"),
     ("--adapter none", "--adapter: no directory"),
     ("--dataset-dir none", "--dataset-dir: no directory"),
     ("--dataset-saved-path none", "--dataset-dir: no directory"),

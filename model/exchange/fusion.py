@@ -1,0 +1,115 @@
+"""Fuse trained LoRA sets: one adapter of kind `flow`, whose record names the sets by path and digest."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from configs.runs.adapter_record import FLOW, record_set
+from configs.runtime.faults import InputFault
+from model.exchange.adapter_directory import find_adapter
+from model.exchange.extra_tensors import Extra, Recipe
+from model.exchange.factors import Factors
+from model.exchange.peft_format import PeftAdapter, read
+from model.plan.flow_table import FlowSettings
+from model.site import FLOW as KIND
+from model.site import Site
+
+
+def open_adapters(paths: Sequence[Path], flow: FlowSettings | None) -> PeftAdapter | None:
+    """Read what `--adapter` names: one adapter, sets to fuse, or a Flow adapter and where its sets are now.
+
+    Args:
+        paths: directories of adapters or of their runs.
+        flow: how several sets are fused; None with one adapter.
+
+    Raises:
+        InputFault: when a file cannot be used, or a set cannot be fused.
+    """
+    if not paths:
+        return None
+    found = [find_adapter(path, "--adapter") for path in paths]
+    if len(found) == 1:
+        return read(found[0])
+    first = read(found[0], sets=found[1:])
+    if FLOW in first.metadata:
+        return first
+    assert flow is not None
+    return _fused([first, *map(read, found[1:])], found, flow)
+
+
+def _fused(sets: Sequence[PeftAdapter], paths: Sequence[Path], flow: FlowSettings) -> PeftAdapter:
+    """Return a Flow adapter at its start over plain LoRA sets; the head is that of the last set."""
+    for one in sets:
+        _require_fusible(one)
+    names = flow.names or _names(paths)
+    recorded = [vars(record_set(name, path)) for name, path in zip(names, paths)]
+    modules = {module: factors for one in sets for module, factors in one.modules.items()}
+    return PeftAdapter(
+        modules,
+        head=sets[-1].head,
+        metadata={FLOW: {"sets": recorded}, "labels": sets[-1].metadata.get("labels")},
+        source=" and ".join(str(path) for path in paths),
+        sets=tuple(sets),
+        fused=recipe(flow, len(sets)),
+    )
+
+
+def recipe(flow: FlowSettings, count: int) -> Recipe:
+    """Return how each linear's adapter is built; the width is that of the network."""
+    keys: dict[str, str | bool | int | float] = {
+        "sets": count,
+        "combine": flow.combine,
+        "temperature": flow.temperature,
+        "initial": flow.initial,
+        "weights": ",".join(map(repr, flow.weights)),
+    }
+    return Recipe(KIND, 1, 1.0, keys=keys)
+
+
+def _require_fusible(one: PeftAdapter) -> None:
+    """Refuse a set that is no plain LoRA, or that has more than a head saved whole."""
+    apart = sorted({extra.recipe.method for extra in one.extra.values() if not extra.recipe.converted})
+    if apart:
+        reason = "only LoRA, and what is exported as LoRA, can be fused"
+        raise InputFault(f"--adapter: {one.source} has {', '.join(apart)}: {reason}")
+    whole = sorted({name for name in one.head if "embed" in name or "lm_head" in name})
+    if whole:
+        raise InputFault(f"--adapter: {one.source} has {whole[0]} saved whole; sets share one vocabulary")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    names = [path.parent.name if path.name == "adapter" else path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{n}_{name}" for n, name in enumerate(names)]
+
+
+def at_sites(adapter: PeftAdapter, sites: Iterable[Site], width: int) -> PeftAdapter:
+    """Return a fresh Flow adapter with its recipe at every linear that any set adapts.
+
+    Args:
+        adapter: from `open_adapters`; any other one is returned as it is.
+        sites: the linears of the network.
+        width: D, of the layers' input.
+
+    Raises:
+        InputFault: for a module that is no site of the network, or of other widths.
+    """
+    if adapter.fused is None:
+        return adapter
+    by_path = {site.path: site for site in sites}
+    for one in adapter.sets:
+        for path, factors in one.modules.items():
+            _require_site(one.source, path, by_path.get(path), factors)
+    made = replace(adapter.fused, keys={**adapter.fused.keys, "width": width})
+    extra = {str(by_path[path].key): Extra(made, {}) for path in adapter.modules}
+    return replace(adapter, modules={}, extra=extra, fused=None)
+
+
+def _require_site(source: str, path: str, site: Site | None, factors: Factors) -> None:
+    if site is None:
+        raise InputFault(f"{source}: {path} is no adaptable linear layer of this network")
+    made, has = (factors.a.shape[1], factors.b.shape[0]), (site.in_features, site.out_features)
+    if made != has:
+        raise InputFault(
+            f"{source}: {path}: made for {made[0]} -> {made[1]} features, this network has"
+            f" {has[0]} -> {has[1]}"
+        )

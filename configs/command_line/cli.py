@@ -145,4 +145,12 @@ def _notes(action: str, settings: Mapping[str, Setting]) -> list[str]:
         and setting.source not in ("run", "adapter")
         and (setting.source == SOURCE or setting.value != option_specs()[name].default)
     ]
-    return [f"{action} does not use {', '.join(sorted(unused))}"] if unused else []
+    notes = [f"{action} does not use {', '.join(sorted(unused))}"] if unused else []
+    moments = [
+        name
+        for name in ("adam_beta1", "adam_beta2", "adam_epsilon")
+        if name in settings and settings[name].value != option_specs()[name].default
+    ]
+    if moments and "optimizer" in settings and settings["optimizer"].value == "sgd":
+        notes.append(f"the optimizer sgd does not use {', '.join(moments)}")
+    return notes

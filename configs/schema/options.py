@@ -163,6 +163,12 @@ class Options:
     """Decoupled weight decay (adamw) or L2 penalty (adam, sgd)."""
     head_weight_decay: Annotated[float | None, Real(0), _TRAIN] = None
     """Weight decay of the classification head's matrices. Default: --weight-decay."""
+    adam_beta1: Annotated[float, Real(0, 1, high_open=True), _TRAIN] = 0.9
+    """Decay of the first moment, of adam and adamw."""
+    adam_beta2: Annotated[float, Real(0, 1, high_open=True), _TRAIN] = 0.999
+    """Decay of the second moment, of adam and adamw."""
+    adam_epsilon: Annotated[float, Real(0, low_open=True), _TRAIN] = 1e-8
+    """What is added to the root of the second moment, of adam and adamw."""
     lr_scheduler: Annotated[
         str, Choice("learning-rate scheduler", ("none", "linear", "cosine_annealing")), _TRAIN
     ] = "none"

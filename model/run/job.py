@@ -129,6 +129,8 @@ class Job:
             lowest_lr=options.eta_min,
             fused=options.precision != "16-mixed",
             head_weight_decay=options.head_weight_decay,
+            betas=(options.adam_beta1, options.adam_beta2),
+            epsilon=options.adam_epsilon,
         )
         return FineTuner(
             self.assembled.network,

@@ -31,6 +31,8 @@ class OptimizerSettings:
         lowest_lr: learning rate at the schedule's end.
         fused: one kernel for the whole update; off where a gradient scaler inspects the gradients first.
         head_weight_decay: decay of the head's matrices; None for `weight_decay`.
+        betas: decays of the two moments, of adam and adamw.
+        epsilon: added to the root of the second moment, of adam and adamw.
     """
 
     optimizer: str
@@ -42,6 +44,8 @@ class OptimizerSettings:
     lowest_lr: float
     fused: bool = True
     head_weight_decay: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
 
 
 def build_optimizer(
@@ -56,7 +60,8 @@ def build_optimizer(
         total: updates of the run.
     """
     groups = parameter_groups(settings, trained, head)
-    optimizer = _OPTIMIZERS[settings.optimizer](groups, lr=settings.lr, fused=settings.fused)
+    moments = {} if settings.optimizer == "sgd" else {"betas": settings.betas, "eps": settings.epsilon}
+    optimizer = _OPTIMIZERS[settings.optimizer](groups, lr=settings.lr, fused=settings.fused, **moments)
     factors: list[Callable[[int], float]] = [
         partial(_lr_factor, base=group["lr"], total=total, settings=settings) for group in groups
     ]

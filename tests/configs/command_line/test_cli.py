@@ -73,6 +73,7 @@ FLAGS = [
     ("--auto-requeue", "--auto-requeue: not in a SLURM job"),
     ("--strategy ddpp", "--strategy: no strategy 'ddpp'"),
     ("--task sumarization", "--task: no task 'sumarization'"),
+    ("--adam-beta1 1", "--adam-beta1: must be a number in [0, 1), got 1"),
     ("--adapter . --adapter ..", "--lora-config: not with several --adapter"),
     ("--adapter none", "--adapter: no directory"),
     ("--dataset-dir none", "--dataset-dir: no directory"),
@@ -354,7 +355,7 @@ def test_help_with_and_without_an_action():
     with pytest.raises(HelpRequested) as request:
         parse(["--help"])
     text = request.value.text
-    flags = re.findall(r"^  (--[a-zA-Z-]+)", text, re.MULTILINE)
+    flags = re.findall(r"^  (--[a-zA-Z0-9-]+)", text, re.MULTILINE)
     assert len(flags) == len(set(flags)) > 60
     assert "--dataset-dir, --dataset-saved-path" in text
     assert "--offline, --no-offline" in text
@@ -387,3 +388,10 @@ def test_a_switch_with_a_boolean_says_that_it_takes_none(here, value):
         parse(["train", "--dry-run", value, "opt_lora", "mrpc"])
     assert f"--dry-run: takes no value, got {value}; write --dry-run or --no-dry-run" in refused.value.lines
     assert not any("given twice" in line for line in refused.value.lines)
+
+
+def test_moments_are_noted_where_the_optimizer_has_none(here):
+    words = ["train", "./tiny", "mrpc", "--optimizer", "sgd", "--adam-beta2", "0.95"]
+    (here / "tiny").mkdir()
+    assert parse(words).notes == ("the optimizer sgd does not use adam_beta2",)
+    assert parse([*words[:3], *words[5:]]).notes == ()

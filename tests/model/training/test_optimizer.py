@@ -1,5 +1,7 @@
 """Which learning rate and decay each trained tensor gets."""
 
+import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 from configs.runtime import kinds
@@ -7,7 +9,7 @@ from model.injection.attach import attach, locate
 from model.plan.adapter_config import AdapterConfig
 from model.training.learners.finetune import FineTuner
 from model.training.objective import Classification
-from model.training.optimizer import OptimizerSettings, parameter_groups
+from model.training.optimizer import OptimizerSettings, build_optimizer, parameter_groups
 from tests.support.tiny import tiny_network
 
 
@@ -48,3 +50,17 @@ def test_adapters_decay_with_their_vectors_and_the_head_has_its_own():
 def test_the_heads_decay_is_the_adapters_unless_it_is_given():
     assert _groups("lora")["network.classifier.dense.weight"] == (0.04, 0.1)
     assert _groups("lora", head_weight_decay=0.0)["network.classifier.dense.weight"] == (0.04, 0.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_moments_and_epsilon_reach_the_optimiser(optimizer):
+    settings = OptimizerSettings(
+        optimizer, 0.01, 0.01, 0.1, "none", 0.0, 0.0, betas=(0.8, 0.95), epsilon=1e-5
+    )
+    tensor = torch.nn.Parameter(torch.ones(2, 2))
+    made, _ = build_optimizer(settings, {"adapters.x": tensor}, (), 3)
+    (group,) = made.param_groups
+    if optimizer == "sgd":
+        assert "betas" not in group
+    else:
+        assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-5)

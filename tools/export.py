@@ -6,6 +6,7 @@ rules of llama.cpp are in model.exchange.llama_cpp.
 
 Usage: python -m tools.export ADAPTER_DIR --check vllm|llama.cpp [--max-lora-rank 16]
        python -m tools.export ADAPTER_DIR --output DIR [--compact] [--base-name NAME] [--check ...]
+           [--with DIR,DIR [--weights 0.5,0.25,0.25]]
 """
 
 import re
@@ -13,15 +14,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 from configs.command_line.tool_flags import Flag, Text, ended, read_words
 from configs.runtime import console
-from configs.runtime.faults import Findings
+from configs.runtime.faults import Findings, InputFault
 from configs.runtime.files import place_faults
-from configs.schema.number_values import whole_number
-from configs.schema.values import Choice, PathText, Switch, refusal
+from configs.schema.number_values import Real, whole_number
+from configs.schema.values import Choice, Listed, PathText, Switch, refusal
 from model.exchange.adapter_config import FACTOR, PREFIX, config_faults, rank_and_scale
 from model.exchange.adapter_directory import TASKS, AdapterFiles, extra_methods, labels, read_files
 from model.exchange.llama_cpp import llama_cpp_refusals
@@ -62,6 +64,8 @@ _FLAGS = (
         default=False,
     ),
     Flag("--base-name", Text(), "base_model_name_or_path of the copy."),
+    Flag("--with", Listed(PathText()), "Further adapters, added in one LoRA whose rank is the sum."),
+    Flag("--weights", Text(), "What the adapters are multiplied by, ADAPTER_DIR first; 1 for each."),
 )
 
 
@@ -76,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if found is not None:
             findings.lines += _refusals(found, given, folds=given.output is not None)
         findings.lines += [] if given.output is None else place_faults("--output", given.output)
+        added = findings.attempt(partial(_added, given))
         files = findings.settled(found)
         if given.output is not None:
             from model.exchange.copying import copy_adapter
@@ -88,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 card=_card(files, given),
                 base=given.base_name,
                 compact=given.compact,
+                added=added,
             )
             console.say(f"exported: {given.output} (read back)")
         place = given.output or files.path
@@ -103,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _card(files: AdapterFiles, given: SimpleNamespace) -> str:
     """Return the copy's model card: the original's where there is one for the same base, else a new one."""
     original = files.path / "README.md"
-    if original.is_file() and given.base_name is None:
+    if original.is_file() and given.base_name is None and not getattr(given, "with"):
         return original.read_text(encoding="utf-8", errors="replace")
     recorded = files.metadata.get("evaluation", {})
     by_type = {"CAUSAL_LM": "causal_language_modeling", "SEQ_CLS": "classification"}
@@ -123,10 +129,37 @@ def _card(files: AdapterFiles, given: SimpleNamespace) -> str:
 def _flag_faults(given: SimpleNamespace) -> list[str]:
     """Return a fault for each combination of flags that is not allowed."""
     if given.output is None:
-        others = sorted(given.given & {"--compact", "--base-name"})
+        others = sorted(given.given & {"--compact", "--base-name", "--with", "--weights"})
         faults = [f"{flag}: only with --output" for flag in others]
         return faults if given.check else [*faults, "--check: required, unless --output is given"]
     return []
+
+
+def _added(given: SimpleNamespace) -> dict[Path, float] | None:
+    """Return adapter -> its number of --weights for all that --with adds up; None without --with.
+
+    Raises:
+        InputFault: for an adapter that cannot be read, and for weights that are no numbers or too few.
+    """
+    others = getattr(given, "with") or ()
+    if not others:
+        return None if given.weights is None else _refuse("--weights: only with --with")
+    places = [read_files(given.adapter_dir, "ADAPTER_DIR").path]
+    places += [read_files(place, "--with").path for place in others]
+    if len(set(places)) < len(places):
+        raise InputFault("--with: an adapter is given twice; give it once, with a larger weight")
+    try:
+        words = given.weights.split(",") if given.weights else ["1"] * len(places)
+        weights = [Real(-1e30, 1e30).read(word) for word in words]
+    except ValueError as refused:
+        raise InputFault(f"--weights: {refused}") from None
+    if len(weights) != len(places):
+        raise InputFault(f"--weights: {len(weights)} of them for {len(places)} adapters")
+    return dict(zip(places, weights))
+
+
+def _refuse(line: str) -> NoReturn:
+    raise InputFault(line)
 
 
 def _refusals(files: AdapterFiles, given: SimpleNamespace, *, folds: bool) -> list[str]:

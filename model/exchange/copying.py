@@ -6,8 +6,9 @@ from typing import Any
 
 from configs.runtime.faults import InputFault
 from configs.runtime.files import replacing_directory, write_text
-from model.exchange.adapter_directory import AdapterFiles, read_files
+from model.exchange.adapter_directory import AdapterFiles, find_adapter, read_files
 from model.exchange.factors import Factors
+from model.exchange.fusion import concatenated
 from model.exchange.peft_format import as_peft_has_it, read, write
 
 CARD = "README.md"
@@ -23,6 +24,7 @@ def copy_adapter(
     card: str,
     base: str | None = None,
     compact: bool = False,
+    added: Mapping[Path, float] | None = None,
 ) -> None:
     """Write a copy with one rank and scale, and compare and check it before it is put in place.
 
@@ -33,12 +35,17 @@ def copy_adapter(
         card: the content of the copy's README.md.
         base: name of the base in the copy; None: the original's.
         compact: keep the ranks and write them as patterns.
+        added: the original and further adapters -> what each is multiplied by in one LoRA of all of them;
+            None: the original alone.
 
     Raises:
         InputFault: when the original cannot be read, or the copy is refused.
         RuntimeError: when the copy has another effect.
     """
     adapter = read(files.path, "ADAPTER_DIR")
+    if added:
+        sets = [read(find_adapter(place, "--with"), "--with") for place in added]
+        adapter = concatenated(sets, list(added.values()))
     facts = _facts(files.config) | ({"base": base} if base else {})
     with replacing_directory(output) as draft:
         write(draft, as_peft_has_it(adapter), compact=compact, **facts)

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from configs.runs.adapter_record import FLOW, record_set
 from configs.runtime.faults import InputFault
 from model.exchange.adapter_directory import find_adapter
@@ -35,6 +37,32 @@ def open_adapters(paths: Sequence[Path], flow: FlowSettings | None) -> PeftAdapt
         return first
     assert flow is not None
     return _fused([first, *map(read, found[1:])], found, flow)
+
+
+def concatenated(sets: Sequence[PeftAdapter], weights: Sequence[float]) -> PeftAdapter:
+    """Return one LoRA of the effect that the sets have with constant weights: sum_i w_i s_i B_i A_i.
+
+    A's are put one below the other and B's, times w_i s_i, side by side, so that the ranks add up; nothing is
+    rounded but that product. The head is that of the last set.
+
+    Args:
+        sets: plain LoRAs of one network.
+        weights: one for each.
+
+    Raises:
+        InputFault: when a set cannot be fused.
+    """
+    parts: dict[str, list[Factors]] = {}
+    for one, weight in zip(sets, weights):
+        _require_fusible(one)
+        for module, factors in one.modules.items():
+            scaled = Factors(factors.a.float(), factors.b.float() * (factors.scale * weight), 1.0)
+            parts.setdefault(module, []).append(scaled)
+    modules = {
+        module: Factors(torch.cat([one.a for one in found]), torch.cat([one.b for one in found], 1), 1.0)
+        for module, found in parts.items()
+    }
+    return PeftAdapter(modules, head=sets[-1].head, metadata={}, saved=sets[-1].saved)
 
 
 def _fused(sets: Sequence[PeftAdapter], paths: Sequence[Path], flow: FlowSettings) -> PeftAdapter:

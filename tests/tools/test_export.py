@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.exchange.adapter_directory import read_files
+from model.exchange.peft_format import read
 from tests.tools.words import refused
 from tools.export import RANKS, largest_rank, least_rank, main, refusals, scales
 
@@ -164,3 +165,37 @@ def test_llama_cpp_is_checked_and_served_by_a_copy(tmp_path, capsys):
     assert main([str(adapter), "--check", "llama.cpp", "--output", str(tmp_path / "copy")]) == 0
     assert main([str(tmp_path / "copy"), "--check", "llama.cpp"]) == 0
     assert "convert_lora_to_gguf.py --base BASE" in capsys.readouterr().out
+
+
+def test_the_sum_of_adapters_is_one_lora(tmp_path, capsys):
+    """Of ranks that add up, also where an adapter has no module."""
+    first = _adapter(tmp_path / "a", {_Q: 8, _V: 4}, rank_pattern={"v_proj": 4}, alpha_pattern={"q_proj": 4})
+    second = _adapter(tmp_path / "b", {_Q: 2})
+    words = [str(first), "--with", str(second), "--weights", "0.5,-2", "--output", str(tmp_path / "sum")]
+    assert main(words) == 0
+    ones, others, sums = (read(path).modules for path in (first, second, tmp_path / "sum"))
+    assert {module: factors.rank for module, factors in sums.items()} == {_Q: 10, _V: 4}
+    for module, factors in sums.items():
+        wanted = sum(
+            weight * part[module].scale * part[module].b @ part[module].a
+            for weight, part in ((0.5, ones), (-2.0, others))
+            if module in part
+        )
+        torch.testing.assert_close(factors.scale * factors.b @ factors.a, wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--weights", "1"], "--weights: only with --with"),
+        (["--with", "B", "--weights", "1"], "--weights: 1 of them for 2 adapters"),
+        (["--with", "B", "--weights", "1,x"], "--weights: must be"),
+        (["--with", "A"], "--with: an adapter is given twice"),
+        (["--with", "none"], "is neither an adapter"),
+    ],
+)
+def test_a_sum_that_cannot_be_made_is_refused(tmp_path, words, line):
+    places = {"A": _adapter(tmp_path / "a", {_Q: 8}), "B": _adapter(tmp_path / "b", {_Q: 8})}
+    words = [str(places.get(word, word)) for word in words]
+    assert line in "\n".join(refused("tools.export", places["A"], "--output", tmp_path / "o", *words))
+    assert not (tmp_path / "o").exists()

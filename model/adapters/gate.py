@@ -11,6 +11,8 @@ G = 0 and b such that the last set, the task's, weighs 1 and all others weigh 0.
 Differs: logits and softmax are in float32 under any precision, as the routers' of `model.adapters.experts`.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,7 @@ class Gate(nn.Module):
         weights: those of `constant`, one for each set.
 
     Attributes:
+        observer: is called with the weights (..., k) of every pass.
         linears: how many linears of the layer ask for the weights in a pass. After the last one they are
             dropped, so that no layer's input outlives its pass.
     """
@@ -56,6 +59,7 @@ class Gate(nn.Module):
         else:
             fixed = torch.full((sets,), 1.0 / sets) if combine == "uniform" else torch.tensor(weights)
             self.register_buffer("b", fixed)
+        self.observer: Callable[[Tensor], None] | None = None
         self.linears = 0
         self._left = 0
         self._source: Tensor | None = None
@@ -86,6 +90,8 @@ class Gate(nn.Module):
             raise RuntimeError("a gate weighs sets by the input of its layer, and the layer is not running")
         if self._weights is None:
             self._weights = self.of(self._source)
+            if self.observer is not None:
+                self.observer(self._weights.detach())
         weights, self._left = self._weights, self._left - 1
         if self._left <= 0:
             self.forget()

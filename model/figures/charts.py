@@ -101,6 +101,29 @@ def trained_counts(counts: Sequence[int], expected: Sequence[float]) -> bytes:
     return png_bytes(figure)
 
 
+def banded_lines(lines: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str) -> bytes:
+    """Return a PNG of lines with a band of one standard deviation to both sides.
+
+    Args:
+        lines: label -> mean and standard deviation at 0, 1, 2, ...
+        xlabel: what is counted from 0.
+        ylabel: what the means are of.
+    """
+    figure, axes = new_axes(7.0, 3.4)
+    for number, (name, points) in enumerate(lines.items()):
+        colour, places = SERIES[number % len(SERIES)], range(len(points))
+        means = [mean for mean, _ in points]
+        low, high = [mean - sd for mean, sd in points], [mean + sd for mean, sd in points]
+        axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+        marker = "o-" if len(points) <= 60 else "-"
+        axes.plot(places, means, marker, color=colour, markersize=3.5, linewidth=1.5, label=name)
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+    _legend_above(axes, 3)
+    return png_bytes(figure)
+
+
 def elbow_curve(errors: Mapping[int, float], chosen: int) -> bytes:
     """Return a PNG of the squared error by number of clusters, with its chord and the chosen number.
 

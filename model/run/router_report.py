@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -10,8 +11,10 @@ import torch
 from configs.runs.run_directory import RunDirectory
 from configs.runtime import console
 from configs.runtime.files import write_bytes, write_text
+from model.assembly.gate_usage import GateRecorder, gates_text
 from model.assembly.router_maps import draw_task_types, task_type_maps
 from model.assembly.router_usage import RouterRecorder, usage_panels, usage_text
+from model.figures.charts import banded_lines
 from model.figures.heat_maps import heat_map
 from model.run.job import Job
 from model.training.learners.finetune import FineTuner
@@ -22,19 +25,27 @@ _EXAMPLES = 256
 """Examples, at least, of a validation set with task types."""
 
 
-def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRecorder:
-    """Return the weights that routers give their experts on this process's share of validation batches.
+class Recorded(NamedTuple):
+    """What routers and gates did on this process's share of validation batches."""
+
+    routers: RouterRecorder
+    gates: GateRecorder
+
+
+def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> Recorded:
+    """Return the weights that routers give their experts, and gates their sets, on validation batches.
 
     Processes may make different numbers of forward passes; `report_routers` sums over all of them.
     """
     network, record = learner.network, RouterRecorder(learner.network, learner.attachments)
-    if not record.routed:
-        return record
+    gates = GateRecorder(learner.network, learner.attachments)
+    if not record.routed and not gates.gates:
+        return Recorded(record, gates)
     learner.to(trainer.strategy.root_device)  # Lightning moves it to the CPU after training
     training, unused = network.training, learner.objective.evaluation(learner.device)
     network.eval()
     try:
-        with record, torch.no_grad():
+        with record, gates, torch.no_grad():
             for record.group in job.data.validation_names:
                 loader, types = job.data.evaluation_sample(record.group, _BATCHES, _EXAMPLES)
                 for number, batch in enumerate(loader):
@@ -44,29 +55,54 @@ def record_routers(job: Job, trainer: L.Trainer, learner: FineTuner) -> RouterRe
                         learner.objective.evaluate(network, trainer.strategy.batch_to_device(batch), unused)
     finally:
         network.train(training)
-    return record
+    return Recorded(record, gates)
+
+
+def report_gates(
+    job: Job, directory: RunDirectory, trainer: L.Trainer, gates: GateRecorder
+) -> dict[str, Path]:
+    """Write and draw how gates weigh their sets; the arguments and results are those of `report_routers`."""
+    if not gates.gates or job.assembled.fused is None:
+        return {}
+    gates.sum_over_processes(partial(trainer.strategy.reduce, reduce_op="sum"))
+    layers, positions = gates.by_layer(), gates.by_position()
+    if console.rank() != 0 or not layers:
+        return {}
+    names = [one["name"] for one in job.assembled.fused["sets"]]
+    folder = directory.path / "search"
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "gates.toml", gates_text(layers, names))
+    pictures = {}
+    for heading, file, usage in (
+        ("layer", "gates.png", list(layers.values())),
+        ("position in the text, in tokens", "gates_by_position.png", positions),
+    ):
+        lines = {n: [(one.mean[i], one.spread[i]) for one in usage] for i, n in enumerate(names)}
+        pictures[f"Weights of the sets by {heading}"] = path = folder / file
+        write_bytes(path, banded_lines(lines, heading, "weight"))
+    return pictures
 
 
 def report_routers(
-    job: Job, directory: RunDirectory, trainer: L.Trainer, record: RouterRecorder
+    job: Job, directory: RunDirectory, trainer: L.Trainer, recorded: Recorded
 ) -> Mapping[str, Path]:
     """Write and draw the means over all processes; each of them calls this, the first one writes.
 
     Returns:
-        Heading -> picture; empty where no router is on, and on the other processes.
+        Heading -> picture; empty where no router and no gate is on, and on the other processes.
     """
+    record, pictures = recorded.routers, report_gates(job, directory, trainer, recorded.gates)
     if not record.routed:
-        return {}
+        return pictures
     names = job.data.validation_names
     record.sum_over_processes(
         {name: job.data.task_types(name) for name in names}, partial(trainer.strategy.reduce, reduce_op="sum")
     )
     if console.rank() != 0:
-        return {}
+        return pictures
     folder, usage, by_type = directory.path / "search", record.usage(), record.usage_by_type()
     folder.mkdir(exist_ok=True)
     write_text(folder / "router_usage.toml", usage_text(usage, by_type))
-    pictures = {}
     for group, sites in usage.items():
         suffix = "" if group == names[0] else f"_{group}"
         pictures[f"Routers on {group}"] = path = folder / f"router_usage{suffix}.png"

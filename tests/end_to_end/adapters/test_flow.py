@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 
 import peft
 import pytest
@@ -79,6 +80,16 @@ def test_only_the_gates_train_and_are_written(fused, sets):
     assert not load_file(fused / "adapter" / "adapter_model.safetensors")
     record = json.loads((fused / "adapter" / "metadata.json").read_text())["flow"]["sets"]
     assert [one["path"] for one in record] == [str(path) for path in sets[:2]]
+
+
+def test_the_weights_are_drawn_by_layer_and_position(fused):
+    table = tomllib.loads((fused / "search" / "gates.toml").read_text())
+    assert table["sets"] == ["set0", "set1"]
+    assert list(table) == ["sets", "layer_0", "layer_1", "layer_2"]
+    report = (fused / "report.md").read_text()
+    for name in ("gates.png", "gates_by_position.png"):
+        assert (fused / "search" / name).read_bytes().startswith(b"\x89PNG")
+        assert f"(search/{name})" in report
 
 
 def test_peft_does_not_load_it_as_something_else(fused, ground):

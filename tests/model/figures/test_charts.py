@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot
 
-from model.figures.charts import elbow_curve, running_mean, share_lines, training_curves
+from model.figures.charts import banded_lines, elbow_curve, running_mean, share_lines, training_curves
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,4 +69,14 @@ def test_the_elbow_is_marked_on_its_curve(monkeypatch, errors):
     assert marked == [[[chosen, errors[chosen]]]]
     assert drawn[0] == ("squared error", list(errors.values()))
     assert drawn[1:] == ([("chord", [8.0, 2.0])] if len(errors) > 1 else [])
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_lines_with_bands_are_a_picture_alike_for_alike_numbers(count):
+    lines = {"a": [(0.1 * n, 0.05) for n in range(count)], "b": [(-0.1, 0.0)] * count}
+    content = banded_lines(lines, "layer", "weight")
+    assert content.startswith(b"\x89PNG")
+    assert content == banded_lines(lines, "layer", "weight")
+    assert content != banded_lines({"a": lines["a"]}, "layer", "weight")
     assert pyplot.get_fignums() == []

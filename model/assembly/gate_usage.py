@@ -7,16 +7,13 @@ are asked for.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from configs.toml.writer import toml_text
 from model.adapters.gate import Gate
+from model.assembly.router_usage import PassRecorder
 from model.injection.attachment import Attachment
 from model.site import SiteKey
 
@@ -33,7 +30,7 @@ class GateUsage:
     tokens: int
 
 
-class GateRecorder:
+class GateRecorder(PassRecorder[int]):
     """Record the weights of a network's gates while it computes; padding is not counted.
 
     Args:
@@ -42,35 +39,14 @@ class GateRecorder:
     """
 
     def __init__(self, network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> None:
-        self.network = network
         self.gates: dict[int, Gate] = {}
         for key, attachment in attachments.items():
             gate = getattr(attachment.adapter, "gate", None)
             if gate is not None and not gate.is_fixed:
                 self.gates.setdefault(key.layer, gate)
+        super().__init__(network, self.gates)
         self._layers: dict[int, Tensor] = {}
         self._positions: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._hook: RemovableHandle | None = None
-
-    def __enter__(self) -> "GateRecorder":
-        """Start recording."""
-        self._hook = self.network.register_forward_pre_hook(self._keep_mask, with_kwargs=True)
-        for layer, gate in self.gates.items():
-            gate.observer = partial(self._add, layer)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop recording; the sums are kept."""
-        if self._hook is not None:
-            self._hook.remove()
-        for gate in self.gates.values():
-            gate.observer = None
 
     def sum_over_processes(self, all_reduce: Callable[[Tensor], Tensor]) -> None:
         """Sum over all processes; each of them calls this."""
@@ -90,10 +66,7 @@ class GateRecorder:
         """Return the means over layers and texts, by position, as far as there were texts."""
         return [] if self._positions is None else [_usage(one) for one in self._positions if one[-1]]
 
-    def _keep_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._mask = kwargs.get("attention_mask")
-
-    def _add(self, layer: int, weights: Tensor) -> None:
+    def _add(self, key: int, weights: Tensor) -> None:
         """Add one forward pass. weights: (B, T, k)."""
         weights, mask = weights.double(), self._mask
         if weights.ndim != 3 or mask is None or mask.shape != weights.shape[:2]:
@@ -101,7 +74,7 @@ class GateRecorder:
         counts = mask.to(weights).unsqueeze(-1)
         rows = torch.cat([weights * counts, weights**2 * counts, counts], -1)  # (B, T, 2 k + 1)
         total = rows.sum((0, 1))
-        self._layers[layer] = self._layers[layer] + total if layer in self._layers else total
+        self._layers[key] = self._layers[key] + total if key in self._layers else total
         places = nn.functional.pad(rows.sum(0)[:POSITIONS], (0, 0, 0, max(POSITIONS - rows.shape[1], 0)))
         self._positions = places if self._positions is None else self._positions + places
 

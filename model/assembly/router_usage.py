@@ -5,11 +5,12 @@ means are asked for.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from model.injection.attachment import Attachment
 from model.search.allocation import rounded
 from model.site import SiteKey
 
+Key = TypeVar("Key")
 MOST_DRAWN = 8
 """Experts that pictures show."""
 TYPES = "types"
@@ -64,33 +66,35 @@ def has_router(adapter: Any) -> TypeGuard[Routed]:
     return getattr(adapter, "router", None) is not None
 
 
-class RouterRecorder:
-    """Record the weights of a network's routers while it computes; padding is not counted.
+class Observed(Protocol):
+    """What reports its weights in every forward pass.
+
+    Attributes:
+        observer: is called with them.
+    """
+
+    observer: Callable[[Tensor], None] | None
+
+
+class PassRecorder(ABC, Generic[Key]):
+    """Record the weights that parts of a network report while it computes.
 
     Args:
         network: the host; the `attention_mask` of its forward passes marks padding.
-        attachments: by site; those that are off or have no router are ignored.
+        watched: what reports weights, by the key they are recorded under.
     """
 
-    def __init__(self, network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> None:
+    def __init__(self, network: nn.Module, watched: Mapping[Key, Observed]) -> None:
         self.network = network
-        self.routed: dict[SiteKey, Routed] = {}
-        for key, attachment in attachments.items():
-            adapter = attachment.adapter
-            if attachment.active and has_router(adapter):
-                self.routed[key] = adapter
-        self.group = ""
-        """Name of what is computed now, for example an evaluation set; each group has sums of its own."""
-        self._sums: dict[_SumKey, Tensor] = {}
-        self._types: dict[str, Tensor] = {}
+        self._watched = watched
         self._mask: Tensor | None = None
         self._hook: RemovableHandle | None = None
 
-    def __enter__(self) -> "RouterRecorder":
+    def __enter__(self) -> Self:
         """Start recording."""
         self._hook = self.network.register_forward_pre_hook(self._keep_mask, with_kwargs=True)
-        for key, adapter in self.routed.items():
-            adapter.observer = partial(self._add, key)
+        for key, one in self._watched.items():
+            one.observer = partial(self._add, key)
         return self
 
     def __exit__(
@@ -102,8 +106,36 @@ class RouterRecorder:
         """Stop recording; the sums are kept."""
         if self._hook is not None:
             self._hook.remove()
-        for adapter in self.routed.values():
-            adapter.observer = None
+        for one in self._watched.values():
+            one.observer = None
+
+    def _keep_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._mask = kwargs.get("attention_mask")
+
+    @abstractmethod
+    def _add(self, key: Key, weights: Tensor) -> None:
+        """Add one forward pass."""
+
+
+class RouterRecorder(PassRecorder[SiteKey]):
+    """Record the weights of a network's routers while it computes; padding is not counted.
+
+    Args:
+        network: the host; the `attention_mask` of its forward passes marks padding.
+        attachments: by site; those that are off or have no router are ignored.
+    """
+
+    def __init__(self, network: nn.Module, attachments: Mapping[SiteKey, Attachment]) -> None:
+        self.routed: dict[SiteKey, Routed] = {}
+        for key, attachment in attachments.items():
+            adapter = attachment.adapter
+            if attachment.active and has_router(adapter):
+                self.routed[key] = adapter
+        super().__init__(network, self.routed)
+        self.group = ""
+        """Name of what is computed now, for example an evaluation set; each group has sums of its own."""
+        self._sums: dict[_SumKey, Tensor] = {}
+        self._types: dict[str, Tensor] = {}
 
     def set_types(self, types: Sequence[str]) -> None:
         """Set the type of task of each row of the next forward passes; empty where they have none."""
@@ -152,10 +184,7 @@ class RouterRecorder:
         lengths = [2 + len(self.routed[key.site].router) for key in keys]
         self._sums = {key: row[:length] for key, row, length in zip(keys, sums, lengths)}
 
-    def _keep_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        self._mask = kwargs.get("attention_mask")
-
-    def _add(self, site: SiteKey, weights: Tensor) -> None:
+    def _add(self, key: SiteKey, weights: Tensor) -> None:
         """Add one forward pass. weights: (tokens, N)."""
         weights, mask = weights.double(), self._mask
         if mask is not None and mask.numel() == len(weights):
@@ -164,10 +193,10 @@ class RouterRecorder:
             counts = weights.new_ones(len(weights))
         entropy = torch.special.entr(weights).sum(1, keepdim=True)
         rows = torch.cat([weights, entropy, torch.ones_like(entropy)], 1)  # (tokens, N + 2)
-        self._sum(_SumKey(self.group, None, site), counts @ rows)
+        self._sum(_SumKey(self.group, None, key), counts @ rows)
         for kind, is_own in self._types.items():
             each = is_own.to(counts).repeat_interleave(len(counts) // len(is_own))  # (tokens)
-            self._sum(_SumKey(self.group, kind, site), (counts * each) @ rows)
+            self._sum(_SumKey(self.group, kind, key), (counts * each) @ rows)
 
     def _sum(self, key: "_SumKey", row: Tensor) -> None:
         before = self._sums.get(key)

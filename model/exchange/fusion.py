@@ -16,6 +16,9 @@ from model.plan.flow_table import FlowSettings
 from model.site import FLOW as KIND
 from model.site import Site
 
+_OF_THE_TASK = ("base_digest", "evaluation", "template", "labels")
+"""What the last set's record says about the task, for the sum of several."""
+
 
 def open_adapters(paths: Sequence[Path], flow: FlowSettings | None) -> PeftAdapter | None:
     """Read what `--adapter` names: one adapter, sets to fuse, or a Flow adapter and where its sets are now.
@@ -62,7 +65,9 @@ def concatenated(sets: Sequence[PeftAdapter], weights: Sequence[float]) -> PeftA
         module: Factors(torch.cat([one.a for one in found]), torch.cat([one.b for one in found], 1), 1.0)
         for module, found in parts.items()
     }
-    return PeftAdapter(modules, head=sets[-1].head, metadata={}, saved=sets[-1].saved)
+    last = sets[-1]
+    kept = {name: last.metadata[name] for name in _OF_THE_TASK if name in last.metadata}
+    return PeftAdapter(modules, head=last.head, metadata=kept, saved=last.saved)
 
 
 def _fused(sets: Sequence[PeftAdapter], paths: Sequence[Path], flow: FlowSettings) -> PeftAdapter:
@@ -78,11 +83,11 @@ def _fused(sets: Sequence[PeftAdapter], paths: Sequence[Path], flow: FlowSetting
         metadata={FLOW: {"sets": recorded}, "labels": sets[-1].metadata.get("labels")},
         source=" and ".join(str(path) for path in paths),
         sets=tuple(sets),
-        fused=recipe(flow, len(sets)),
+        fused=_recipe(flow, len(sets)),
     )
 
 
-def recipe(flow: FlowSettings, count: int) -> Recipe:
+def _recipe(flow: FlowSettings, count: int) -> Recipe:
     """Return how each linear's adapter is built; the width is that of the network."""
     keys: dict[str, str | bool | int | float] = {
         "sets": count,

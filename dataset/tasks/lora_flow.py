@@ -75,10 +75,13 @@ def _with_system(options: LoraFlowOptions, directory: Path | None) -> LoraFlowOp
     """Return the options with the pair's system text, if none is given and it is stored with the rows.
 
     Raises:
-        InputFault: when no directory is given, or the file is damaged or lacks the pair.
+        InputFault: when the pair is refused, no directory is given, or the file is damaged or lacks the pair.
     """
+    faults = _pair_faults(options.pair)
     if directory is None:
-        raise InputFault("--dataset-dir: required for lora_flow, which is not on the hub")
+        faults.append("--dataset-dir: required for lora_flow, which is not on the hub")
+    if faults or directory is None:
+        raise InputFault(*faults)
     files = [folder / _SYSTEM_FILE for folder in (directory, directory / _FOLDER)]
     path = next((file for file in files if file.is_file()), None)
     if options.system is not None or path is None:
@@ -101,14 +104,18 @@ def _stored_system(path: Path, pair: str) -> str:
     return text
 
 
+def _pair_faults(pair: str) -> list[str]:
+    if pair.endswith("_math"):
+        return []
+    return [
+        f"data.pair: '{pair}' is scored by running generated programs, which is not offered yet;"
+        " zh_math, ru_math and es_math are"
+    ]
+
+
 def _check(options: LoraFlowOptions) -> None:
-    faults = []
-    if not options.pair.endswith("_math"):
-        faults.append(
-            f"data.pair: '{options.pair}' is scored by running generated programs, which is not offered yet;"
-            " zh_math, ru_math and es_math are"
-        )
-    elif options.system is None:
+    faults = _pair_faults(options.pair)
+    if not faults and options.system is None:
         faults.append(f"data.system: required, --dataset-dir has no {_SYSTEM_FILE}")
     for name, text in (("suffix", options.suffix), ("system", options.system or "")):
         if "{" in text or "}" in text:

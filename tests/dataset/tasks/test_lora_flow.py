@@ -185,6 +185,12 @@ def test_a_missing_or_damaged_file_of_system_prompts_is_named(folder):
         bound('[data]\npair = "es_math"\n')
 
 
+def test_a_code_pair_is_refused_before_its_files_are_looked_for(folder):
+    with pytest.raises(InputFault) as caught:
+        bound('[data]\npair = "es_code"\n')
+    assert [line.split(":")[0] for line in caught.value.lines] == ["data.pair", "--dataset-dir"]
+
+
 def test_a_part_of_a_mixture_reads_its_own_system_prompt(folder):
     entry = (
         '[[data.mix]]\ndataset = "lora_flow"\nname = "{0}"\npair = "{0}_math"\ndataset_dir = "lora_flow"\n'

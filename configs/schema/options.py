@@ -110,8 +110,8 @@ class Options:
     mmlu_dir: Annotated[Path | None, PathText(), Option("What runs", ("train", "test"))] = None
     """Directory with the files of MMLU, data/test/SUBJECT_test.csv and so on. Default: the hub's copy."""
     max_token_len: Annotated[int | None, Whole(), _RUN] = None
-    """Longest input in tokens; 0 or less: the tokenizer's limit. Default: 512, or the model's limit if
-    smaller. A given value above the model's limit is an error."""
+    """Longest input in tokens; 0 or less: the tokenizer's limit. Default: 512 (lora_flow: 4096), or the
+    model's limit if smaller. A given value above the model's limit is an error."""
     max_bad_rows: Annotated[int, Whole(0), _RUN] = 0
     """Number of malformed data rows that may be skipped; one more is an error."""
     limit_test_samples: Annotated[int | None, Whole(1), _RUN] = None

@@ -79,7 +79,8 @@ def bind_parts(bound: Bound, prompt: Mapping[str, str] | None = None) -> tuple[B
         raise InputFault(f"--task: {bound.options.dataset} is for {', '.join(kind.actions)}, got '{action}'")
     table = absolute(table, kind.paths, bound.options.dataset_dir)
     has_prompt = "template" in _keys(kind) and "prompt" not in table
-    task = _build(kind, {**prompt, **table} if prompt and has_prompt else table, action, where)
+    own = {**prompt, **table} if prompt and has_prompt else table
+    task = _build(kind, own, action, where, bound.options.dataset_dir)
     action = action if bound.is_given("task") else task.action or action
     part = Part(task, action, bound.options.dataset_dir, table=kind.recorded(table))
     return _with_action(bound.with_table("data", table), action), (part,)
@@ -123,7 +124,7 @@ def _bind_entry(bound: Bound, entry: Mapping[str, Any], where: str) -> tuple[dic
         table["dataset_dir"] = str(own.dataset_dir)
     options = {key: value for key, value in table.items() if key not in ENTRY_KEYS}
     try:
-        task = _build(kind, options, action, where)
+        task = _build(kind, options, action, where, directory)
     except InputFault as refusal:
         raise InputFault(*(with_entry(where, line) for line in refusal.lines)) from None
     action = action if action == given else task.action or action
@@ -153,9 +154,9 @@ def _entry_kind(entry: Mapping[str, Any], where: str) -> TaskKind | None:
     return kind
 
 
-def _build(kind: TaskKind, table: Mapping[str, Any], action: str, where: str) -> Task:
-    options = {"task": action, **table} if "task" in _keys(kind) else table
-    return kind.build(bind(kind.options, options, where))
+def _build(kind: TaskKind, table: Mapping[str, Any], action: str, where: str, directory: Path | None) -> Task:
+    options: Any = bind(kind.options, {"task": action, **table} if "task" in _keys(kind) else table, where)
+    return kind.build(options if kind.with_files is None else kind.with_files(options, directory))
 
 
 def _keys(kind: TaskKind) -> list[str]:

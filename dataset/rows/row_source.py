@@ -43,18 +43,25 @@ def row_source(task: Task, dataset_dir: Path | None, fetch: Fetch | None) -> Row
         fetch: how rows come from the hub; None where the hub may not be used.
 
     Raises:
-        InputFault: when there is no such directory, or none was given and the hub may not be used.
+        InputFault: when there is no such directory, or none was given and the hub may not be used or has no
+            copy.
     """
     make = task.make_rows
     if make is not None:
         return lambda name: SourceRows(task.name, "made", _numbered(make(name)))
-    if dataset_dir is not None or task.hub is None:
-        # Without a hub copy the files were named by the user, relative to the current directory.
+    if dataset_dir is not None or _has_named_files(task):
         folders = _folders(task, dataset_dir)
         return lambda name: _read_file(task, name, folders)
+    if task.hub is None:
+        raise InputFault(f"--dataset-dir: required for {task.name}, which is not on the hub")
     if fetch is None:
         raise InputFault(f"--dataset-dir: required for {task.name}, the hub is not used here")
     return lambda name: _fetch(task, name, fetch)
+
+
+def _has_named_files(task: Task) -> bool:
+    """Return whether the user names the files; they may be relative to the current directory."""
+    return task.hub is None and task.folder is None
 
 
 def _folders(task: Task, dataset_dir: Path | None) -> list[Path]:
@@ -62,7 +69,7 @@ def _folders(task: Task, dataset_dir: Path | None) -> list[Path]:
         return [Path()]
     if not dataset_dir.is_dir():
         raise InputFault(f"--dataset-dir: {dataset_dir} is not a directory")
-    if task.hub is None:
+    if _has_named_files(task):
         return [dataset_dir, Path()]
     children = dict.fromkeys(name for name in (task.folder, task.name) if name is not None)
     candidates = [dataset_dir, *(dataset_dir / name for name in children)]
@@ -82,7 +89,7 @@ def _read_file(task: Task, name: str, folders: Sequence[Path]) -> SourceRows:
         if path.is_file():
             return SourceRows(str(path), path.name, split.read(path))
     candidates = " or ".join(split.files)
-    if task.hub is None:
+    if _has_named_files(task):
         raise MissingSplit(f"data.{name}: no file {candidates} in {' or '.join(map(str, folders))}")
     raise MissingSplit(f"--dataset-dir: {folders[0]} has no {candidates}, needed for '{name}' of {task.name}")
 

@@ -14,6 +14,9 @@ _CURRENCY = "[$€£]"
 _STRICT = re.compile(rf"#### *([-+]?{_CURRENCY}?[-+]?[0-9.]*[0-9])")
 # A point after a word, a digit or a point ends a sentence or is an ellipsis: `all.5` holds 5.
 _NUMBER = re.compile(rf"-?{_CURRENCY}?(?:[0-9]+(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)")
+# White space, emphasis and what begins mathematics may come before it: `**18**`, `$\boxed{18}$`.
+_OPENING = r"(?:\s|\*|\$|\\boxed\{|\\[(\[])*?"
+_LEADING = re.compile(rf"{_OPENING}([-+]?{_CURRENCY}?[-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+))")
 _WRITTEN = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
 _TOLERANCE = Decimal("0.001")
 
@@ -45,6 +48,18 @@ def last_number(text: str) -> Decimal | None:
     """Return the last number of a text; None when it has none."""
     found = _NUMBER.findall(_plain(text))
     return parse_number(found[-1]) if found else None
+
+
+def last_whole_number(text: str) -> Decimal | None:
+    """Return the last number of a text that has no decimal part; None when it has none."""
+    found = [number for number in _NUMBER.findall(_plain(text)) if "." not in number]
+    return parse_number(found[-1]) if found else None
+
+
+def leading_number(text: str) -> Decimal | None:
+    """Return the number that a text begins with, after white space and opening marks; None without one."""
+    match = _LEADING.match(_plain(text))
+    return parse_number(match.group(1)) if match else None
 
 
 def parse_number(text: str) -> Decimal | None:

@@ -29,10 +29,11 @@ class Case:
     def __init__(self, kind, folder):
         self.kind = kinds.load(kinds.TASKS, kind)
         cases = import_module(f"tests.dataset.tasks.test_{kind}")
-        self.task = self.kind.build(getattr(cases, "OPTIONS", self.kind.options()))
+        self.task = self.kind.build(cases.OPTIONS if hasattr(cases, "OPTIONS") else self.kind.options())
         self.rows, self.folder = cases.ROWS, folder
         self.optional = ("idx", *getattr(cases, "OPTIONAL", ()))  # may be empty
         for name, text in cases.FILES.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(text.encode())
 
     def gather(self, needed):

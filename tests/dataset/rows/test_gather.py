@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,22 @@ def test_generated_answers_need_the_test_file_only_in_test(tmp_path):
     assert "test" not in gather(task, needed_splits(task, "train"), tmp_path).splits
     with pytest.raises(InputFault, match="has no test.jsonl"):
         gather(task, needed_splits(task, "test"), tmp_path)
+
+
+def test_official_files_without_a_hub_copy_are_looked_for_in_the_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_text(test_gsm8k.LINES)
+    task = replace(GSM8K.build(GSM8K.options()), hub=None)
+    with pytest.raises(InputFault, match="--dataset-dir: required for gsm8k, which is not on the hub"):
+        gather(task, TRAIN, None)
+    with pytest.raises(InputFault, match="empty has no files of gsm8k: looked for train.jsonl, test.jsonl"):
+        (tmp_path / "empty").mkdir()
+        gather(task, TRAIN, tmp_path / "empty")
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "train.jsonl").rename(tmp_path / "gsm8k" / "train.jsonl")
+    assert gather(task, TRAIN, tmp_path).counts()["used"] == 40
+    with pytest.raises(InputFault, match="--dataset-dir: .*gsm8k has no test.jsonl, needed for 'test'"):
+        gather(task, NeededSplits(("test",)), tmp_path)
 
 
 def test_hub_rows_come_through_the_given_function():

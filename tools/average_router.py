@@ -16,7 +16,7 @@ from typing import Any
 from configs.command_line.tool_flags import Flag, ended, read_words
 from configs.runtime import console
 from configs.runtime.faults import Findings, InputFault
-from configs.runtime.files import place_faults
+from configs.runtime.files import place_faults, read_regular
 from configs.schema.number_values import Whole
 from configs.schema.options import MIXTURE
 from configs.schema.values import Choice, PathText, Switch, Word
@@ -218,7 +218,7 @@ def read_texts(path: Path) -> list[str]:
         InputFault: when it cannot be read, is not UTF-8 or contains no text.
     """
     try:
-        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        texts = [line for line in read_regular(path).decode("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise InputFault(f"--texts: {path} is not UTF-8") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from configs.command_line.tool_flags import Flag, Text, ended, read_words
 from configs.runtime import console
 from configs.runtime.faults import Findings, InputFault
+from configs.runtime.files import read_regular
 from configs.schema.number_values import Real, Whole
 from configs.schema.values import Choice, PathText, Switch, Word
 from dataset.rows.fields import text_field
@@ -39,7 +40,7 @@ _FLAGS = (
     Flag("--max-new-tokens", Whole(1), "Longest answer in tokens.", default=256),
     Flag("--beams", Whole(1, 64), "Beam size; 1 is greedy decoding.", default=1),
     Flag("--sample", Switch(), "Sample tokens instead of greedy decoding.", default=False),
-    Flag("--temperature", Real(0, low_open=True), "Sampling temperature.", default=1.0),
+    Flag("--temperature", Real(1e-4, 1e4), "Sampling temperature.", default=1.0),
     Flag("--top-p", Real(0, 1, low_open=True), "Nucleus sampling: probability mass.", default=1.0),
     Flag("--seed", Whole(0), "Seed of the sampling.", default=0),
     Flag(
@@ -139,7 +140,7 @@ def read_rows(path: Path) -> list[Row | str]:
         InputFault: naming the file, and the line that is not a row.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except UnicodeDecodeError:
         raise InputFault(f"{path}: is not UTF-8") from None
     except OSError as error:

@@ -1,5 +1,6 @@
 """The one line-writer: every process prints through it, control characters come out escaped."""
 
+import errno
 import logging
 import os
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from configs.runtime import launcher
-from configs.runtime.faults import Fault, SystemFault, is_lost_process
+from configs.runtime.faults import Fault, InputFault, SystemFault, is_lost_process
 
 _LIBRARIES = ("lightning", "lightning.pytorch", "lightning.fabric")
 _QUIET = ("bitsandbytes", "matplotlib")
@@ -67,6 +68,9 @@ def report(error: BaseException) -> int:
         if len(error.lines) > _MOST_FAULTS:
             fault(f"{len(error.lines) - _MOST_FAULTS:,} more")
         return error.exit_code
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        fault(f"{escaped(str(error.filename))[:100]}...: the name is too long for the file system")
+        return InputFault.exit_code
     if isinstance(error, (OSError, MemoryError)):
         fault(f"{getattr(error, 'filename', None) or 'memory'}: {error}")
         return SystemFault.exit_code

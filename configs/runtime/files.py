@@ -33,6 +33,16 @@ def picture_faults(flag: str, path: Path) -> list[str]:
     return place_faults(flag, path)
 
 
+def require_regular(path: Path) -> None:
+    """Refuse a pipe or a device, which might never end or never begin.
+
+    Raises:
+        OSError: from the system, and for what is no regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
 def read_regular(path: Path, most: int = -1) -> bytes:
     """Read a file from outside; a pipe or a device, which might never end or never begin, is refused.
 
@@ -43,8 +53,7 @@ def read_regular(path: Path, most: int = -1) -> bytes:
     Raises:
         OSError: from the system, and for what is no regular file.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    require_regular(path)
     with path.open("rb") as stream:
         return stream.read(most)
 

@@ -213,11 +213,15 @@ class Options:
     """Compile the network's layers for training; on a CPU this needs a C++ compiler."""
     accelerator: Annotated[str, Choice("accelerator", ("auto", "cpu", "gpu")), _COMPUTE] = "auto"
     """Type of device."""
-    num_devices: Annotated[int, Whole(1), Option("Devices and numbers", flags=("gpu",), keys=("gpu",))] = 1
+    num_devices: Annotated[
+        int, Whole(1, 1024), Option("Devices and numbers", flags=("gpu",), keys=("gpu",))
+    ] = 1
     """Devices per node."""
-    nodes: Annotated[int, Whole(1), Option("Devices and numbers", keys=("num_nodes",))] = 1
+    nodes: Annotated[int, Whole(1, 65536), Option("Devices and numbers", keys=("num_nodes",))] = 1
     """Nodes."""
-    num_workers: Annotated[int, Whole(0), Option("Devices and numbers", flags=("cpu",), keys=("cpu",))] = 0
+    num_workers: Annotated[
+        int, Whole(0, 1024), Option("Devices and numbers", flags=("cpu",), keys=("cpu",))
+    ] = 0
     """Worker processes that prepare batches."""
     strategy: Annotated[
         str,

@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.runtime import kinds
 from configs.runtime.faults import InputFault, suggestion
+from configs.runtime.files import require_regular
 from dataset.rows.fields import printable
 from dataset.rows.json_values import json_value
 from dataset.task import Numbered, Refused, RowFault, Rows
@@ -140,6 +141,7 @@ def refusal(path: Path | str, refused: Sequence[Refused], read: int) -> str:
 
 def _lines(path: Path) -> Iterator[Line]:
     try:
+        require_regular(path)
         with path.open("rb") as stream:
             number = 0
             while raw := stream.readline(MAX_LINE_BYTES + 1):

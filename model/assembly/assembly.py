@@ -219,7 +219,7 @@ def _in_order(backbone: Backbone, file: PeftAdapter) -> PeftAdapter:
 def _base_note(backbone: Backbone, adapter: PeftAdapter) -> tuple[str, ...]:
     """Note a base other than the one that the adapter was trained on."""
     recorded, loaded = adapter.metadata.get("base_digest"), backbone.digest
-    if recorded is None or recorded == loaded:
+    if not isinstance(recorded, str) or recorded == loaded:
         return ()
     return (f"{adapter.source}: was trained on another base (digest {recorded[:12]}, loaded {loaded[:12]})",)
 

@@ -213,6 +213,8 @@ def _matches(pattern: str, name: str, where: str) -> bool:
 def is_target(config: Mapping[str, Any], module: str, where: str) -> bool:
     """Return whether target_modules names a module, as PEFT decides it.
 
+    `exclude_modules` and, beside a list of targets, `layers_to_transform` take modules out.
+
     Args:
         config: the content of adapter_config.json.
         module: the module's full name.
@@ -221,12 +223,25 @@ def is_target(config: Mapping[str, Any], module: str, where: str) -> bool:
     Raises:
         InputFault: when target_modules is no valid pattern, or takes too long to match.
     """
-    targets = config.get("target_modules")
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules")
+    if excluded and _is_named(excluded, module, f"{where}: exclude_modules"):
+        return False
     if targets is None or targets == "all-linear":
         return True
-    if isinstance(targets, str):
-        return _matches(rf"(?:{targets})$", module, f"{where}: target_modules: {targets}")
-    return any(module == name or module.endswith(f".{name}") for name in targets)
+    if not _is_named(targets, module, f"{where}: target_modules"):
+        return False
+    layers = config.get("layers_to_transform")
+    if layers is None or isinstance(targets, str):
+        return True
+    number = re.search(r"\.(\d+)\.", module)
+    return number is not None and int(number[1]) in (layers if isinstance(layers, list) else [layers])
+
+
+def _is_named(names: str | list[str], module: str, where: str) -> bool:
+    """Return whether a pattern matches a module whole, or a list has its name or the end of it."""
+    if isinstance(names, str):
+        return _matches(rf"(?:{names})$", module, f"{where}: {names}")
+    return any(module == name or module.endswith(f".{name}") for name in names)
 
 
 def unused_names(config: Mapping[str, Any], modules: list[str], where: str) -> Iterator[str]:

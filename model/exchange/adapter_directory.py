@@ -180,6 +180,8 @@ def objective(files: AdapterFiles, task: str | None) -> str:
         raise InputFault(f"--task: required, {files.path} does not record what it was trained for")
     if given not in (None, served):
         raise InputFault(f"--task: {files.path} was trained for {recorded}, got '{task}'")
+    if served == "classification" and not labels(files):
+        raise InputFault(f"--task: {files.path} holds no head, so it is no classifier")
     return "regression" if served == "classification" and len(labels(files)) == 1 else served
 
 

@@ -42,6 +42,8 @@ TENSORS = "adapter_model.safetensors"
 METADATA = "metadata.json"
 RANKS = "ranks"
 """The key of metadata.json with the rank of each module, where they were padded to one."""
+_INITIAL_RANK = 12
+"""PEFT's default of `init_r`."""
 _SHARED = ("base_model.vera_A", "base_model.vera_B")
 _EMBEDDING = re.compile(r"^(?P<module>.+)\.lora_embedding_(?P<factor>[AB])(?:\.default)?$")
 _WHOLE = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer)(?=\.(?:weight|bias)$)")
@@ -252,7 +254,9 @@ def _scaled(
             raise InputFault(
                 f"{directory / TENSORS}: {module}: lora_A and lora_B must be matrices of real numbers"
             )
-        result[module] = Factors(a, b, _scale(module, (a.shape[0], b.shape[1]), config, directory))
+        scale = _scale(module, (a.shape[0], b.shape[1]), config, directory)
+        # With lora_alpha = 0 the adapter has no effect, and no rank has a scale of 0 here.
+        result[module] = Factors(a, b, scale) if scale else Factors(a, torch.zeros_like(b), 1.0)
     return result
 
 
@@ -262,7 +266,12 @@ def _scale(module: str, ranks: tuple[int, int], config: Mapping[str, Any], direc
     if kind == "VERA":
         return 1.0
     if kind == "ADALORA":
-        return adalora_scale(config["lora_alpha"], ranks[0])
+        if config["lora_alpha"] <= 0:
+            raise InputFault(
+                f"{where}: lora_alpha: {config['lora_alpha']}, in place of which PEFT's AdaLoRA"
+                " takes the rank; convert it with PEFT's save_as_lora"
+            )
+        return adalora_scale(config["lora_alpha"], config.get("init_r", _INITIAL_RANK))
     if not is_target(config, module, where):
         raise InputFault(
             f"{where}: target_modules: does not name {module}, which {TENSORS} has; PEFT would ignore it"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from configs.runtime.faults import InputFault, unknown
@@ -113,7 +114,9 @@ def _require_tokenizer_files(source: LocalSource) -> None:
     """Refuse descriptions that are no JSON objects, and a SentencePiece model alone without its package."""
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (source.path / name).exists():
-            read_json(source.path / name)
+            length = read_json(source.path / name).get("model_max_length", 1)
+            if type(length) not in (int, float, NoneType):
+                raise InputFault(f"{source.path / name}: model_max_length: must be a number, got {length!r}")
     models = [name for name in ("tokenizer.model", "spm.model") if (source.path / name).exists()]
     is_alone = not any((source.path / name).exists() for name in TOKENIZER_FILES if name not in models)
     if models and is_alone and find_spec("sentencepiece") is None:

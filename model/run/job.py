@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from lightning import LightningDataModule
 
 from configs.runs.run_directory import RunDirectory
+from configs.runtime import console
 from configs.runtime.faults import InputFault
 from configs.schema.options import Options
 from model.assembly.assembly import Assembled, require_base
@@ -153,9 +154,12 @@ class Job:
         Raises:
             InputFault: when they do not fit the trainable tensors, the base or the data of this run.
         """
+        recorded = (self.assembled.metadata or {}).get("labels")
+        self._require_classes(recorded, "--adapter")
         if self.checkpoint is None:
             return
         facts = self.checkpoint["facts"]
+        self._require_classes(facts.get("labels"), "--load")
         require_base(self.assembled.backbone, facts)
         if self.options.resume_training:
             self._require_data(facts["data_digests"])
@@ -169,6 +173,20 @@ class Job:
             for key, on in self.assembled.switches.items():
                 if key in self.assembled.attachments:
                     self.assembled.attachments[key].enabled = on
+
+    def _require_classes(self, recorded: Sequence[str] | None, flag: str) -> None:
+        """Refuse the trained classes in another order, of which every answer would be counted wrong."""
+        ours = list(self.task.classes)
+        if not recorded or not ours or list(recorded) == ours:
+            return
+        if sorted(recorded) == sorted(ours):
+            raise InputFault(
+                f"{flag}: was trained with the classes {', '.join(recorded)} in this order, the data set has"
+                f" {', '.join(ours)}; give its labels in the order of training"
+            )
+        console.say(
+            f"note: {flag}: was trained for {', '.join(recorded)}, the data set has {', '.join(ours)}"
+        )
 
     def _require_data(self, recorded: Mapping[str, str]) -> None:
         """Refuse to resume with other examples than the run was started with."""
@@ -227,6 +245,7 @@ class Job:
             "seed": self.options.seed,
             "model": self.options.model,
             "dataset": self.task.name,
+            "labels": list(self.task.classes),
             "data_digests": dict(self.digests),
             **({"sets": self._set_digests()} if self.assembled.fused is not None else {}),
         }

@@ -118,4 +118,4 @@ def test_all_faults_are_reported_before_torch_is_imported(ground, run, tmp_path)
         " with one",
     ]
     lines = refused("tools.generate", "--load", ground.host("llama"), "--adapter", run, "--temperature", 0)
-    assert lines == ["error: --temperature: must be a finite number above 0, got 0"]
+    assert lines == ["error: --temperature: must be a number in [0.0001, 10000], got 0"]

@@ -72,9 +72,12 @@ def adalora_modules(tensors: Mapping[str, Tensor], where: str) -> tuple[Modules,
     return modules, rest
 
 
-def adalora_scale(alpha: float, rank: int) -> float:
-    """Return PEFT's scale of an AdaLoRA: alpha / (R + 1e-5)."""
-    return alpha / (rank + _SMALL)
+def adalora_scale(alpha: float, initial_rank: int) -> float:
+    """Return PEFT's scale of an AdaLoRA: alpha / (R_0 + 1e-5), R_0 the rank before pruning.
+
+    PEFT keeps the number of ranks that a module began with when it prunes.
+    """
+    return alpha / (initial_rank + _SMALL)
 
 
 def _by_module(

@@ -596,3 +596,33 @@ def test_libraries_print_nothing_of_their_own(ground, place, family, capfd):
     plain = {"dataset_dir": ground.rte(), "max_steps": 1, "project_dir": place / "quiet"}
     assert launch("train", ground.host(family), "rte", *flags(plain)) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_classes_in_another_order_than_the_adapters_are_refused(ground, place, capsys):
+    """And those of other names are noted; of an adapter as of a checkpoint."""
+    texts = []
+    for part in ("train", "validation", "test"):
+        path = place / f"two-{part}.jsonl"
+        lines = ({"text": f"{part} {n}", "label": "ab"[n % 2]} for n in range(8))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        texts.append(str(path))
+
+    def config(*labels):
+        path = place / f"{''.join(labels)}.toml"
+        table = {"train": texts[0], "validation": texts[1], "test": texts[2], "labels": list(labels)}
+        path.write_text(
+            "[data]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        )
+        return ["--config", path]
+
+    words = ["bert_lora", "local", "--load", ground.host("bert")]
+    plan = ["--lora-config", ground.plan("classes"), "--max-steps", 1]
+    done = run(place / "classes", "train", *words, *plan, *config("a", "b"))
+    capsys.readouterr()
+    tests = (["test", *words, "--adapter", done / "adapter"], ["test", "--load", done])
+    for number, test in enumerate(tests):
+        name = ["--project-dir", place / "classes-tests", "--project", number]
+        assert launch(*test, *config("b", "a"), *name) == 2
+        line = "was trained with the classes a, b in this order, the data set has b, a"
+        assert line in capsys.readouterr().err
+        assert launch(*test, *config("a", "b"), *name) == 0

@@ -214,3 +214,36 @@ def test_the_file_alone_decides_ranks_and_alphas(hosts, exported):
     }
     fresh = attach_peft(backbone.network, sites, read(exported))
     assert set(fresh) == set(configs)
+
+
+def _saved(host, directory, **config):
+    torch.manual_seed(0)
+    table = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    network = peft.get_peft_model(
+        stock(host, "language_modeling"), peft.LoraConfig(**{**table, **config}, task_type="CAUSAL_LM")
+    )
+    network.save_pretrained(directory)
+    return directory
+
+
+def _edited(directory, **changes):
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return directory
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"layers_to_transform": [0]}, {"layers_to_transform": 1}, {"exclude_modules": ["v_proj"]}],
+)
+def test_a_module_that_the_configuration_takes_out_is_refused(hosts, tmp_path, changes):
+    _edited(_saved(hosts["llama"], tmp_path), **changes)
+    with pytest.raises(InputFault, match="which adapter_model.safetensors has; PEFT would ignore it"):
+        read(tmp_path)
+
+
+def test_an_adapter_with_alpha_0_is_the_base(hosts, tmp_path):
+    _edited(_saved(hosts["llama"], tmp_path), lora_alpha=0)
+    for factors in read(tmp_path).modules.values():
+        assert not factors.b.any()
+        assert factors.scale == 1.0

@@ -12,6 +12,7 @@ from typing import Any
 from configs.runtime.faults import InputFault, unknown
 from configs.runtime.files import read_regular, sha256
 from configs.runtime.memory import memory_fault
+from configs.schema.values import shown
 from model.network.family import Family, model_types
 from model.network.source import LocalSource, Source, resolve
 from model.tensors.config_numbers import least_bytes, number_faults
@@ -20,6 +21,8 @@ from model.tensors.safetensors_header import REAL, DoubledKey, is_index, read_he
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spm.model")
+_FIXED: dict[str, Any] = {"return_dict": True, "is_encoder_decoder": False, "chunk_size_feed_forward": 0}
+"""Key of config.json -> the only value that its networks run with."""
 _SAVED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Number format in safetensors -> its name."""
 DTYPES = tuple(_SAVED.values())
@@ -80,7 +83,7 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
         return
     config = read_config(source)
     family_of(config, source)
-    faults = number_faults(config)
+    faults = [*number_faults(config), *_fixed_faults(config)]
     if faults:
         raise InputFault(*(f"{_described(source)}: {fault}" for fault in faults))
     if source.kind == "gguf":
@@ -101,6 +104,15 @@ def check_source(source: Source, *, pretrained: bool = True, tokenizer: bool = T
     for path in weight_files(source) if pretrained else ():
         if path.suffix == ".safetensors":
             _require_real(path)
+
+
+def _fixed_faults(config: Mapping[str, Any]) -> list[str]:
+    """Return a line for each setting with which a network of these families cannot be run here."""
+    return [
+        f"{key}: must be {json.dumps(wanted, allow_nan=False)}, got {shown(config[key])}"
+        for key, wanted in _FIXED.items()
+        if config.get(key, wanted) != wanted
+    ]
 
 
 def _require_regular(directory: Path) -> None:

@@ -226,3 +226,18 @@ def test_a_pipe_among_the_files_is_not_waited_for(host, name):
     with pytest.raises(InputFault, match="not a regular file") as caught:
         check_source(resolve(str(host), "--load"))
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("return_dict", False), ("is_encoder_decoder", True), ("chunk_size_feed_forward", 3)]
+)
+def test_settings_that_no_network_here_runs_with_are_named(host, key, value):
+    _change_config(host, **{key: value})
+    assert f"config.json: {key}: must be " in _refused(check_source, resolve(str(host), "--load"))
+
+
+def test_a_length_of_the_tokenizer_that_is_no_number_is_named(host):
+    path = host / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": "x"}))
+    message = _refused(check_source, resolve(str(host), "--load"))
+    assert "model_max_length: must be a number, got 'x'" in message

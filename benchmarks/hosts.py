@@ -276,8 +276,19 @@ def block_steps(
 
 
 def block_step(
-    block: nn.Module, parameters: Sequence[nn.Parameter], x: Tensor, autocast: torch.dtype | None
+    block: Callable[[Tensor], Sequence[Tensor]],
+    parameters: Sequence[nn.Parameter],
+    x: Tensor,
+    autocast: torch.dtype | None,
 ) -> Callable[[], None]:
+    """Return forward, backward and AdamW of a part of a network.
+
+    Args:
+        block: returns its outputs.
+        parameters: what is trained; may be empty.
+        x: its input (N, D).
+        autocast: the precision; None for none.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None
     x = x.clone().requires_grad_(True)
     cast = torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None)

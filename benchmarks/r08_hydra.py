@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hosts import LR
+from benchmarks.hosts import block_step
 from benchmarks.measure import Report, compare, pin, ratios
 from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
@@ -60,24 +60,12 @@ def _step(manner: str, heads: int, rank: int, autocast: bool) -> Callable[[], No
             attachments[site.key] = LinearAttachment(site, linears[role], adapter, fused)
     share_inputs(attachments, SHARED_INPUT)
     parameters = [p for one in attachments.values() for p in one.adapter.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None
-    x = torch.randn(TOKENS, WIDTH, requires_grad=True)
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
 
-    def forward() -> Tensor:
-        with cast:
-            return linears["w2"](linears["gate"](x) * linears["w1"](x))
+    def forward(x: Tensor) -> tuple[Tensor]:
+        return (linears["w2"](linears["gate"](x) * linears["w1"](x)),)
 
-    grad = torch.randn_like(forward())
-
-    def run() -> None:
-        forward().backward(grad)
-        x.grad = None
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return run
+    x = torch.randn(TOKENS, WIDTH)
+    return block_step(forward, parameters, x, torch.bfloat16 if autocast else None)
 
 
 def main() -> None:

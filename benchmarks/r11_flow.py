@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hosts import BLOCK, LR
+from benchmarks.hosts import BLOCK, block_step
 from benchmarks.measure import Report, compare, pin, ratios
 from configs.runtime import kinds
 from model.adapters.adapter import PlannedSite
@@ -67,28 +67,16 @@ def _step(manner: str, autocast: bool) -> Callable[[], None]:
     linears, attachments, gate = _attached(manner)
     parameters = [p for one in attachments for p in one.adapter.parameters() if p.requires_grad]
     parameters = list(gate.parameters()) if gate is not None else parameters
-    optimizer = torch.optim.AdamW(parameters, lr=LR, fused=True) if parameters else None
-    x = torch.randn(TOKENS, WIDTH, requires_grad=True)
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
 
-    def forward() -> Tensor:
+    def forward(x: Tensor) -> tuple[Tensor]:
         if gate is not None:
             gate.read(x)
-        with cast:
-            q, k, v = (linears[role](x) for role in ("q_proj", "k_proj", "v_proj"))
-            h = linears["o_proj"](q + torch.cat([k, v, k], -1))
-            return linears["w2"](linears["gate"](h) * linears["w1"](h))
+        q, k, v = (linears[role](x) for role in ("q_proj", "k_proj", "v_proj"))
+        h = linears["o_proj"](q + torch.cat([k, v, k], -1))
+        return (linears["w2"](linears["gate"](h) * linears["w1"](h)),)
 
-    grad = torch.randn_like(forward())
-
-    def run() -> None:
-        forward().backward(grad)
-        x.grad = None
-        if optimizer is not None:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return run
+    x = torch.randn(TOKENS, WIDTH)
+    return block_step(forward, parameters, x, torch.bfloat16 if autocast else None)
 
 
 def _delta_step(manner: str, autocast: bool) -> Callable[[], None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.command_line.config_file import read_options
-from configs.runs.adapter_record import FILE, own_record
+from configs.runs.adapter_record import FILE, adapter_place, own_record
 from configs.runs.experiment import PLANS, edited_files
 from configs.runtime import slurm
 from configs.runtime.faults import InputFault, suggestion
@@ -198,7 +198,7 @@ def recorded_adapter(adapter: Path, given: Layer) -> Layer:
     Raises:
         InputFault: when `evaluation` is not an object.
     """
-    adapter = adapter if (adapter / FILE).is_file() else adapter / "adapter"  # that of a run
+    adapter = adapter_place(adapter)
     path, layer = adapter / FILE, Layer()
     values = own_record(adapter).get("evaluation", {})
     if not isinstance(values, dict):

@@ -17,6 +17,12 @@ FLOW = "flow"
 """The key with the sets that an adapter of kind `flow` fuses."""
 
 
+def adapter_place(path: Path) -> Path:
+    """Return the directory of an adapter that may be given by the directory of its run; else `path`."""
+    of_run = path / "adapter"
+    return of_run if not (path / CONFIG).is_file() and (of_run / CONFIG).is_file() else path
+
+
 @dataclass(frozen=True)
 class RecordedSet:
     """A LoRA set that gates weigh: its name, its directory, and the digests of its two files."""

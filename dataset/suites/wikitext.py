@@ -28,6 +28,7 @@ def wikitext_kind(name: str, *, folder: str, endings: tuple[str, ...], hub: str)
         return Split((*names, f"{hub}/{stored}-00000-of-00001.parquet"), stored, _read)
 
     def build(options: NoOptions) -> Task:
+        """Return the task of this form."""
         return Task(
             name=name,
             objective="language_modeling",

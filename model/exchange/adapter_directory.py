@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.runs.adapter_record import own_record
+from configs.runs.adapter_record import adapter_place, own_record
 from configs.runtime.faults import InputFault
 from configs.schema.base_dtype import quantizer_faults
 from configs.schema.options import QUANTIZED_DTYPES
@@ -73,9 +73,9 @@ def find_adapter(path: Path, flag: str) -> Path:
     Raises:
         InputFault: naming the flag.
     """
-    for directory in (path, path / "adapter"):
-        if (directory / _CONFIG).is_file():
-            return directory
+    directory = adapter_place(path)
+    if (directory / _CONFIG).is_file():
+        return directory
     raise InputFault(f"{flag}: '{path}' is neither an adapter (it holds no {_CONFIG}) nor a run with one")
 
 
@@ -221,11 +221,7 @@ def trained_prompt(adapters: Sequence[Path], dataset: str) -> dict[str, str]:
     Raises:
         InputFault: when metadata.json is malformed.
     """
-    places = [place for one in adapters[:1] for place in (one, one / "adapter")]
-    found = next((place for place in places if (place / _METADATA).is_file()), None)
-    if found is None:
-        return {}
-    table = _metadata(found)
+    table = _metadata(adapter_place(adapters[0])) if adapters else {}
     is_same = table.get("evaluation", {}).get("dataset") == dataset
     template = table.get("template") if is_same else table.get("templates", {}).get(dataset)
     return {} if template is None else {"template": template}

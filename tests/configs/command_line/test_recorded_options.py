@@ -153,6 +153,7 @@ def test_metadata_of_another_tool_is_not_used(adapter, text):
 def adapter(here):
     """An adapter that recorded how it was evaluated."""
     (here / "adapter").mkdir()
+    (here / "adapter" / "adapter_config.json").write_text("{}")
     path = here / "adapter" / "metadata.json"
     path.write_text(
         json.dumps(OWN | {"evaluation": {"batch_size": 3, "precision": "bf16-true", "seed": None}})

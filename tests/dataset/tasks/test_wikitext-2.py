@@ -5,17 +5,10 @@ from pyarrow import parquet
 
 from configs.runtime import kinds
 from dataset.rows.gather import NeededSplits, gather, needed_splits
+from tests.support.wikitext import RAW, ROWS, form_files
 
 TASK = kinds.load(kinds.TASKS, "wikitext-2")
-ROWS = [
-    {"text": " = Foxes = \n"},
-    {"text": ""},
-    {"text": ""},
-    {"text": ' A fox said " <unk> " and \u2028 left . \n'},
-    {"text": " Then it slept . \n"},
-]
-RAW = "".join(row["text"] or " \n" for row in ROWS)
-FILES = {f"wiki.{part}.raw": RAW for part in ("train", "valid", "test")}
+FILES = form_files("raw")
 
 
 def test_blank_lines_are_not_selected(tmp_path):
